@@ -1,0 +1,84 @@
+# Everything a person does with this project. `make help` lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
+        test lint format requirements bench docker-up docker-down
+
+help: ## show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.venv/installed: requirements.txt requirements-runtime.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@echo "· installing the pinned requirements (first time only)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.txt
+	@touch $@
+
+.venv/lint: requirements-lint.txt .venv/installed
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-lint.txt
+	@touch $@
+
+up: .venv/installed ## start the service, run every source once, show the result
+	@$(BIN)/python -m stack up
+
+down: .venv/installed ## stop the service; the data stays
+	@$(BIN)/python -m stack down
+
+restart: down up ## stop and start
+
+run: .venv/installed ## run a source and wait: make run SOURCE=name (all without one)
+	@$(BIN)/python -m stack run $(SOURCE)
+
+ps: .venv/installed ## the processes of the stack
+	@$(BIN)/python -m stack ps
+
+logs: .venv/installed ## follow all logs (logs-web, logs-worker, logs-beat, logs-db for one)
+	@$(BIN)/python -m stack logs
+
+logs-web logs-worker logs-beat logs-db: .venv/installed
+	@$(BIN)/python -m stack logs $(@:logs-%=%)
+
+sources: .venv/installed ## apply sources.yaml
+	@$(BIN)/python -m db sources
+
+urls: .venv/installed ## addresses of the running stack, for scripts (make -s urls)
+	@$(BIN)/python -m stack urls
+
+shell: .venv/installed ## a Python shell in the project
+	@$(BIN)/python -i -c "import settings; current = settings.load(); print('settings are in current')"
+
+db-shell: .venv/installed ## psql on the stack's database
+	@$(BIN)/python -m stack db-shell
+
+clean: .venv/installed ## stop, and remove all data of the stack
+	@$(BIN)/python -m stack clean
+
+test: .venv/installed ## every test, with servers of its own
+	@$(BIN)/python -m pytest
+
+lint: .venv/lint ## style, types, layers, secrets
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@git ls-files -z | xargs -0 $(BIN)/detect-secrets-hook --baseline .secrets.baseline
+
+format: .venv/lint ## format the code
+	@$(BIN)/ruff check --fix-only -q .
+	@$(BIN)/ruff format -q .
+
+requirements: .venv/installed ## pin the requirements anew
+	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools
+	@for set in requirements-runtime requirements requirements-lint; do \
+	    $(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
+	        --no-annotate --allow-unsafe $$set.in -o $$set.txt; done
+
+docker-up: ## the containers: build, start, wait until healthy
+	@./docker-up.sh
+
+docker-down: ## stop the containers; the data stays
+	@docker compose down

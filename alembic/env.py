@@ -1,0 +1,51 @@
+"""Runs the migrations: one at a time, with limits on locks and statements."""
+
+from __future__ import annotations
+
+from alembic import context
+from sqlalchemy import create_engine, pool, text
+from sqlalchemy.dialects.postgresql.base import ischema_names
+
+from db.models import Base, Xid8
+from settings import load
+
+# Any constant will do, as long as every migrating process uses the same.
+MIGRATION_LOCK = 7236150418
+
+
+# SQLAlchemy's reflection does not know the type.
+ischema_names["xid8"] = Xid8
+
+
+def include_name(name: str | None, type_: str, _: object) -> bool:
+    """Leave out the monthly partitions of raw_data: they are data, not schema."""
+    return not (type_ == "table" and name is not None and name.startswith("raw_data_"))
+
+
+def run() -> None:
+    url = context.config.get_main_option("sqlalchemy.url") or load().database_url
+    engine = create_engine(
+        url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        poolclass=pool.NullPool,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "kasparro-migrate",
+            "options": "-c lock_timeout=5s -c statement_timeout=300s",
+        },
+    )
+    with engine.begin() as connection:
+        # A migration that another process is running may take longer than a table lock should.
+        connection.execute(text("SET LOCAL lock_timeout = '120s'"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            include_name=include_name,
+            compare_server_default=False,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+
+run()

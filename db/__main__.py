@@ -1,0 +1,65 @@
+"""`python -m db migrate` brings the schema up to date; `python -m db sources` applies the sources file."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+
+import alembic.command
+from alembic.config import Config
+from sqlalchemy.exc import OperationalError
+
+import log_config
+import settings
+from db.queries.sources import apply_sources
+from db.session import Database
+from etl.catalog import load_catalog
+from etl.errors import ETLError
+from etl.source import secrets_of
+
+
+def migrate() -> None:
+    """Upgrade to the newest revision."""
+    alembic.command.upgrade(Config(settings.PROJECT / "alembic.ini"), "head")
+
+
+def sources() -> None:
+    """Apply the sources file, and say what that changed."""
+    current = settings.load()
+    interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
+    catalog = load_catalog(current.sources_file, interval, current.secret)
+    for item in catalog:
+        for name in secrets_of(item.source):
+            if settings.is_placeholder(current.secret(name) or ""):
+                print(f"warning: {item.source.name}: the secret {name} looks like a placeholder", file=sys.stderr)
+    database = Database(current.database_url, name="kasparro-sources", pool_size=1)
+    applied = database.run(lambda connection: apply_sources(connection, catalog, datetime.now(UTC)))
+    database.close()
+    for what, names in vars(applied).items():
+        if names:
+            print(f"sources {what}: {', '.join(names)}")
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; 0 on success."""
+    commands = {"migrate": migrate, "sources": sources}
+    if len(arguments) != 1 or arguments[0] not in commands:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        log_config.configure(settings.load())
+        commands[arguments[0]]()
+    except settings.SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ETLError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except OperationalError as error:
+        print(f"error: the database cannot be reached: {str(error.orig).strip()}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,31 @@
+"""Driver errors in, our errors out: the one place that knows PostgreSQL's codes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+
+from etl.errors import StorageConflictError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from etl.errors import ETLError
+
+# Deadlock, serialisation failure, lock not available, and a statement cancelled by a timeout.
+_CONFLICTS = frozenset({"40P01", "40001", "55P03", "57014"})
+# Admin shutdown, crash shutdown, cannot connect now, idle transaction ended, too many connections, read-only standby.
+_UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "25P03", "53300", "25006"})
+
+
+def translate(error: DBAPIError) -> ETLError | None:
+    """Our error for a driver's, None for one that is a defect of ours."""
+    code = getattr(error.orig, "pgcode", None)
+    if code in _CONFLICTS:
+        return StorageConflictError("the database rolled the transaction back", code_sql=code)
+    if code in _UNAVAILABLE or (code is None and (error.connection_invalidated or _lost(error))):
+        return StorageUnavailableError("the database cannot be reached", code_sql=code)
+    return None
+
+
+def _lost(error: DBAPIError) -> bool:
+    return isinstance(error, OperationalError | InterfaceError)

@@ -1,0 +1,376 @@
+"""The tables. Queries are written in SQL beside them; these definitions are what migrations are checked against."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID as PG_UUID
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import UserDefinedType
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+ACTIVE = "status IN ('queued', 'running')"
+OPEN = "state IN ('extracted', 'normalized')"
+SEARCH = (
+    "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(title, ''::text), 1000)), 'A'::\"char\") || "
+    "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(description, ''::text), 24000)), 'B'::\"char\")"
+)
+
+
+class Xid8(UserDefinedType[str]):
+    """PostgreSQL's 64-bit transaction id."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type's name in DDL."""
+        return "xid8"
+
+
+class Base(DeclarativeBase):
+    """Common types and constraint names."""
+
+    metadata = MetaData(naming_convention=NAMING)
+    type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own name
+        str: Text,
+        int: BigInteger,
+        Decimal: Numeric,
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        UUID: PG_UUID(as_uuid=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+    }
+
+
+def _counter() -> Mapped[int]:
+    return mapped_column(BigInteger, server_default="0")
+
+
+def _small() -> Mapped[int]:
+    return mapped_column(Integer, server_default="0")
+
+
+def _now() -> Mapped[datetime]:
+    return mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
+
+
+class SourceRow(Base):
+    """A declared source, and when it is due."""
+
+    __tablename__ = "sources"
+    __table_args__ = (
+        CheckConstraint("name ~ '^[a-z0-9_]{1,100}$'", name="name"),
+        Index("ix_sources_due", "next_run_at", postgresql_where=text("enabled")),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    mapping_version: Mapped[int] = mapped_column(Integer, server_default="1")
+    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    enabled: Mapped[bool]
+    paused_until: Mapped[datetime | None]
+    next_run_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    origin: Mapped[str]
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class RunRow(Base):
+    """One pass over a source: its claim, its place in the source, and how it ended."""
+
+    __tablename__ = "etl_runs"
+    __table_args__ = (
+        Index("uq_etl_runs_active", "source_name", "lane", unique=True, postgresql_where=text(ACTIVE)),
+        Index(
+            "uq_etl_runs_slot",
+            "source_name",
+            "scheduled_for",
+            unique=True,
+            postgresql_where=text("scheduled_for IS NOT NULL"),
+        ),
+        Index("ix_etl_runs_recent", "created_at", "run_id"),
+        Index("ix_etl_runs_of_source", "source_name", "created_at", "run_id"),
+        Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE)),
+        Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
+        Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
+    )
+
+    run_id: Mapped[UUID] = mapped_column(primary_key=True)
+    source_name: Mapped[str]
+    source_type: Mapped[str | None]
+    lane: Mapped[str] = mapped_column(server_default="fetch")
+    trigger: Mapped[str]
+    status: Mapped[str]
+    stage: Mapped[str]
+    scheduled_for: Mapped[datetime | None]
+    slots_missed: Mapped[int] = _small()
+    created_at: Mapped[datetime] = _now()
+    started_at: Mapped[datetime | None]
+    completed_at: Mapped[datetime | None]
+    attempt: Mapped[int] = _small()
+    token: Mapped[int] = _counter()
+    lease_expires_at: Mapped[datetime | None]
+    worker: Mapped[str | None]
+    not_before: Mapped[datetime | None]
+    dispatched_at: Mapped[datetime | None]
+    dispatch_count: Mapped[int] = _small()
+    claimed_at: Mapped[datetime | None]
+    position: Mapped[dict[str, Any] | None]
+    batches: Mapped[int] = _small()
+    extracted_at: Mapped[datetime | None]
+    records_extracted: Mapped[int] = _counter()
+    records_inserted: Mapped[int] = _counter()
+    records_updated: Mapped[int] = _counter()
+    records_unchanged: Mapped[int] = _counter()
+    records_duplicate: Mapped[int] = _counter()
+    records_failed: Mapped[int] = _counter()
+    pages: Mapped[int] = _counter()
+    bytes: Mapped[int] = _counter()
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    checkpoint_before: Mapped[dict[str, Any] | None]
+    checkpoint_after: Mapped[dict[str, Any] | None]
+    rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+
+
+class BatchRow(Base):
+    """A range of a run's raw rows, and how far it has come. `part` tells the halves of a halved batch apart."""
+
+    __tablename__ = "etl_batches"
+    __table_args__ = (
+        UniqueConstraint("run_id", "number", "part"),
+        Index("ix_etl_batches_open", "run_id", postgresql_where=text(OPEN)),
+        Index("ix_etl_batches_dispatch", "dispatched_at", postgresql_where=text(OPEN)),
+        Index("ix_etl_batches_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
+        Index("ix_etl_batches_rollup", "batch_id", postgresql_where=text(f"NOT rolled_up AND NOT ({OPEN})")),
+    )
+
+    batch_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("etl_runs.run_id", ondelete="CASCADE"))
+    source_name: Mapped[str]
+    number: Mapped[int] = mapped_column(Integer)
+    part: Mapped[str] = mapped_column(server_default="")
+    first_raw_id: Mapped[int | None]
+    last_raw_id: Mapped[int | None]
+    state: Mapped[str]
+    token: Mapped[int] = _counter()
+    attempt: Mapped[int] = _small()
+    lease_expires_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    dispatched_at: Mapped[datetime | None]
+    dispatch_count: Mapped[int] = _small()
+    claimed_at: Mapped[datetime | None]
+    staged_count: Mapped[int | None]
+    staged_token: Mapped[int | None]
+    records_extracted: Mapped[int] = _counter()
+    records_inserted: Mapped[int] = _counter()
+    records_updated: Mapped[int] = _counter()
+    records_unchanged: Mapped[int] = _counter()
+    records_duplicate: Mapped[int] = _counter()
+    records_failed: Mapped[int] = _counter()
+    created_at: Mapped[datetime] = _now()
+    normalized_at: Mapped[datetime | None]
+    loaded_at: Mapped[datetime | None]
+    rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+
+
+class EventRow(Base):
+    """What happened to a run, in order."""
+
+    __tablename__ = "etl_run_events"
+    __table_args__ = (Index("ix_etl_run_events_run", "run_id", "event_id"),)
+
+    event_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("etl_runs.run_id", ondelete="CASCADE"))
+    at: Mapped[datetime] = _now()
+    event: Mapped[str]
+    detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+class CheckpointRow(Base):
+    """Where the next run of a source starts, and the totals of all runs that are rolled up."""
+
+    __tablename__ = "etl_checkpoints"
+
+    source_name: Mapped[str] = mapped_column(primary_key=True)
+    source_type: Mapped[str]
+    kind: Mapped[str | None]
+    version: Mapped[int] = _counter()
+    value: Mapped[dict[str, Any] | None]
+    run_id: Mapped[UUID | None]
+    last_success_at: Mapped[datetime | None]
+    last_failure_at: Mapped[datetime | None]
+    last_run_at: Mapped[datetime | None]
+    last_status: Mapped[str | None]
+    total_items: Mapped[int] = _counter()
+    total_runs: Mapped[int] = _counter()
+    total_success: Mapped[int] = _counter()
+    total_partial: Mapped[int] = _counter()
+    total_failed: Mapped[int] = _counter()
+    total_extracted: Mapped[int] = _counter()
+    total_seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    updated_at: Mapped[datetime] = _now()
+
+
+class RawRow(Base):
+    """A record as the source gave it. Partitioned by month; no foreign key points here."""
+
+    __tablename__ = "raw_data"
+    __table_args__ = (
+        PrimaryKeyConstraint("id", "ingested_at"),
+        {"postgresql_partition_by": "RANGE (ingested_at)"},
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('raw_data_id_seq'::regclass)"))
+    ingested_at: Mapped[datetime] = _now()
+    run_id: Mapped[UUID]
+    source_type: Mapped[str]
+    source_name: Mapped[str]
+    source_id: Mapped[str | None]
+    raw_payload: Mapped[dict[str, Any]]
+    content_hash: Mapped[bytes]
+
+
+class StagedRow(Base):
+    """A normalised record on its way into unified_items. Unlogged: a crash empties it, and load notices."""
+
+    __tablename__ = "staged_items"
+    __table_args__ = (
+        PrimaryKeyConstraint("batch_id", "token", "raw_data_id"),
+        {"prefixes": ["UNLOGGED"]},
+    )
+
+    batch_id: Mapped[int]
+    token: Mapped[int]
+    raw_data_id: Mapped[int]
+    raw_ingested_at: Mapped[datetime]
+    external_id: Mapped[str]
+    content_hash: Mapped[bytes]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    category: Mapped[str | None]
+    url: Mapped[str | None]
+    image_url: Mapped[str | None]
+    author: Mapped[str | None]
+    amount: Mapped[Decimal | None]
+    quantity: Mapped[Decimal | None]
+    rating: Mapped[Decimal | None]
+    tags: Mapped[list[str] | None]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
+    published_at: Mapped[datetime | None]
+
+
+class ItemRow(Base):
+    """A thing as we serve it: one per source and external id."""
+
+    __tablename__ = "unified_items"
+    __table_args__ = (
+        UniqueConstraint("source_name", "external_id"),
+        CheckConstraint("octet_length(external_id) <= 1000", name="external_id"),
+        CheckConstraint("status IN ('active', 'deleted')", name="status"),
+        Index("ix_unified_items_created", "created_at", "id"),
+        Index("ix_unified_items_updated", "updated_at", "id"),
+        Index("ix_unified_items_published", "published_at", "id"),
+        Index("ix_unified_items_source", "source_name", "created_at", "id"),
+        Index("ix_unified_items_search", "source_name", "search", postgresql_using="gin"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    source_type: Mapped[str]
+    source_name: Mapped[str]
+    external_id: Mapped[str]
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    category: Mapped[str | None]
+    url: Mapped[str | None]
+    image_url: Mapped[str | None]
+    author: Mapped[str | None]
+    amount: Mapped[Decimal | None]
+    quantity: Mapped[Decimal | None]
+    rating: Mapped[Decimal | None]
+    tags: Mapped[list[str] | None]
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'::jsonb"))
+    status: Mapped[str] = mapped_column(server_default="active")
+    published_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+    deleted_at: Mapped[datetime | None]
+    raw_data_id: Mapped[int]
+    raw_ingested_at: Mapped[datetime]
+    run_id: Mapped[UUID]
+    content_hash: Mapped[bytes]
+    mapping_version: Mapped[int] = mapped_column(Integer)
+    change_xid: Mapped[str] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
+    search: Mapped[str | None] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True))
+
+
+class RejectRow(Base):
+    """A quarantined record, with the field, the rule it broke and the value."""
+
+    __tablename__ = "rejected_records"
+    __table_args__ = (
+        CheckConstraint("state IN ('open', 'redriven', 'discarded')", name="state"),
+        Index("ix_rejected_records_open", "source_name", "content_hash", postgresql_where=text("state = 'open'")),
+        Index("ix_rejected_records_run", "run_id"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[UUID]
+    source_name: Mapped[str]
+    source_type: Mapped[str]
+    external_id: Mapped[str | None]
+    content_hash: Mapped[bytes]
+    raw_data_id: Mapped[int | None]
+    raw_ingested_at: Mapped[datetime | None]
+    raw_bytes: Mapped[bytes | None]
+    raw_truncated: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    stage: Mapped[str]
+    field: Mapped[str]
+    rule: Mapped[str]
+    value: Mapped[str | None]
+    message: Mapped[str]
+    mapping_version: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(server_default="open")
+    created_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = _now()
+
+
+class WorkerRow(Base):
+    """A process that was seen alive: what `/health` counts, with no broker needed."""
+
+    __tablename__ = "etl_workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    started_at: Mapped[datetime] = _now()
+    seen_at: Mapped[datetime] = _now()

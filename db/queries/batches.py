@@ -1,0 +1,347 @@
+"""Batches: claimed, staged, loaded, halved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+from db.copy import Json, copy_rows
+from db.queries.events import record_event
+from etl.errors import LeaseLostError
+from etl.records import StoredRecord
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from etl.records import Item, Reject, StagedItem
+
+# Claims without progress after which a batch is halved.
+MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class BatchClaim:
+    """A claimed batch: its raw rows, the source they belong to, and the token that fences writes."""
+
+    batch_id: int
+    run_id: UUID
+    state: str
+    token: int
+    attempt: int
+    first_raw_id: int
+    last_raw_id: int
+    source_name: str
+    source_type: str
+    config: dict[str, Any]
+    mapping_version: int
+
+    @property
+    def exhausted(self) -> bool:
+        """True when whoever claimed it before died of it, too often."""
+        return self.attempt > MAX_ATTEMPTS
+
+
+_CLAIM = text("""
+    UPDATE etl_batches b
+    SET token = b.token + 1, attempt = b.attempt + 1, claimed_at = clock_timestamp(), not_before = NULL,
+        lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+    FROM etl_runs r, sources s
+    WHERE b.batch_id = :batch_id AND b.state = :state AND r.run_id = b.run_id AND r.status = 'running'
+      AND s.name = b.source_name
+      AND (b.not_before IS NULL OR b.not_before <= clock_timestamp())
+      AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
+    RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
+        s.type AS source_type, s.config, s.mapping_version
+""")
+
+
+def claim_batch(connection: Connection, batch_id: int, state: str, lease: float) -> BatchClaim | None:
+    """Take the lease of a batch that is in this state; None when it is not to be had."""
+    row = connection.execute(_CLAIM, {"batch_id": batch_id, "state": state, "lease": lease}).first()
+    return None if row is None else BatchClaim(**row._mapping)
+
+
+def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
+    """The raw rows of a batch, in the order the source gave them."""
+    query = text("""
+        SELECT id, ingested_at, source_id, content_hash, raw_payload::text FROM raw_data
+        WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
+    """)
+    rows = connection.execute(query, _range(claim))
+    return [StoredRecord(raw_id, at, key, bytes(content_hash), body) for raw_id, at, key, content_hash, body in rows]
+
+
+def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedItem], rejects: list[Reject]) -> None:
+    """Put the normalised rows where load finds them, and the others into quarantine.
+
+    Raises:
+        LeaseLostError: the batch is no longer ours, or the run is over.
+    """
+    _check_fence(connection, claim, "extracted")
+    connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
+    _copy_staged(connection, claim, staged)
+    again = _forget_rejects(connection, claim)
+    _copy_rejects(connection, claim, rejects)
+    query = text("""
+        UPDATE etl_batches
+        SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0, normalized_at = clock_timestamp(),
+            records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
+            dispatched_at = clock_timestamp(), dispatch_count = 0
+        WHERE batch_id = :batch_id
+    """)
+    values = {"batch_id": claim.batch_id, "staged": len(staged), "failed": len(rejects) - again}
+    connection.execute(query, values)
+
+
+_ITEM_COLUMNS = (
+    *("title", "description", "category", "url", "image_url", "author"),
+    *("amount", "quantity", "rating", "tags", "metadata", "published_at"),
+)
+_STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "external_id", "content_hash", *_ITEM_COLUMNS)
+
+
+def _copy_staged(connection: Connection, claim: BatchClaim, staged: list[StagedItem]) -> None:
+    batch_id, token = claim.batch_id, claim.token
+    copy_rows(
+        connection,
+        "staged_items",
+        _STAGED_COLUMNS,
+        (
+            (batch_id, token, r.raw_id, r.ingested_at, r.external_id, r.content_hash, *_item_fields(row.item))
+            for row in staged
+            for r in (row.record,)
+        ),
+    )
+
+
+_json = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def _item_fields(item: Item) -> tuple[Any, ...]:
+    return (
+        *(item.title, item.description, item.category, item.url, item.image_url, item.author),
+        *(item.amount, item.quantity, item.rating, item.tags, Json(_json(item.metadata)), item.published_at),
+    )
+
+
+def _forget_rejects(connection: Connection, claim: BatchClaim) -> int:
+    """A batch that is normalised again must not be quarantined twice."""
+    query = text("""
+        DELETE FROM rejected_records
+        WHERE run_id = :run_id AND stage = 'normalize' AND raw_data_id BETWEEN :first AND :last
+    """)
+    return connection.execute(query, _range(claim) | {"run_id": claim.run_id}).rowcount
+
+
+def _copy_rejects(connection: Connection, claim: BatchClaim, rejects: list[Reject]) -> None:
+    copy_rows(
+        connection,
+        "rejected_records",
+        (
+            *("run_id", "source_name", "source_type", "external_id", "content_hash", "raw_data_id", "raw_ingested_at"),
+            *("stage", "field", "rule", "value", "message", "mapping_version"),
+        ),
+        (
+            (
+                *(str(claim.run_id), claim.source_name, claim.source_type, r.record.external_id, r.record.content_hash),
+                *(r.record.raw_id, r.record.ingested_at, "normalize", r.field, r.rule, r.value, r.message),
+                claim.mapping_version,
+            )
+            for r in rejects
+        ),
+    )
+
+
+def load_batch(connection: Connection, claim: BatchClaim) -> bool:
+    """Upsert the staged rows and close the batch; False when staging was emptied and must be filled again.
+
+    Raises:
+        LeaseLostError: the batch is no longer ours, or the run is over.
+    """
+    _check_fence(connection, claim, "normalized")
+    if not _staging_complete(connection, claim):
+        connection.execute(_BACK_TO_EXTRACTED, {"batch_id": claim.batch_id})
+        return False
+    values = {
+        "batch_id": claim.batch_id,
+        "run_id": claim.run_id,
+        "source_name": claim.source_name,
+        "source_type": claim.source_type,
+        "mapping_version": claim.mapping_version,
+    }
+    connection.execute(_LOCK_ITEMS, values)
+    counts = connection.execute(_UPSERT, values).one()
+    connection.execute(_CLOSE, values | counts._asdict())
+    connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
+    return True
+
+
+def _staging_complete(connection: Connection, claim: BatchClaim) -> bool:
+    query = text("""
+        SELECT b.staged_count = (SELECT count(*) FROM staged_items s
+                                 WHERE s.batch_id = b.batch_id AND s.token = b.staged_token)
+        FROM etl_batches b WHERE b.batch_id = :batch_id
+    """)
+    return bool(connection.execute(query, {"batch_id": claim.batch_id}).scalar_one())
+
+
+_BACK_TO_EXTRACTED = text("""
+    UPDATE etl_batches
+    SET state = 'extracted', staged_count = NULL, staged_token = NULL, lease_expires_at = NULL, claimed_at = NULL,
+        dispatched_at = NULL, attempt = 0
+    WHERE batch_id = :batch_id
+""")
+
+# Items in key order, so that two batches of a source never wait for each other in a circle.
+_LOCK_ITEMS = text("""
+    SELECT count(*) FROM (
+        SELECT 1 FROM unified_items
+        WHERE source_name = :source_name
+          AND external_id IN (SELECT external_id FROM staged_items WHERE batch_id = :batch_id)
+        ORDER BY external_id FOR UPDATE
+    ) locked
+""")
+
+# `prior` is what was there before this statement. A row that loses by raw id lost to a later batch of this run, or to
+# a later run when this is a replay. A row with the content that is served already is written only to move its pointer.
+_UPSERT = text("""
+    WITH latest AS (
+        SELECT DISTINCT ON (external_id) * FROM staged_items
+        WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
+    ), prior AS (
+        SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
+        WHERE source_name = :source_name AND external_id IN (SELECT external_id FROM latest)
+    ), written AS (
+        INSERT INTO unified_items AS item (
+            source_type, source_name, external_id, title, description, category, url, image_url, author,
+            amount, quantity, rating, tags, metadata, published_at, raw_data_id, raw_ingested_at, run_id,
+            content_hash, mapping_version)
+        SELECT :source_type, :source_name, external_id, title, description, category, url, image_url, author,
+            amount, quantity, rating, tags, metadata, published_at, raw_data_id, raw_ingested_at, :run_id,
+            content_hash, :mapping_version
+        FROM latest ORDER BY external_id
+        ON CONFLICT (source_name, external_id) DO UPDATE SET
+            source_type = excluded.source_type, title = excluded.title, description = excluded.description,
+            category = excluded.category, url = excluded.url, image_url = excluded.image_url,
+            author = excluded.author, amount = excluded.amount, quantity = excluded.quantity,
+            rating = excluded.rating, tags = excluded.tags, metadata = excluded.metadata,
+            published_at = excluded.published_at, raw_data_id = excluded.raw_data_id,
+            raw_ingested_at = excluded.raw_ingested_at, run_id = excluded.run_id,
+            content_hash = excluded.content_hash, mapping_version = excluded.mapping_version,
+            status = 'active', deleted_at = NULL, updated_at = clock_timestamp(), change_xid = pg_current_xact_id()
+        WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
+        RETURNING external_id, xmax = 0 AS inserted
+    ), judged AS (
+        SELECT CASE
+            WHEN written.inserted THEN 'inserted'
+            WHEN prior.external_id IS NULL OR prior.run_id = :run_id THEN 'duplicate'
+            WHEN prior.content_hash = latest.content_hash AND prior.mapping_version = :mapping_version THEN 'unchanged'
+            WHEN written.external_id IS NOT NULL THEN 'updated'
+            ELSE 'unchanged'
+        END AS verdict
+        FROM latest LEFT JOIN prior USING (external_id) LEFT JOIN written USING (external_id)
+    )
+    SELECT count(*) FILTER (WHERE verdict = 'inserted') AS inserted,
+        count(*) FILTER (WHERE verdict = 'updated') AS updated,
+        count(*) FILTER (WHERE verdict = 'unchanged') AS unchanged,
+        count(*) FILTER (WHERE verdict = 'duplicate')
+            + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
+    FROM judged
+""")
+
+_CLOSE = text("""
+    UPDATE etl_batches
+    SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL,
+        records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
+        records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate
+    WHERE batch_id = :batch_id
+""")
+
+
+def release_batch(connection: Connection, claim: BatchClaim, wait: float) -> None:
+    """Give the lease back after an error; the attempt stays counted."""
+    query = text("""
+        UPDATE etl_batches
+        SET lease_expires_at = NULL, claimed_at = NULL, dispatched_at = NULL,
+            not_before = clock_timestamp() + make_interval(secs => :wait)
+        WHERE batch_id = :batch_id AND token = :token AND state = :state
+    """)
+    values = {"batch_id": claim.batch_id, "token": claim.token, "state": claim.state, "wait": wait}
+    connection.execute(query, values)
+
+
+def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
+    """Replace a batch that keeps killing its workers by its two halves; a single record goes to quarantine.
+
+    Returns:
+        The ids of the new batches, none for a single record.
+    """
+    _check_fence(connection, claim, claim.state)
+    connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
+    again = _forget_rejects(connection, claim)
+    ids = connection.execute(
+        text("""
+            SELECT id FROM raw_data
+            WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
+        """),
+        _range(claim),
+    ).scalars().all()
+    values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": "halved"}
+    if len(ids) <= 1:
+        about = {"run_id": claim.run_id, "mapping_version": claim.mapping_version}
+        connection.execute(_QUARANTINE_RANGE, _range(claim) | about)
+        values |= {"poisoned": len(ids), "state": "loaded"}
+    connection.execute(_RETIRE, values)
+    record_event(connection, claim.run_id, "batch_halved", batch_id=claim.batch_id, records=len(ids))
+    if len(ids) <= 1:
+        return []
+    middle = ids[len(ids) // 2 - 1]
+    ranges = [("a", claim.first_raw_id, middle), ("b", middle + 1, claim.last_raw_id)]
+    return [_insert_part(connection, claim, part, first, last) for part, first, last in ranges]
+
+
+_RETIRE = text("""
+    UPDATE etl_batches
+    SET state = :state, loaded_at = clock_timestamp(), lease_expires_at = NULL,
+        records_failed = records_failed - :again + :poisoned
+    WHERE batch_id = :batch_id
+""")
+
+_QUARANTINE_RANGE = text("""
+    INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, raw_data_id,
+                                  raw_ingested_at, stage, field, rule, message, mapping_version)
+    SELECT :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
+        'every worker that took this record died', :mapping_version
+    FROM raw_data WHERE id BETWEEN :first AND :last AND source_name = :source_name
+""")
+
+
+def _insert_part(connection: Connection, claim: BatchClaim, part: str, first: int, last: int) -> int:
+    query = text("""
+        INSERT INTO etl_batches (run_id, source_name, number, part, first_raw_id, last_raw_id, state, dispatched_at)
+        SELECT run_id, source_name, number, part || :part, :first, :last, 'extracted', clock_timestamp()
+        FROM etl_batches WHERE batch_id = :batch_id
+        RETURNING batch_id
+    """)
+    values = {"batch_id": claim.batch_id, "part": part, "first": first, "last": last}
+    return int(connection.execute(query, values).scalar_one())
+
+
+def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
+    """Lock the run against its end, then the batch: who lost either may not write."""
+    run = text("SELECT 1 FROM etl_runs WHERE run_id = :run_id AND status = 'running' FOR SHARE")
+    batch = text("""
+        SELECT 1 FROM etl_batches WHERE batch_id = :batch_id AND token = :token AND state = :state FOR UPDATE
+    """)
+    values = {"batch_id": claim.batch_id, "token": claim.token, "state": state}
+    if not connection.execute(run, {"run_id": claim.run_id}).first() or not connection.execute(batch, values).first():
+        raise LeaseLostError(f"batch {claim.batch_id} is no longer ours")
+
+
+def _range(claim: BatchClaim) -> dict[str, Any]:
+    return {"first": claim.first_raw_id, "last": claim.last_raw_id, "source_name": claim.source_name}

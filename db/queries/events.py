@@ -1,0 +1,33 @@
+"""The timeline of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+MAX_SHOWN = 500
+
+_RECORD = text("INSERT INTO etl_run_events (run_id, event, detail) VALUES (:run_id, :event, CAST(:detail AS jsonb))")
+
+
+def record_event(connection: Connection, run_id: UUID, event: str, **detail: Any) -> None:
+    """Note that something happened to a run."""
+    connection.execute(_RECORD, {"run_id": run_id, "event": event, "detail": msgspec.json.encode(detail).decode()})
+
+
+def list_events(connection: Connection, run_id: UUID) -> list[Row[Any]]:
+    """The newest 500 events of a run, in order."""
+    query = text("""
+        SELECT at, event, detail FROM (
+            SELECT event_id, at, event, detail FROM etl_run_events WHERE run_id = :run_id
+            ORDER BY event_id DESC LIMIT :limit
+        ) newest ORDER BY event_id
+    """)
+    return list(connection.execute(query, {"run_id": run_id, "limit": MAX_SHOWN}))

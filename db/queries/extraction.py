@@ -1,0 +1,227 @@
+"""What extraction knows and stores: one transaction per batch, fenced by the run's token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+from db.copy import Json, copy_rows
+from etl.errors import LeaseLostError
+from etl.payload import digest
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from db.queries.runs import RunClaim
+    from etl.records import BadRecord, RawBatch, RawRecord, Sifted
+
+# Bytes of an unstorable record that the quarantine keeps.
+MAX_RAW_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of the keys asked about, those whose stored content is the same, and those of them this run wrote itself."""
+
+    unchanged: frozenset[str | bytes]
+    written: frozenset[str | bytes]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored batch: its id if it has raw rows to process, and how many batches of the run are open."""
+
+    batch_id: int | None
+    open_batches: int
+
+
+# One statement, so one snapshot: a batch that is loaded between two looks would be missed by both. An id that an open
+# batch of this run carries is not `unchanged`, whatever the item says now: the item is about to change.
+_UNCHANGED_ITEMS = """
+    SELECT i.external_id AS key, i.run_id = :run_id AS written
+    FROM unnest(CAST(:ids AS text[]), CAST(:hashes AS text[])) AS given(external_id, content_hash)
+    JOIN unified_items i ON i.source_name = :source_name AND i.external_id = given.external_id
+    WHERE i.content_hash = decode(given.content_hash, 'hex') AND i.mapping_version = :mapping_version
+      AND i.status = 'active'
+"""
+_NOT_PENDING = """
+      AND i.external_id NOT IN (
+        SELECT p.source_id FROM etl_batches b
+        JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.source_name = :source_name
+        WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL)
+"""
+_OPEN_REJECTS = text("""
+    SELECT r.external_id, r.content_hash, r.run_id = :run_id AS written FROM rejected_records r
+    WHERE r.source_name = :source_name AND r.state = 'open' AND r.mapping_version = :mapping_version
+      AND r.content_hash = ANY (SELECT decode(h, 'hex') FROM unnest(CAST(:hashes AS text[])) h)
+""")
+
+
+def find_known(
+    connection: Connection, claim: RunClaim, records: dict[str | bytes, RawRecord], rejected: list[BadRecord]
+) -> Known:
+    """Which records are served, or quarantined, with exactly this content and mapping."""
+    values: dict[str, Any] = {
+        "run_id": claim.run_id,
+        "source_name": claim.config["name"],
+        "mapping_version": claim.mapping_version,
+    }
+    with_id = [record for record in records.values() if record.external_id is not None]
+    ids = {"ids": [r.external_id for r in with_id], "hashes": [r.content_hash.hex() for r in with_id]}
+    query = _UNCHANGED_ITEMS + (_NOT_PENDING if claim.open_batches else "")
+    found = {row.key: row.written for row in connection.execute(text(query), values | ids)} if with_id else {}
+    hashes = {record.content_hash for record in records.values()} | {digest(bad.raw) for bad in rejected}
+    for row in connection.execute(_OPEN_REJECTS, values | {"hashes": [h.hex() for h in hashes]}):
+        content_hash = bytes(row.content_hash)
+        key = content_hash if row.external_id is None else row.external_id
+        if row.external_id is None or (key in records and records[key].content_hash == content_hash):
+            found.setdefault(key, row.written)
+    return Known(frozenset(found), frozenset(key for key, written in found.items() if written))
+
+
+def store_batch(
+    connection: Connection, claim: RunClaim, batch: RawBatch, sifted: Sifted, new_rejects: list[BadRecord], lease: float
+) -> Stored:
+    """Store a batch, the position after it and a renewed lease: all or nothing.
+
+    Safe to repeat when the outcome of the commit is unknown.
+
+    Raises:
+        LeaseLostError: the run is no longer ours, or it is over.
+    """
+    if _stored_before(connection, claim, finishing=batch.position.finished):
+        return _again(connection, claim)
+    batch_id = None
+    if batch.extracted:
+        raw_ids = _copy_raw(connection, claim, sifted.kept)
+        batch_id = _insert_batch(connection, claim, batch, sifted, len(new_rejects), raw_ids)
+        _copy_unstorable(connection, claim, new_rejects)
+    open_batches = _advance(connection, claim, batch, lease)
+    return Stored(batch_id if sifted.kept else None, open_batches)
+
+
+def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) -> bool:
+    """Check the fence under a row lock; True when this very batch is stored already."""
+    query = text("SELECT batches, token, status, extracted_at FROM etl_runs WHERE run_id = :run_id FOR UPDATE")
+    row = connection.execute(query, {"run_id": claim.run_id}).first()
+    if row is None or row.token != claim.token or row.status != "running":
+        raise LeaseLostError(f"run {claim.run_id} is no longer ours")
+    return bool(row.batches == claim.batches + 1 or (finishing and row.extracted_at is not None))
+
+
+def _again(connection: Connection, claim: RunClaim) -> Stored:
+    query = text("""
+        SELECT (SELECT batch_id FROM etl_batches b WHERE b.run_id = :run_id AND b.number = :number AND b.part = ''
+                AND b.first_raw_id IS NOT NULL) AS batch_id,
+            (SELECT count(*) FROM etl_batches b
+             WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+    """)
+    row = connection.execute(query, {"run_id": claim.run_id, "number": claim.batches}).one()
+    return Stored(row.batch_id, row.open_batches)
+
+
+def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord]) -> tuple[int, int] | None:
+    """Append raw rows; the range of their ids. Ids of other sources may lie in it too."""
+    if not kept:
+        return None
+    # One id is given up to learn where the range starts: cheaper than asking COPY for each row's id.
+    first = connection.execute(text("SELECT nextval('raw_data_id_seq')")).scalar_one()
+    name, kind = claim.config["name"], claim.config["type"]
+    copy_rows(
+        connection,
+        "raw_data",
+        ("run_id", "source_type", "source_name", "source_id", "raw_payload", "content_hash"),
+        (
+            (str(claim.run_id), kind, name, record.external_id, Json(record.payload), record.content_hash)
+            for record in kept
+        ),
+    )
+    last = connection.execute(text("SELECT currval('raw_data_id_seq')")).scalar_one()
+    return first, last
+
+
+_INSERT_BATCH = text("""
+    INSERT INTO etl_batches (run_id, source_name, number, first_raw_id, last_raw_id, state, dispatched_at, loaded_at,
+                             records_extracted, records_unchanged, records_duplicate, records_failed)
+    VALUES (:run_id, :source_name, :number, :first, :last, :state,
+            CASE WHEN :state = 'extracted' THEN clock_timestamp() END,
+            CASE WHEN :state = 'loaded' THEN clock_timestamp() END,
+            :extracted, :unchanged, :duplicate, :failed)
+    RETURNING batch_id
+""")
+
+
+def _insert_batch(
+    connection: Connection,
+    claim: RunClaim,
+    batch: RawBatch,
+    sifted: Sifted,
+    failed: int,
+    raw_ids: tuple[int, int] | None,
+) -> int:
+    values = {
+        "run_id": claim.run_id,
+        "source_name": claim.config["name"],
+        "number": claim.batches,
+        "first": raw_ids and raw_ids[0],
+        "last": raw_ids and raw_ids[1],
+        "state": "extracted" if raw_ids else "loaded",
+        "extracted": batch.extracted,
+        # An unstorable record that is in quarantine already is as unchanged as any other.
+        "unchanged": sifted.unchanged + len(batch.rejected) - failed,
+        "duplicate": sifted.duplicate,
+        "failed": failed,
+    }
+    return int(connection.execute(_INSERT_BATCH, values).scalar_one())
+
+
+def _copy_unstorable(connection: Connection, claim: RunClaim, rejected: list[BadRecord]) -> None:
+    copy_rows(
+        connection,
+        "rejected_records",
+        (
+            *("run_id", "source_name", "source_type", "content_hash", "raw_bytes", "raw_truncated", "stage"),
+            *("field", "rule", "message", "mapping_version"),
+        ),
+        (
+            (
+                *(str(claim.run_id), claim.config["name"], claim.config["type"], digest(bad.raw)),
+                *(bad.raw[:MAX_RAW_BYTES], len(bad.raw) > MAX_RAW_BYTES, "extract"),
+                *(_storable(bad.field), bad.rule, _storable(bad.message), claim.mapping_version),
+            )
+            for bad in rejected
+        ),
+    )
+
+
+def _storable(shown: str) -> str:
+    return shown.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+_ADVANCE = text("""
+    UPDATE etl_runs r
+    SET position = CAST(:position AS jsonb), batches = :batches, attempt = 0,
+        pages = pages + :pages, bytes = bytes + :bytes,
+        lease_expires_at = CASE WHEN NOT :finished THEN clock_timestamp() + make_interval(secs => :lease) END,
+        extracted_at = CASE WHEN :finished THEN clock_timestamp() END,
+        stage = CASE WHEN :finished THEN 'loading' ELSE stage END
+    WHERE run_id = :run_id
+    RETURNING (SELECT count(*) FROM etl_batches b
+               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
+""")
+
+
+def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: float) -> int:
+    values = {
+        "run_id": claim.run_id,
+        "position": msgspec.json.encode(batch.position).decode(),
+        "batches": claim.batches + bool(batch.extracted),
+        "pages": batch.pages,
+        "bytes": batch.size,
+        "finished": batch.position.finished,
+        "lease": lease,
+    }
+    return int(connection.execute(_ADVANCE, values).scalar_one())

@@ -1,0 +1,125 @@
+"""Reading items: filters, orders, pages and keyset cursors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import text
+
+from db.queries.stats import known_items
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+    from sqlalchemy import Connection, Row
+
+# Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
+COUNTED = 10_000
+SORTABLE = ("created_at", "updated_at", "published_at", "title", "amount", "rating")
+
+COLUMNS = (
+    "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
+    "quantity, rating, tags, metadata, status, published_at, created_at, updated_at"
+)
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which items are wanted; None means any."""
+
+    source_type: str | None = None
+    source_name: str | None = None
+    category: str | None = None
+    status: str | None = "active"
+    search: str | None = None
+    published_after: datetime | None = None
+    published_before: datetime | None = None
+    updated_since: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of items; the id makes it total. Absent values come last, in both directions."""
+
+    sort_by: str = "created_at"
+    descending: bool = True
+
+    @property
+    def nullable(self) -> bool:
+        """True when the column may be absent."""
+        return self.sort_by not in {"created_at", "updated_at"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """The last item of a page: the next page starts after it."""
+
+    value: str | datetime | Decimal | None
+    item_id: int
+
+
+@dataclass(frozen=True)
+class Total:
+    """How many items match, and whether that is exact or an estimate."""
+
+    count: int
+    exact: bool
+
+
+_CONDITIONS = {
+    "source_type": "source_type = :source_type",
+    "source_name": "source_name = :source_name",
+    "category": "category = :category",
+    "status": "status = :status",
+    "search": "search @@ websearch_to_tsquery('simple', :search)",
+    "published_after": "published_at >= :published_after",
+    "published_before": "published_at < :published_before",
+    "updated_since": "updated_at >= :updated_since",
+}
+
+
+def list_items(
+    connection: Connection, filters: Filters, order: Order, *, limit: int, offset: int = 0, after: Place | None = None
+) -> list[Row[Any]]:
+    """A page of items: by offset, or after a place."""
+    where, values = _where(filters)
+    if after is not None:
+        where.append(_after(order, after))
+        values |= {"place": after.value, "place_id": after.item_id}
+    direction = "DESC" if order.descending else "ASC"
+    nulls = " NULLS LAST" if order.nullable else ""
+    query = f"""
+        SELECT {COLUMNS} FROM unified_items WHERE {' AND '.join(where)}
+        ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
+    """
+    return list(connection.execute(text(query), values | {"limit": limit, "offset": offset}))
+
+
+def count_items(connection: Connection, filters: Filters) -> Total:
+    """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate."""
+    where, values = _where(filters)
+    clause = " AND ".join(where)
+    bounded = text(f"SELECT count(*) FROM (SELECT 1 FROM unified_items WHERE {clause} LIMIT {COUNTED + 1}) counted")
+    count = connection.execute(bounded, values).scalar_one()
+    if count <= COUNTED:
+        return Total(count, exact=True)
+    if filters.status in {"active", None} and set(values) <= {"status", "source_type", "source_name"}:
+        return Total(known_items(connection, filters.source_type, filters.source_name), exact=True)
+    plan = connection.execute(text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {clause}"), values).scalar_one()
+    return Total(max(int(plan[0]["Plan"]["Plan Rows"]), COUNTED + 1), exact=False)
+
+
+def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
+    values = {name: value for name, value in vars(filters).items() if value is not None}
+    return [_CONDITIONS[name] for name in values] or ["true"], values
+
+
+def _after(order: Order, place: Place) -> str:
+    """The keyset condition. Absent values sort last, so they come after every present one."""
+    column, sign = order.sort_by, "<" if order.descending else ">"
+    if place.value is None:
+        return f"({column} IS NULL AND id {sign} :place_id)"
+    beyond = f"({column}, id) {sign} (:place, :place_id)"
+    return f"({beyond} OR {column} IS NULL)" if order.nullable else beyond

@@ -1,0 +1,285 @@
+"""Runs: made, claimed, released, ended and shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+from db.queries.events import record_event
+from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
+from etl.outcome import Failure, Status
+from etl.records import Position
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+MAX_OPEN_BATCHES = 8
+# Claims without progress after which a run is given up.
+MAX_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run to be queued."""
+
+    run_id: UUID
+    source_name: str
+    source_type: str | None
+    trigger: str
+    scheduled_for: datetime | None = None
+    slots_missed: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class RunClaim:
+    """A claimed run: everything a slice needs to know, and the token that fences its writes."""
+
+    run_id: UUID
+    token: int
+    attempt: int
+    batches: int
+    open_batches: int
+    position: Position
+    checkpoint: dict[str, Any]
+    config: dict[str, Any]
+    mapping_version: int
+
+
+_QUEUE = text("""
+    INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, scheduled_for, slots_missed,
+                          not_before, dispatched_at, checkpoint_before)
+    SELECT :run_id, :source_name, :source_type, :trigger, 'queued', 'queued', :scheduled_for, :slots_missed,
+           :not_before, CASE WHEN CAST(:not_before AS timestamptz) IS NULL THEN clock_timestamp() END,
+           (SELECT value FROM etl_checkpoints WHERE source_name = :source_name)
+    ON CONFLICT DO NOTHING
+    RETURNING run_id
+""")
+
+
+def queue_run(connection: Connection, run: NewRun) -> bool:
+    """Queue a run; False when the source has an active one, or this run or slot exists already."""
+    created = connection.execute(_QUEUE, vars(run)).first() is not None
+    if created:
+        record_event(connection, run.run_id, "queued", trigger=run.trigger)
+    return created
+
+
+_RECORD = text("""
+    INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, scheduled_for, slots_missed,
+                          completed_at, error_code, error_message)
+    VALUES (:run_id, :source_name, :source_type, :trigger, :status, 'done', :scheduled_for, :slots_missed,
+            clock_timestamp(), :code, :message)
+    ON CONFLICT DO NOTHING
+""")
+
+
+def record_run(connection: Connection, run: NewRun, status: Status, failure: Failure) -> None:
+    """Write down a run that never started, and why."""
+    values = {**vars(run), "status": status, "code": failure.code, "message": failure.message}
+    connection.execute(_RECORD, values)
+    record_event(connection, run.run_id, str(status), code=failure.code)
+
+
+def active_run(connection: Connection, source_name: str) -> UUID | None:
+    """The queued or running run of a source."""
+    query = text("""
+        SELECT run_id FROM etl_runs
+        WHERE source_name = :name AND lane = 'fetch' AND status IN ('queued', 'running')
+    """)
+    return connection.execute(query, {"name": source_name}).scalar()
+
+
+_CLAIM = text("""
+    UPDATE etl_runs r
+    SET status = 'running', stage = 'extracting', attempt = attempt + 1, token = token + 1, worker = :worker,
+        lease_expires_at = clock_timestamp() + make_interval(secs => :lease),
+        claimed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), not_before = NULL
+    FROM sources s
+    WHERE r.run_id = :run_id AND s.name = r.source_name
+      AND r.status IN ('queued', 'running') AND r.extracted_at IS NULL
+      AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
+      AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
+      AND r.attempt < :max_attempts
+    RETURNING r.run_id, r.token, r.attempt, r.batches, r.position, r.checkpoint_before, s.config, s.mapping_version,
+        (SELECT count(*) FROM etl_batches b
+         WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+""")
+
+
+def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -> RunClaim | None:
+    """Take the lease of a run; None when it is not to be had: done, not due, or held by someone else."""
+    values = {"run_id": run_id, "worker": worker, "lease": lease, "max_attempts": MAX_ATTEMPTS}
+    row = connection.execute(_CLAIM, values).first()
+    if row is None:
+        return None
+    record_event(connection, run_id, "claimed", attempt=row.attempt, worker=worker)
+    position = msgspec.convert(row.position, Position) if row.position else Position()
+    return RunClaim(
+        run_id=row.run_id,
+        token=row.token,
+        attempt=row.attempt,
+        batches=row.batches,
+        open_batches=row.open_batches,
+        position=position,
+        checkpoint=row.checkpoint_before or {},
+        config=row.config,
+        mapping_version=row.mapping_version,
+    )
+
+
+def renew_run(connection: Connection, run_id: UUID, token: int, lease: float) -> None:
+    """Extend the lease, under the fence.
+
+    Raises:
+        LeaseLostError: it is no longer ours.
+    """
+    query = text("""
+        UPDATE etl_runs SET lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
+        WHERE run_id = :run_id AND token = :token AND status = 'running'
+    """)
+    done = connection.execute(query, {"run_id": run_id, "token": token, "lease": lease})
+    if not done.rowcount:
+        raise LeaseLostError(f"run {run_id} is no longer ours")
+
+
+_RELEASE = text("""
+    UPDATE etl_runs
+    SET lease_expires_at = NULL, stage = :stage, claimed_at = NULL, dispatch_count = 0,
+        attempt = 0,
+        position = coalesce(CAST(:position AS jsonb), position),
+        not_before = CASE WHEN :wait > 0 THEN clock_timestamp() + make_interval(secs => :wait) END,
+        dispatched_at = CASE WHEN :dispatch THEN clock_timestamp() END
+    WHERE run_id = :run_id AND token = :token AND status = 'running'
+    RETURNING run_id
+""")
+
+
+def release_run(
+    connection: Connection,
+    claim: RunClaim,
+    stage: str,
+    *,
+    wait: float = 0.0,
+    dispatch: bool = False,
+    position: Position | None = None,
+) -> bool:
+    """End a slice: give the lease back. `dispatch` says that the caller publishes the next one now.
+
+    Attempts count slices that died; one that ends in order starts the count anew.
+    """
+    values = {
+        "run_id": claim.run_id,
+        "token": claim.token,
+        "stage": stage,
+        "wait": wait,
+        "dispatch": dispatch,
+        "position": None if position is None else msgspec.json.encode(position).decode(),
+    }
+    return connection.execute(_RELEASE, values).first() is not None
+
+
+_END_EXTRACTION = text("""
+    UPDATE etl_runs
+    SET extracted_at = clock_timestamp(), lease_expires_at = NULL, stage = 'loading',
+        error_code = :code, error_message = :message
+    WHERE run_id = :run_id AND token = :token AND status = 'running' AND extracted_at IS NULL
+""")
+
+
+def fail_extraction(connection: Connection, claim: RunClaim, failure: Failure) -> None:
+    """Extraction is over, with an error; what was stored before it still loads."""
+    values = {"run_id": claim.run_id, "token": claim.token, "code": failure.code, "message": failure.message[:2000]}
+    if connection.execute(_END_EXTRACTION, values).rowcount:
+        record_event(connection, claim.run_id, "extraction_failed", code=failure.code, message=failure.message[:500])
+
+
+def resume_extraction(connection: Connection, run_id: UUID) -> bool:
+    """Mark a run that waits for its batches as dispatched again, once half of them are loaded."""
+    query = text("""
+        UPDATE etl_runs r SET dispatched_at = clock_timestamp()
+        WHERE run_id = :run_id AND status = 'running' AND stage = 'loading' AND extracted_at IS NULL
+          AND lease_expires_at IS NULL AND dispatched_at IS NULL
+          AND (SELECT count(*) FROM etl_batches b
+               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) <= :most
+        RETURNING run_id
+    """)
+    return connection.execute(query, {"run_id": run_id, "most": MAX_OPEN_BATCHES // 2}).first() is not None
+
+
+_SHOWN = """
+    SELECT r.run_id, r.source_name, r.source_type, r.trigger, r.status, r.stage, r.attempt, r.scheduled_for,
+        r.slots_missed, r.created_at, r.started_at, r.completed_at, r.not_before, r.pages, r.bytes,
+        r.error_code, r.error_message, r.extracted_at IS NOT NULL AS extracted,
+        coalesce(live.extracted, r.records_extracted) AS records_extracted,
+        coalesce(live.inserted, r.records_inserted) AS records_inserted,
+        coalesce(live.updated, r.records_updated) AS records_updated,
+        coalesce(live.unchanged, r.records_unchanged) AS records_unchanged,
+        coalesce(live.duplicate, r.records_duplicate) AS records_duplicate,
+        coalesce(live.failed, r.records_failed) AS records_failed,
+        coalesce(live.total, 0) AS batches_total, coalesce(live.closed, 0) AS batches_closed
+    FROM etl_runs r
+    LEFT JOIN LATERAL (
+        SELECT sum(records_extracted)::bigint AS extracted, sum(records_inserted)::bigint AS inserted,
+            sum(records_updated)::bigint AS updated, sum(records_unchanged)::bigint AS unchanged,
+            sum(records_duplicate)::bigint AS duplicate, sum(records_failed)::bigint AS failed,
+            count(*) FILTER (WHERE state <> 'halved') AS total, count(*) FILTER (WHERE state = 'loaded') AS closed
+        FROM etl_batches b WHERE b.run_id = r.run_id
+    ) live ON r.status = 'running'
+"""
+
+
+def get_run(connection: Connection, run_id: UUID) -> Row[Any]:
+    """One run, with live counts while it is running.
+
+    Raises:
+        UnknownRunError: there is none with this id.
+    """
+    row = connection.execute(text(_SHOWN + " WHERE r.run_id = :run_id"), {"run_id": run_id}).first()
+    if row is None:
+        raise UnknownRunError(f"there is no run {run_id}")
+    return row
+
+
+def list_runs(
+    connection: Connection,
+    *,
+    source_name: str | None,
+    status: str | None,
+    before: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Row[Any]]:
+    """Runs, newest first, from a keyset cursor on."""
+    conditions = ["true"]
+    values: dict[str, Any] = {"limit": limit}
+    if source_name is not None:
+        conditions.append("r.source_name = :source_name")
+        values["source_name"] = source_name
+    if status is not None:
+        conditions.append("r.status = :status")
+        values["status"] = status
+    if before is not None:
+        conditions.append("(r.created_at, r.run_id) < (:created_at, :run_id)")
+        values |= {"created_at": before[0], "run_id": before[1]}
+    query = f"{_SHOWN} WHERE {' AND '.join(conditions)} ORDER BY r.created_at DESC, r.run_id DESC LIMIT :limit"
+    return list(connection.execute(text(query), values))
+
+
+def check_cancellable(connection: Connection, run_id: UUID) -> None:
+    """Lock a run that is to be cancelled.
+
+    Raises:
+        UnknownRunError, RunFinishedError: there is nothing to cancel.
+    """
+    query = text("SELECT status FROM etl_runs WHERE run_id = :run_id FOR UPDATE")
+    status = connection.execute(query, {"run_id": run_id}).scalar()
+    if status is None:
+        raise UnknownRunError(f"there is no run {run_id}")
+    if status not in {Status.QUEUED, Status.RUNNING}:
+        raise RunFinishedError(f"run {run_id} has already ended: {status}")

@@ -1,0 +1,81 @@
+"""The schedule's table work: beat claims due slots here, however many beats there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+from sqlalchemy import text
+
+from db.queries.runs import NewRun, queue_run, record_run
+from etl import schedule as slots
+from etl.outcome import Failure, Status
+from etl.source import Schedule
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+# Slots claimed in one transaction.
+CLAIMED_AT_ONCE = 200
+
+_DUE = text("""
+    SELECT name, type, config -> 'schedule' AS schedule, next_run_at, not_before, clock_timestamp() AS now
+    FROM sources
+    WHERE enabled AND next_run_at <= clock_timestamp() AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+    ORDER BY next_run_at, name LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+""")
+
+
+def claim_slots(connection: Connection) -> tuple[list[UUID], int]:
+    """Make the runs of due slots.
+
+    Returns:
+        The runs to publish now, and how many slots were claimed.
+    """
+    rows = connection.execute(_DUE, {"limit": CLAIMED_AT_ONCE}).all()
+    runs = [run for row in rows if (run := _claim(connection, row)) is not None]
+    return runs, len(rows)
+
+
+def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
+    schedule = msgspec.convert(row.schedule, Schedule)
+    due = slots.due(schedule, row.next_run_at, row.now)
+    dispatch_at = due.slot + slots.delay(schedule, row.name, due.slot)
+    run = NewRun(
+        run_id=uuid4(),
+        source_name=row.name,
+        source_type=row.type,
+        trigger="schedule",
+        scheduled_for=due.slot,
+        slots_missed=due.missed,
+        not_before=dispatch_at if dispatch_at > row.now else None,
+    )
+    query = text("UPDATE sources SET next_run_at = :following WHERE name = :name")
+    connection.execute(query, {"following": due.following, "name": row.name})
+    if row.not_before is not None and row.not_before > row.now:
+        record_run(connection, run, Status.SKIPPED, Failure("not_due", f"asked to wait until {row.not_before:%FT%TZ}"))
+        return None
+    if not queue_run(connection, run):
+        _record_skipped(connection, run)
+        return None
+    return run.run_id if run.not_before is None else None
+
+
+def _record_skipped(connection: Connection, run: NewRun) -> None:
+    """The slot stays on record, unless another beat has it already."""
+    taken = text("SELECT 1 FROM etl_runs WHERE source_name = :name AND scheduled_for = :slot")
+    if not connection.execute(taken, {"name": run.source_name, "slot": run.scheduled_for}).first():
+        record_run(connection, run, Status.SKIPPED, Failure("already_active", "the previous run was still active"))
+
+
+def seconds_to_next(connection: Connection) -> float | None:
+    """How long until the next slot of any source; None without sources."""
+    query = text("""
+        SELECT extract(epoch FROM min(next_run_at) - clock_timestamp())::double precision FROM sources
+        WHERE enabled AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+    """)
+    return connection.execute(query).scalar()

@@ -1,0 +1,126 @@
+"""Sources: applied from a file, looked up, scheduled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+from etl.errors import ConfigError, UnknownSourceError
+from etl.schedule import next_slot
+from etl.source import AnySource, dump, identity_of, mapping_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+
+    from sqlalchemy import Connection, Row
+
+    from etl.catalog import Scheduled
+    from etl.source import Schedule
+
+# Serialises those who apply sources, so that two files are never mixed.
+APPLY_LOCK = 7236150419
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What applying a file changed, by source name."""
+
+    created: tuple[str, ...]
+    changed: tuple[str, ...]
+    disabled: tuple[str, ...]
+    unchanged: tuple[str, ...]
+
+
+_UPSERT = text("""
+    INSERT INTO sources (name, type, config, enabled, next_run_at, origin)
+    VALUES (:name, :type, CAST(:config AS jsonb), :enabled, :next_run_at, :origin)
+    ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
+        next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
+        mapping_version = sources.mapping_version + :remapped, updated_at = clock_timestamp()
+""")
+
+
+def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: datetime) -> Applied:
+    """Make the file's sources those of the database: all of them or, on an error, none.
+
+    Raises:
+        ConfigError: a source would change what identifies its records.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPLY_LOCK})
+    known = {row.name: row for row in connection.execute(text("SELECT * FROM sources FOR UPDATE"))}
+    created, changed, unchanged = [], [], []
+    for item in declared:
+        old = known.get(item.source.name)
+        document = {**dump(item.source), "schedule": _schedule_document(item.schedule)}
+        if old is not None and old.config == document and old.enabled == item.source.enabled:
+            unchanged.append(item.source.name)
+            continue
+        _refuse_identity_change(item.source, old, document)
+        _write(connection, item, document, old, now)
+        (created if old is None else changed).append(item.source.name)
+    names = [item.source.name for item in declared]
+    return Applied(tuple(created), tuple(changed), _disable_others(connection, names), tuple(unchanged))
+
+
+def _schedule_document(schedule: Schedule) -> dict[str, Any]:
+    document = msgspec.to_builtins(schedule)
+    assert isinstance(document, dict)
+    return document
+
+
+def _refuse_identity_change(source: AnySource, old: Row[Any] | None, document: dict[str, Any]) -> None:
+    if old is None or source.identity_change or identity_of(old.config) == identity_of(document):
+        return
+    raise ConfigError(
+        f"source {source.name!r}: what identifies its records would change, and every item would be stored a second time; "
+        "if that is meant, set `identity_change: true`",
+        code="identity_change",
+    )
+
+
+def _write(
+    connection: Connection, item: Scheduled, document: dict[str, Any], old: Row[Any] | None, now: datetime
+) -> None:
+    same_schedule = old is not None and old.enabled and old.config.get("schedule") == document["schedule"]
+    due = old.next_run_at if old is not None and same_schedule else next_slot(item.schedule, now)
+    values = {
+        "name": item.source.name,
+        "type": document["type"],
+        "config": msgspec.json.encode(document).decode(),
+        "enabled": item.source.enabled,
+        "next_run_at": due,
+        "origin": "file",
+        "remapped": int(old is not None and mapping_of(old.config) != mapping_of(document)),
+    }
+    connection.execute(_UPSERT, values)
+
+
+def _disable_others(connection: Connection, names: list[str]) -> tuple[str, ...]:
+    query = text("""
+        UPDATE sources SET enabled = false, version = version + 1, updated_at = clock_timestamp()
+        WHERE origin = 'file' AND enabled AND name <> ALL (:names) RETURNING name
+    """)
+    return tuple(connection.execute(query, {"names": names}).scalars())
+
+
+def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Row[Any]]:
+    """The sources of these names, in their order; without names all that are enabled and not paused.
+
+    Raises:
+        UnknownSourceError: one of the names is not known.
+    """
+    query = """
+        SELECT name, type, enabled, paused_until, coalesce(paused_until > clock_timestamp(), false) AS paused FROM sources
+    """
+    if names is None:
+        active = " WHERE enabled AND (paused_until IS NULL OR paused_until <= clock_timestamp()) ORDER BY name"
+        return list(connection.execute(text(query + active)))
+    found = {row.name: row for row in connection.execute(text(query + " WHERE name = ANY (:names)"), {"names": list(names)})}
+    for name in names:
+        if name not in found:
+            raise UnknownSourceError(f"there is no source named {name!r}", source=name)
+    return [found[name] for name in dict.fromkeys(names)]

@@ -1,0 +1,136 @@
+"""What the sweeper asks: who died, what was never delivered, what can be closed. Any number may ask at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+from db.queries.closing import close_run, end_run
+from db.queries.events import record_event
+from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
+from etl.messages import BatchMessage, ExtractMessage
+from etl.outcome import Failure, Outcome, Status
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# Work per pass and kind; a backlog is worked off over several passes.
+LIMIT = 200
+# Seconds before a message counts as lost; doubles with every time it is sent again.
+GAP = 10
+
+_EXPIRED_RUNS = text("""
+    UPDATE etl_runs r
+    SET token = token + 1, lease_expires_at = NULL, stage = 'waiting', dispatched_at = NULL, claimed_at = NULL,
+        not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60) * (0.5 + random() / 2))
+    FROM (SELECT run_id FROM etl_runs
+          WHERE status = 'running' AND lease_expires_at < clock_timestamp()
+          ORDER BY lease_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED) dead
+    WHERE r.run_id = dead.run_id
+    RETURNING r.run_id, r.attempt, r.worker
+""")
+
+_EXPIRED_BATCHES = text("""
+    UPDATE etl_batches b
+    SET token = token + 1, lease_expires_at = NULL, dispatched_at = NULL, claimed_at = NULL,
+        not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 30) * (0.25 + random() / 4))
+    FROM (SELECT batch_id FROM etl_batches
+          WHERE state IN ('extracted', 'normalized') AND lease_expires_at < clock_timestamp()
+          ORDER BY lease_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED) dead
+    WHERE b.batch_id = dead.batch_id
+    RETURNING b.batch_id, b.run_id, b.attempt
+""")
+
+
+def take_over(connection: Connection) -> int:
+    """Free what dead workers held; a run that keeps dying without progress is given up.
+
+    Returns:
+        How many leases had expired.
+    """
+    runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT}).all()
+    for row in runs:
+        record_event(connection, row.run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
+        if row.attempt >= MAX_ATTEMPTS:
+            message = f"{row.attempt} workers in a row died or stopped answering while they extracted it"
+            end_run(connection, row.run_id, Outcome(Status.FAILED, Failure("worker_lost", message)))
+    batches = connection.execute(_EXPIRED_BATCHES, {"limit": LIMIT}).all()
+    for batch in batches:
+        record_event(connection, batch.run_id, "batch_lease_expired", batch_id=batch.batch_id, attempt=batch.attempt)
+    return len(runs) + len(batches)
+
+
+# A message is sent again when it must have left the queue: a later one was taken, or the queue is empty.
+_UNDELIVERED = """
+    (dispatched_at IS NULL
+     OR (claimed_at IS NULL
+         AND dispatched_at < clock_timestamp() - make_interval(secs => :gap * 2 ^ least(dispatch_count, 10))
+         AND (:queue_empty OR dispatched_at < (
+             SELECT max(dispatched_at) FROM {table} WHERE claimed_at IS NOT NULL))))
+"""
+
+_DUE_RUNS = text(f"""
+    UPDATE etl_runs r
+    SET dispatched_at = clock_timestamp(), claimed_at = NULL,
+        dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
+    FROM (SELECT run_id FROM etl_runs q
+          WHERE status IN ('queued', 'running') AND extracted_at IS NULL AND lease_expires_at IS NULL
+            AND (not_before IS NULL OR not_before <= clock_timestamp())
+            AND (stage <> 'loading' OR :max_open > (
+                SELECT count(*) FROM etl_batches b WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
+            AND {_UNDELIVERED.format(table="etl_runs")}
+          ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED) due
+    WHERE r.run_id = due.run_id
+    RETURNING r.run_id
+""")
+
+_DUE_BATCHES = text(f"""
+    UPDATE etl_batches b
+    SET dispatched_at = clock_timestamp(), claimed_at = NULL,
+        dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
+    FROM (SELECT batch_id FROM etl_batches
+          WHERE state IN ('extracted', 'normalized') AND lease_expires_at IS NULL
+            AND (not_before IS NULL OR not_before <= clock_timestamp())
+            AND {_UNDELIVERED.format(table="etl_batches")}
+          ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED) due
+    WHERE b.batch_id = due.batch_id
+    RETURNING b.batch_id, b.state
+""")
+
+
+def due_runs(connection: Connection, *, queue_empty: bool) -> list[ExtractMessage]:
+    """Runs whose message was never sent, or got lost on the way; they are marked as sent now."""
+    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty, "max_open": MAX_OPEN_BATCHES}
+    return [ExtractMessage(run_id) for run_id in connection.execute(_DUE_RUNS, values).scalars()]
+
+
+def due_batches(connection: Connection, *, queue_empty: bool) -> list[BatchMessage]:
+    """The same for batches."""
+    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty}
+    rows = connection.execute(_DUE_BATCHES, values).all()
+    return [BatchMessage(row.batch_id, normalized=row.state == "normalized") for row in rows]
+
+
+def unsend_runs(connection: Connection, messages: list[ExtractMessage]) -> None:
+    """Their messages did not go out: they are due again at once."""
+    query = text("UPDATE etl_runs SET dispatched_at = NULL WHERE run_id = ANY (:ids) AND claimed_at IS NULL")
+    connection.execute(query, {"ids": [message.run_id for message in messages]})
+
+
+def unsend_batches(connection: Connection, messages: list[BatchMessage]) -> None:
+    """The same for batches."""
+    query = text("UPDATE etl_batches SET dispatched_at = NULL WHERE batch_id = ANY (:ids) AND claimed_at IS NULL")
+    connection.execute(query, {"ids": [message.batch_id for message in messages]})
+
+
+def close_runs(connection: Connection) -> int:
+    """Close the runs that nobody closed."""
+    query = text("""
+        SELECT run_id FROM etl_runs r
+        WHERE status = 'running' AND extracted_at IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
+        ORDER BY extracted_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    """)
+    runs = connection.execute(query, {"limit": LIMIT}).scalars().all()
+    return sum(close_run(connection, run_id) is not None for run_id in runs)

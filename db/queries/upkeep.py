@@ -1,0 +1,121 @@
+"""What keeps the database in shape: counters, partitions, retention, and who is alive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+LIMIT = 1000
+# A process that was not seen for this long does not count as alive: seconds.
+ALIVE_SECONDS = 30
+
+_ROLL_UP_RUNS = text("""
+    WITH ended AS (
+        UPDATE etl_runs SET rolled_up = true
+        WHERE run_id IN (
+            SELECT run_id FROM etl_runs
+            WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+        RETURNING source_name, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
+            extract(epoch FROM completed_at - started_at) AS seconds
+    )
+    INSERT INTO etl_checkpoints AS c (source_name, source_type, total_runs, total_success, total_partial, total_failed,
+        total_extracted, total_seconds, last_success_at, last_failure_at, last_run_at, last_status)
+    SELECT source_name, max(source_type), count(*), count(*) FILTER (WHERE status = 'success'),
+        count(*) FILTER (WHERE status = 'partial'), count(*) FILTER (WHERE status = 'failed'),
+        sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE status IN ('success', 'partial', 'failed')), 0),
+        max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed'),
+        max(completed_at), (array_agg(status ORDER BY completed_at DESC))[1]
+    FROM ended WHERE source_type <> '' GROUP BY source_name ORDER BY source_name
+    ON CONFLICT (source_name) DO UPDATE SET
+        total_runs = c.total_runs + excluded.total_runs, total_success = c.total_success + excluded.total_success,
+        total_partial = c.total_partial + excluded.total_partial, total_failed = c.total_failed + excluded.total_failed,
+        total_extracted = c.total_extracted + excluded.total_extracted,
+        total_seconds = c.total_seconds + excluded.total_seconds,
+        last_success_at = greatest(c.last_success_at, excluded.last_success_at),
+        last_failure_at = greatest(c.last_failure_at, excluded.last_failure_at),
+        last_status = CASE WHEN c.last_run_at > excluded.last_run_at THEN c.last_status ELSE excluded.last_status END,
+        last_run_at = greatest(c.last_run_at, excluded.last_run_at), updated_at = clock_timestamp()
+""")
+
+_ROLL_UP_BATCHES = text("""
+    WITH ended AS (
+        UPDATE etl_batches SET rolled_up = true
+        WHERE batch_id IN (
+            SELECT batch_id FROM etl_batches
+            WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized'))
+            ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED)
+        RETURNING run_id, source_name, records_inserted
+    ), totals AS (
+        SELECT ended.source_name, max(r.source_type) AS source_type, sum(records_inserted) AS inserted
+        FROM ended JOIN etl_runs r USING (run_id) GROUP BY ended.source_name
+    )
+    INSERT INTO etl_checkpoints AS c (source_name, source_type, total_items)
+    SELECT source_name, source_type, inserted FROM totals WHERE inserted > 0 ORDER BY source_name
+    ON CONFLICT (source_name) DO UPDATE SET total_items = c.total_items + excluded.total_items
+""")
+
+
+def roll_up(connection: Connection) -> None:
+    """Add what ended to the totals of its source."""
+    connection.execute(_ROLL_UP_RUNS, {"limit": LIMIT})
+    connection.execute(_ROLL_UP_BATCHES, {"limit": LIMIT})
+
+
+def purge_runs(connection: Connection, retention: timedelta) -> int:
+    """Delete runs that ended long ago and are rolled up; with their batches and events."""
+    query = text("""
+        DELETE FROM etl_runs WHERE run_id IN (
+            SELECT run_id FROM etl_runs r
+            WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
+              AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
+            ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    """)
+    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": LIMIT}).rowcount
+
+
+def add_partitions(connection: Connection) -> list[str]:
+    """Make the partitions of raw_data for this month and the next two."""
+    wanted = text("""
+        SELECT 'raw_data_' || to_char(m, 'YYYY_MM') AS name, (m AT TIME ZONE 'UTC')::text AS first,
+            ((m + interval '1 month') AT TIME ZONE 'UTC')::text AS last
+        FROM generate_series(date_trunc('month', now() AT TIME ZONE 'UTC'),
+                             date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months', interval '1 month') m
+        WHERE to_regclass('raw_data_' || to_char(m, 'YYYY_MM')) IS NULL
+    """)
+    rows = connection.execute(wanted).all()
+    for row in rows:
+        # IF NOT EXISTS, because several sweepers may have looked at once. The values come from the query above.
+        connection.exec_driver_sql(
+            f"CREATE TABLE IF NOT EXISTS {row.name} PARTITION OF raw_data FOR VALUES FROM ('{row.first}') TO ('{row.last}')"
+        )
+    return [row.name for row in rows]
+
+
+def beat_heart(connection: Connection, name: str, kind: str) -> None:
+    """Note that a process is alive, and forget those not seen for a day."""
+    query = text("""
+        INSERT INTO etl_workers (name, kind) VALUES (:name, :kind)
+        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp()
+    """)
+    connection.execute(query, {"name": name, "kind": kind})
+    connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
+
+
+def count_alive(connection: Connection, kind: str) -> int:
+    """How many processes of a kind were seen lately."""
+    query = text("""
+        SELECT count(*) FROM etl_workers
+        WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
+    """)
+    return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def ping(connection: Connection) -> None:
+    """Ask for an answer, nothing more."""
+    connection.execute(text("SELECT 1"))

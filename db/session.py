@@ -1,0 +1,99 @@
+"""Connections and transactions.
+
+One `Database` per process. It is made after a fork, never inherited by one. `transaction` is one unit of work; `run`
+repeats a unit of work after deadlocks and lost connections, so the work must check by itself whether it was done: the
+outcome of a commit whose answer was lost is unknown.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import create_engine
+from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
+
+from db.errors import translate
+from etl.backoff import wait_before
+from etl.errors import StorageConflictError, StorageUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy import Connection, Engine
+
+T = TypeVar("T")
+
+STATEMENT_SECONDS = 30
+LOCK_SECONDS = 5
+
+
+class Database:
+    """An engine, and the rules for using it."""
+
+    def __init__(self, url: str, *, name: str, pool_size: int = 2, patience: float = 30.0) -> None:
+        """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how long `run` keeps trying, in seconds."""
+        self.engine = engine(url, name=name, pool_size=pool_size)
+        self._patience = patience
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A transaction: committed at the end, rolled back on an error.
+
+        Raises:
+            StorageUnavailableError, StorageConflictError: PostgreSQL was lost, or rolled us back.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except PoolTimeoutError as error:
+            raise StorageUnavailableError("no database connection became free in time") from error
+        except DBAPIError as error:
+            translated = translate(error)
+            if translated is None:
+                raise
+            raise translated from error
+
+    def run(self, work: Callable[[Connection], T]) -> T:
+        """Do a unit of work, again after a deadlock or a lost connection until patience ends."""
+        deadline = time.monotonic() + self._patience
+        attempt = 0
+        while True:
+            try:
+                with self.transaction() as connection:
+                    return work(connection)
+            except (StorageUnavailableError, StorageConflictError):
+                attempt += 1
+                wait = wait_before(attempt, random.random()) / 4  # noqa: S311 -- spread, not secrecy
+                if time.monotonic() + wait > deadline:
+                    raise
+                time.sleep(wait)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+
+def engine(url: str, *, name: str, pool_size: int) -> Engine:
+    """An engine whose sessions cannot hang: every wait on the server or the wire has a limit."""
+    return create_engine(
+        url.replace("postgresql://", "postgresql+psycopg2://", 1),
+        pool_size=pool_size,
+        max_overflow=2,
+        pool_timeout=5,
+        pool_pre_ping=True,
+        connect_args={
+            "connect_timeout": 4,
+            "application_name": name[:60],
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 15_000,
+            "options": (
+                f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s"
+                " -c idle_in_transaction_session_timeout=15s -c timezone=UTC -c synchronous_commit=on"
+            ),
+        },
+    )

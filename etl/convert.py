@@ -1,0 +1,137 @@
+"""From a value as a source gave it to the type of a column. Nothing is guessed, and no text is lost.
+
+Each converter takes the value and returns None for an absent one (`None` or empty text). A value that does not fit
+raises ValueError with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
+MAX_ID_BYTES = 1000
+# numeric(…) without a scale holds far more, but a JSON reader does not.
+MAX_NUMBER_EXPONENT = 300
+# Epoch numbers above this are milliseconds.
+EPOCH_MILLISECONDS = 10**11
+
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?")
+_EPOCH = re.compile(r"\d{9,14}(\.\d+)?")
+_TAGS = re.compile(r"[,;|]")
+_EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def identifier(value: Any) -> str | None:
+    """An external id: text or a number, at most 1,000 bytes."""
+    text_value = text(value)
+    if text_value is None or not text_value.strip():
+        return None
+    if len(text_value.encode()) > MAX_ID_BYTES:
+        raise ValueError(f"longer than {MAX_ID_BYTES} bytes")
+    return text_value.strip()
+
+
+def text(value: Any) -> str | None:
+    """Text as it is; numbers and booleans as their JSON text."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, Decimal)):
+        return str(value)
+    raise ValueError("expected text, found " + _kind(value))
+
+
+def number(value: Any) -> Decimal | None:
+    """A decimal number with a point, without separators of thousands."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        stripped = value.strip()
+        if not stripped:
+            return None
+        if not _NUMBER.fullmatch(stripped):
+            raise ValueError("expected a number such as 1234.5")
+        value = Decimal(stripped)
+    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+        raise ValueError("expected a number, found " + _kind(value))
+    result = Decimal(value)
+    if result and abs(result.adjusted()) > MAX_NUMBER_EXPONENT:
+        raise ValueError("number out of range")
+    return result
+
+
+def tags(value: Any) -> list[str] | None:
+    """A list of texts, or one text separated by comma, semicolon or bar."""
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return [word.strip() for word in _TAGS.split(value) if word.strip()] or None
+    if isinstance(value, list):
+        return [word for word in map(text, value) if word is not None] or None
+    raise ValueError("expected a list of texts, found " + _kind(value))
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Reads points in time: ISO 8601, RFC 2822, epoch seconds or milliseconds, and the formats a source names."""
+
+    zone: ZoneInfo
+    formats: tuple[str, ...] = ()
+
+    def __call__(self, value: Any) -> datetime | None:
+        """An aware datetime in UTC; a naive time is one of the source's zone."""
+        if value is None or isinstance(value, bool):
+            if value is None:
+                return None
+            raise ValueError("expected a time, found a boolean")
+        if isinstance(value, (int, Decimal)):
+            return _from_epoch(Decimal(value))
+        if not isinstance(value, str):
+            raise ValueError("expected a time, found " + _kind(value))
+        return self._read(value.strip()) if value.strip() else None
+
+    def _read(self, written: str) -> datetime:
+        for pattern in self.formats:
+            try:
+                return self._settle(datetime.strptime(written, pattern))  # noqa: DTZ007 -- settled below
+            except ValueError:
+                continue
+        if _EPOCH.fullmatch(written):
+            return _from_epoch(Decimal(written))
+        try:
+            return self._settle(datetime.fromisoformat(written))
+        except ValueError:
+            pass
+        try:
+            return self._settle(parsedate_to_datetime(written))
+        except (ValueError, TypeError, IndexError) as error:
+            raise ValueError("expected ISO 8601, epoch seconds or milliseconds, or one of `dates`") from error
+
+    def _settle(self, moment: datetime) -> datetime:
+        aware = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
+        try:
+            return aware.astimezone(UTC)
+        except OverflowError as error:
+            raise ValueError("time out of range") from error
+
+
+def _from_epoch(value: Decimal) -> datetime:
+    try:
+        scaled = value / 1000 if abs(value) > EPOCH_MILLISECONDS else value
+        return _EPOCH_START + timedelta(microseconds=int(scaled * 1_000_000))
+    except (OverflowError, ArithmeticError) as error:
+        raise ValueError("time out of range") from error
+
+
+def _kind(value: Any) -> str:
+    return {dict: "an object", list: "a list", bool: "a boolean"}.get(type(value), "a " + type(value).__name__)

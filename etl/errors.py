@@ -1,0 +1,146 @@
+"""One family of errors. Each says what to do about it and keeps the facts it was raised with."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class Recovery(StrEnum):
+    """What the caller should do about an error."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    STOP = "stop"
+
+
+class ETLError(Exception):
+    """The root. `code` is stable and machine-readable, the message is for people, `facts` are the details."""
+
+    recovery: ClassVar[Recovery] = Recovery.STOP
+    code: str = "error"
+
+    def __init__(self, message: str, *, code: str | None = None, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        if code:
+            self.code = code
+
+
+class ConfigError(ETLError):
+    """A declared source, or the file it stands in, is wrong."""
+
+    code = "config_error"
+
+
+class FetchError(ETLError):
+    """The outside did not answer as it should, and may do so later."""
+
+    recovery = Recovery.RETRY
+    code = "fetch_failed"
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.retry_after = retry_after
+
+
+class RefusedError(ETLError):
+    """The outside answered that it will not serve us; asking again does not help."""
+
+    code = "refused"
+
+
+class FormatError(ETLError):
+    """What came back is not what the source was declared to be."""
+
+    code = "bad_format"
+
+
+class WaitError(ETLError):
+    """A wait is needed that does not fit into this slice."""
+
+    recovery = Recovery.RETRY
+    code = "waiting"
+
+    def __init__(self, message: str, *, seconds: float, tries: int, cause: ETLError) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+        self.tries = tries
+        self.cause = cause
+
+
+class RecordError(ETLError):
+    """One record cannot become an item; its neighbours can."""
+
+    recovery = Recovery.SKIP
+    code = "rejected"
+
+    def __init__(self, field: str, rule: str, value: Any, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        self.rule = rule
+        self.value = value
+
+
+class LeaseLostError(ETLError):
+    """Someone else holds this run or batch now, or it is over; what we hold must not be written."""
+
+    code = "lease_lost"
+
+
+class StorageUnavailableError(ETLError):
+    """PostgreSQL cannot be reached, or the connection was lost; the outcome of a commit may be unknown."""
+
+    recovery = Recovery.RETRY
+    code = "database_unavailable"
+
+
+class StorageConflictError(ETLError):
+    """A deadlock, a lock wait that took too long or a serialisation failure: the transaction was rolled back."""
+
+    recovery = Recovery.RETRY
+    code = "database_conflict"
+
+
+class UnknownSourceError(ETLError):
+    """No source has this name."""
+
+    code = "unknown_source"
+
+
+class SourceInactiveError(ETLError):
+    """The source is disabled or paused."""
+
+    code = "source_inactive"
+
+
+class AlreadyActiveError(ETLError):
+    """Nothing new could be queued: every source asked for has an active run."""
+
+    code = "already_active"
+
+
+class UnknownRunError(ETLError):
+    """No run has this id."""
+
+    code = "unknown_run"
+
+
+class RunFinishedError(ETLError):
+    """The run has already ended."""
+
+    code = "run_finished"
+
+
+class NotYetError(ETLError):
+    """Something is not due before a moment in time."""
+
+    code = "not_due"
+
+    def __init__(self, message: str, *, not_before: datetime) -> None:
+        super().__init__(message)
+        self.not_before = not_before

@@ -1,0 +1,83 @@
+"""From pages to batches: a page may fill several, small pages share one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from etl.errors import RecordError
+from etl.records import BadRecord, Page, Position, RawBatch, RawRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from etl.mapping import Mapper
+
+# A batch ends at this many bytes of payload, whatever its number of records.
+MAX_BYTES = 8 * 1024 * 1024
+
+
+class Batcher:
+    """Collects records until a batch is full, and knows where the source goes on after it."""
+
+    def __init__(self, mapper: Mapper, size: int) -> None:
+        """A batch holds at most `size` records."""
+        self._mapper = mapper
+        self._size = size
+        self._clear()
+
+    def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
+        """Cut pages into batches. The last one carries a finished position, and may be empty."""
+        watermark, position = start.watermark, start
+        for page in pages:
+            self._pages += 1
+            self._fetched += page.size
+            watermark = page.watermark or watermark
+            for done, record in enumerate(page.records, 1):
+                if done <= _already_done(page, start):
+                    continue
+                self._take(record)
+                if self._full():
+                    position = _after(page, done, start.config, watermark)
+                    if not position.finished:
+                        yield self._cut(position)
+            position = _after(page, len(page.records), start.config, watermark)
+        yield self._cut(Position(config=start.config, watermark=watermark, finished=True))
+
+    def _take(self, record: dict[str, object] | BadRecord) -> None:
+        if isinstance(record, BadRecord):
+            self._rejected.append(record)
+            self._bytes += len(record.raw)
+            return
+        try:
+            raw = self._mapper.take(record)
+        except RecordError as error:
+            self._rejected.append(BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message))
+            return
+        self._records.append(raw)
+        self._bytes += len(raw.payload)
+
+    def _full(self) -> bool:
+        return len(self._records) + len(self._rejected) >= self._size or self._bytes >= MAX_BYTES
+
+    def _cut(self, position: Position) -> RawBatch:
+        batch = RawBatch(self._records, self._rejected, position, self._pages, self._fetched)
+        self._clear()
+        return batch
+
+    def _clear(self) -> None:
+        self._records: list[RawRecord] = []
+        self._rejected: list[BadRecord] = []
+        self._bytes = self._pages = self._fetched = 0
+
+
+def _already_done(page: Page, start: Position) -> int:
+    """How many records of a page were stored before: those of the page resumed in, if it is still the same page."""
+    same = page.cursor == start.cursor and page.validator == start.validator
+    return start.done if same else 0
+
+
+def _after(page: Page, done: int, config: str, watermark: str | None) -> Position:
+    """Where to go on once `done` records of a page are stored."""
+    if done < len(page.records):
+        return Position(page.cursor, done, page.validator, config=config, watermark=watermark)
+    return Position(page.following, config=config, watermark=watermark, finished=page.following is None)

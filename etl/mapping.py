@@ -1,0 +1,181 @@
+"""How a record becomes an item: compiled once per source, pure.
+
+`map` names, for each field of an item, a key of the record or a JMESPath into it. Without `map` the usual names are
+recognised. What is not used goes to `metadata`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from etl import convert, payload
+from etl.errors import RecordError
+from etl.records import Item, RawRecord, Reject, StagedItem, StoredRecord
+from etl.source import TARGETS, AnySource, expression, zone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+USUAL_NAMES: dict[str, tuple[str, ...]] = {
+    "external_id": ("id", "item_id", "row_id", "guid"),
+    "title": ("title", "name", "product_name"),
+    "description": ("description", "details", "summary"),
+    "amount": ("price", "cost", "amount"),
+    "quantity": ("stock", "quantity", "qty"),
+    "published_at": ("created_date", "created_at", "date", "published"),
+    "tags": ("tags", "keywords"),
+    "url": ("link", "url"),
+    "image_url": ("image_url", "thumbnail"),
+    "author": ("author",),
+    "category": ("category",),
+    "rating": ("rating",),
+}
+
+Record = dict[str, Any]
+Getter = Callable[[Record], Any]
+Converter = Callable[[Any], Any]
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+_WORD = re.compile(r"[A-Za-z_]\w*")
+_MAX_SHOWN = 200
+
+
+class Mapper:
+    """The compiled mapping of one source."""
+
+    def __init__(self, source: AnySource) -> None:
+        """Compile paths and converters; the source has been validated."""
+        self._source = source
+        self._ignored = frozenset(source.ignore)
+        moment = convert.Moment(zone(source.timezone), tuple(source.dates))
+        self._converters: dict[str, Converter] = dict.fromkeys(TARGETS, convert.text) | {
+            "external_id": convert.identifier,
+            "amount": convert.number,
+            "quantity": convert.number,
+            "rating": convert.number,
+            "tags": convert.tags,
+            "published_at": moment,
+        }
+        self._plan = lru_cache(maxsize=64)(self._make_plan)
+
+    def take(self, record: Record) -> RawRecord:
+        """Identify a record and put it into its canonical form.
+
+        Raises:
+            RecordError: it cannot be stored as jsonb.
+        """
+        text = payload.encode(record)
+        content = payload.encode(payload.without(record, self._ignored)) if self._ignored else text
+        content_hash = payload.digest(content)
+        return RawRecord(self._identify(record, content_hash), text, content_hash)
+
+    def normalize(self, records: Iterable[StoredRecord]) -> tuple[list[StagedItem], list[Reject]]:
+        """Map stored records; those that do not fit come back as rejects, with the reason."""
+        staged: list[StagedItem] = []
+        rejects: list[Reject] = []
+        for record in records:
+            try:
+                staged.append(StagedItem(record, self._item(record)))
+            except RecordError as error:
+                rejects.append(reject(record, error))
+        return staged, rejects
+
+    def _item(self, record: StoredRecord) -> Item:
+        if record.external_id is None:
+            raise RecordError("external_id", "required", None, "the record has no id")
+        content = payload.decode(record.payload)
+        getters, used, dotted = self._plan(tuple(content))
+        fields = {target: self._convert(target, get(content)) for target, get in getters}
+        return Item(**fields, metadata=_rest(content, used, dotted))
+
+    def _convert(self, target: str, value: Any) -> Any:
+        try:
+            return self._converters[target](value)
+        except ValueError as error:
+            raise RecordError(target, "type", value, f"{target}: {error}") from error
+
+    def _identify(self, record: Record, content_hash: bytes) -> str | None:
+        """The external id, or None when the record has none or one that does not fit."""
+        if self._source.identity == "content":
+            return content_hash.hex()
+        if isinstance(self._source.identity, list):
+            return self._compound(record, self._source.identity)
+        try:
+            return convert.identifier(self._id_of(record))
+        except ValueError:
+            return None
+
+    def _id_of(self, record: Record) -> Any:
+        mapped = self._source.map
+        if mapped is not None and "external_id" in mapped:
+            return _getter(mapped["external_id"], tuple(record))(record)
+        name = next((name for name in USUAL_NAMES["external_id"] if name in record), None)
+        return None if name is None else record[name]
+
+    @staticmethod
+    def _compound(record: Record, paths: list[str]) -> str | None:
+        values = [_getter(path, tuple(record))(record) for path in paths]
+        if any(value is None or value == "" for value in values):
+            return None
+        written = payload.encode(values)
+        return written.decode() if len(written) <= convert.MAX_ID_BYTES else payload.digest(written).hex()
+
+    def _make_plan(
+        self, keys: tuple[str, ...]
+    ) -> tuple[list[tuple[str, Getter]], frozenset[str], tuple[tuple[str, ...], ...]]:
+        """For records with these keys: how to get each field, the keys that are used up, and the dotted paths."""
+        paths = self._paths(keys)
+        getters = [(target, _getter(path, keys)) for target, path in paths.items() if target != "external_id"]
+        used = frozenset(path for path in paths.values() if path in keys)
+        dotted = tuple(tuple(path.split(".")) for path in paths.values() if path not in keys and _DOTTED.fullmatch(path))
+        return getters, used, dotted
+
+    def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
+        if self._source.map is not None:
+            return self._source.map
+        found = {target: next((n for n in names if n in keys), None) for target, names in USUAL_NAMES.items()}
+        return {target: name for target, name in found.items() if name is not None}
+
+
+def reject(record: StoredRecord, error: RecordError) -> Reject:
+    """The quarantine's view of a record error."""
+    shown = None if error.value is None else str(error.value)[:_MAX_SHOWN]
+    return Reject(record, error.field, error.rule, shown, error.message)
+
+
+def _getter(path: str, keys: tuple[str, ...]) -> Getter:
+    """An exact key of the record wins, else the path is JMESPath."""
+    if path in keys:
+        return lambda record: record[path]
+    if _WORD.fullmatch(path):
+        return lambda record: None
+    compiled = _compiled(path)
+    return lambda record: compiled.search(record)
+
+
+@lru_cache(maxsize=1024)
+def _compiled(path: str) -> Any:
+    return expression(path, "map")
+
+
+def _rest(content: Record, used: frozenset[str], dotted: tuple[tuple[str, ...], ...]) -> Record:
+    """What the mapping did not use."""
+    rest = {key: value for key, value in content.items() if key not in used}
+    for path in dotted:
+        _drop(rest, path)
+    return rest
+
+
+def _drop(rest: Record, path: tuple[str, ...]) -> None:
+    """Leave out one nested value, without touching the original."""
+    head, *tail = path
+    child = rest.get(head)
+    if not tail:
+        rest.pop(head, None)
+    elif isinstance(child, dict):
+        copy = dict(child)
+        _drop(copy, tuple(tail))
+        rest[head] = copy

@@ -1,0 +1,75 @@
+"""How a run ends: a decision about counts and the extraction's error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from etl.records import Counts
+
+# The share of rejected records is judged in mid-run only when there are enough to mean something.
+MIN_JUDGED = 1000
+
+
+class Status(StrEnum):
+    """What a run can be."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCESS = "success"
+    PARTIAL = "partial"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+ACTIVE = (Status.QUEUED, Status.RUNNING)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run did not succeed."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run."""
+
+    status: Status
+    failure: Failure | None = None
+
+
+def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outcome:
+    """The status of a run whose extraction is over and whose batches are all closed."""
+    if counts.failed and (over_limit(counts, max_rejected) or counts.failed == counts.settled):
+        return Outcome(Status.FAILED, too_many(counts, max_rejected))
+    if failure:
+        return Outcome(Status.PARTIAL if counts.extracted else Status.FAILED, failure)
+    if counts.failed:
+        return Outcome(Status.PARTIAL, Failure("records_rejected", f"{counts.failed} records were quarantined"))
+    return Outcome(Status.SUCCESS)
+
+
+def must_stop(counts: Counts, max_rejected: float) -> Failure | None:
+    """Whether a run must stop in mid-run because too much of it is rejected."""
+    if counts.settled >= MIN_JUDGED and over_limit(counts, max_rejected):
+        return too_many(counts, max_rejected)
+    return None
+
+
+def over_limit(counts: Counts, max_rejected: float) -> bool:
+    """True when more than `max_rejected` percent of the settled records were rejected."""
+    return counts.failed * 100 > counts.settled * max_rejected
+
+
+def too_many(counts: Counts, max_rejected: float) -> Failure:
+    """The failure that says so."""
+    return Failure(
+        "too_many_rejected",
+        f"{counts.failed} of {counts.settled} records were rejected; the limit is {max_rejected:g} %",
+    )

@@ -1,0 +1,210 @@
+"""Everything the environment may say, read once and typed.
+
+Order of precedence: the process environment, then `.env`, then `$STATE_DIR/runtime.env`, which the running local stack
+writes. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dotenv import dotenv_values
+
+from etl.duration import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PROJECT = Path(__file__).resolve().parent
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+PLACEHOLDERS = ("changeme", "change-me", "your-", "example", "placeholder", "xxx", "todo")
+
+T = TypeVar("T")
+
+
+class SettingError(Exception):
+    """A setting is missing or wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The typed settings of one process."""
+
+    database_url: str
+    redis_url: str
+    sources_file: Path
+    state_dir: Path
+    web_host: str
+    web_port: int
+    flower_port: int
+    samples_port: int
+    worker_processes: int
+    etl_interval: timedelta
+    enable_scheduler: bool
+    batch_size: int
+    max_retries: int
+    breaker_threshold: int
+    breaker_reset: timedelta
+    lease: timedelta
+    runs_retention: timedelta
+    allowed_private_hosts: tuple[str, ...]
+    csv_roots: tuple[Path, ...]
+    api_keys: tuple[str, ...] = field(repr=False)
+    flower_basic_auth: str | None = field(repr=False)
+    alert_urls: tuple[str, ...] = field(repr=False)
+    log_level: str
+    log_format: str
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def public(self) -> bool:
+        """True when the web listens on more than the loopback interface."""
+        return self.web_host not in LOOPBACK
+
+    @property
+    def key_file(self) -> Path:
+        """Where the local stack keeps its admin key."""
+        return self.state_dir / "admin-key"
+
+    def secret(self, name: str) -> str | None:
+        """The value that `${name}` in a source stands for, or None when it is not set."""
+        return self.environment.get(name) or None
+
+
+@cache
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingError: a value does not fit; the message names the variable.
+    """
+    return read(environment())
+
+
+def environment() -> dict[str, str]:
+    """Merge the three places settings come from."""
+    merged = explicit_environment()
+    return {**_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env"), **merged}
+
+
+def explicit_environment() -> dict[str, str]:
+    """What the operator said: the process environment, then `.env`. An empty value is no value."""
+    given = {**_file(PROJECT / ".env"), **os.environ}
+    return {name: value for name, value in given.items() if value}
+
+
+def read(env: Mapping[str, str]) -> Settings:
+    """Type the settings found in `env`."""
+    return Settings(
+        database_url=_get(env, "DATABASE_URL", _postgres_url, ""),
+        redis_url=_get(env, "REDIS_URL", _redis_url, ""),
+        sources_file=_get(env, "SOURCES_FILE", _path, "sources.yaml"),
+        state_dir=_get(env, "STATE_DIR", _path, ".local"),
+        web_host=_get(env, "WEB_HOST", str, "127.0.0.1"),
+        web_port=_get(env, "WEB_PORT", _port, "8000"),
+        flower_port=_get(env, "FLOWER_PORT", _port, "5555"),
+        samples_port=_get(env, "SAMPLES_PORT", _port, "8001"),
+        worker_processes=_get(env, "WORKER_PROCESSES", _count, str(os.cpu_count() or 1)),
+        etl_interval=_get(env, "ETL_INTERVAL", _positive_duration, "30m"),
+        enable_scheduler=_get(env, "ENABLE_SCHEDULER", _flag, "true"),
+        batch_size=_get(env, "BATCH_SIZE", _count, "5000"),
+        max_retries=_get(env, "MAX_RETRIES", _natural, "3"),
+        breaker_threshold=_get(env, "BREAKER_THRESHOLD", _count, "5"),
+        breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
+        lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
+        runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
+        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _words, ""),
+        csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
+        api_keys=_get(env, "API_KEYS", _words, ""),
+        flower_basic_auth=_get(env, "FLOWER_BASIC_AUTH", str, "") or None,
+        alert_urls=_get(env, "ALERT_URLS", _words, ""),
+        log_level=_get(env, "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+        log_format=_get(env, "LOG_FORMAT", _one_of("console", "json"), "console"),
+        environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', _port, '8001')}", **env},
+    )
+
+
+def is_placeholder(value: str) -> bool:
+    """True for a secret that was never filled in."""
+    return any(word in value.lower() for word in PLACEHOLDERS)
+
+
+def _file(path: Path) -> dict[str, str]:
+    """The variables of one env file; `$` stays as it is written."""
+    if not path.is_file():
+        return {}
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def _get(env: Mapping[str, str], name: str, convert: Callable[[str], T], default: str) -> T:
+    try:
+        return convert(env.get(name, "").strip() or default)
+    except ValueError as error:
+        raise SettingError(f"{name}: {error}") from error
+
+
+def _postgres_url(text: str) -> str:
+    if text and not re.match(r"postgres(ql)?(\+psycopg2)?://", text):
+        raise ValueError("expected postgresql://user:password@host:port/database")
+    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", text)
+
+
+def _redis_url(text: str) -> str:
+    if text and not re.match(r"(rediss?|sentinel)://", text):
+        raise ValueError("expected redis://, rediss:// or sentinel://")
+    return text
+
+
+def _path(text: str) -> Path:
+    return PROJECT / Path(text).expanduser()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError("expected a port number, 1 to 65535")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _natural(text) < 1:
+        raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
+def _positive_duration(text: str) -> timedelta:
+    value = duration(text)
+    if not value:
+        raise ValueError("expected more than zero")
+    return value
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise ValueError("expected true or false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise ValueError(f"expected one of {', '.join(choices)}")
+
+    return convert

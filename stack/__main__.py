@@ -1,0 +1,234 @@
+"""The commands behind `make`: up, down, run, ps, logs, urls, clean, db-shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from datetime import datetime
+from typing import Any
+
+import requests
+
+import settings
+from settings import PROJECT, SettingError
+from stack import account
+from stack.client import ENDED, Client, ServiceError
+from stack.local import APPS, READY_SECONDS, SERVERS, LocalStack
+from stack.ports import PortTakenError
+from stack.postgres import PostgresError
+from stack.supervisor import SupervisorError
+
+FIRST_RUN_SECONDS = 240
+NO_SOURCES = "no source is enabled"
+COLUMNS = (
+    ("source", "source_name"),
+    ("type", "source_type"),
+    ("status", "status"),
+    ("extracted", "records_extracted"),
+    ("loaded", "records_loaded"),
+    ("duplicate", "records_duplicate"),
+    ("rejected", "records_failed"),
+    ("seconds", "seconds"),
+)
+
+
+class CommandError(Exception):
+    """A command did not succeed; the message is for the person who gave it."""
+
+
+def up(_: argparse.Namespace) -> int:
+    """Start everything, run every enabled source once, and show what came of it."""
+    stack = LocalStack()
+    if not stack.supervisor.running:
+        stack.check_ports()
+        _say("setting up the database and the message broker")
+        stack.prepare()
+        stack.start_servers()
+    _say("bringing the schema up to date and applying the sources")
+    for command in ("migrate", "sources"):
+        if subprocess.run([sys.executable, "-m", "db", command], cwd=PROJECT, check=False).returncode:
+            raise CommandError(f"`python -m db {command}` failed")
+    _say("starting " + ", ".join(APPS))
+    stack.start_apps()
+    client = Client(stack.settings)
+    client.await_ready(READY_SECONDS)
+    _await_flower(stack)
+    status = _run(client, None, FIRST_RUN_SECONDS)
+    _print_urls(stack, client)
+    return status
+
+
+def down(_: argparse.Namespace) -> int:
+    """Stop everything; the data stays."""
+    LocalStack().supervisor.stop()
+    _say("stopped; the data is kept (make clean removes it)")
+    return 0
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run a source, or all, and wait; 0 only if every run succeeded."""
+    return _run(Client(settings.load()), arguments.source or None, arguments.timeout)
+
+
+def ps(_: argparse.Namespace) -> int:
+    """Show the processes of the stack."""
+    stack = _running()
+    for name, state, description in stack.supervisor.states():
+        print(f"{name:<10} {state:<10} {description}")
+    return 0
+
+
+def logs(arguments: argparse.Namespace) -> int:
+    """Show the last lines of the logs, and follow them."""
+    folder = LocalStack().settings.state_dir / "logs"
+    names = {"db": "postgres"}.get(arguments.name, arguments.name)
+    files = [folder / f"{name}.log" for name in ([names] if names else [*SERVERS, *APPS])]
+    found = [str(file) for file in files if file.exists()]
+    if not found:
+        raise CommandError("there is no log yet")
+    follow = [] if arguments.no_follow else ["-F"]
+    try:
+        return subprocess.run(["tail", "-n", str(arguments.lines), *follow, *found], check=False).returncode
+    except KeyboardInterrupt:
+        return 0
+
+
+def urls(_: argparse.Namespace) -> int:
+    """Print the addresses of the running stack, for scripts."""
+    current = _running().settings
+    print(f"DATABASE_URL={current.database_url}")
+    print(f"REDIS_URL={current.redis_url}")
+    print(f"WEB_URL={Client(current).url}")
+    print(f"FLOWER_URL=http://127.0.0.1:{current.flower_port}")
+    return 0
+
+
+def clean(_: argparse.Namespace) -> int:
+    """Stop everything and remove the data."""
+    stack = LocalStack()
+    stack.supervisor.stop()
+    stack.clean()
+    _say("stopped, and the data is removed")
+    return 0
+
+
+def db_shell(_: argparse.Namespace) -> int:
+    """Open psql on the stack's database."""
+    psql = account.binaries() / "bin" / "psql"
+    os.execv(psql, [str(psql), settings.load().database_url])  # noqa: S606 -- replaces this process
+
+
+def _run(client: Client, source: str | None, seconds: float) -> int:
+    try:
+        queued = client.queue(source)
+    except ServiceError as error:
+        if source is None and str(error) == NO_SOURCES:
+            _say(NO_SOURCES)
+            return 0
+        raise
+    runs = client.follow([run["run_id"] for run in queued], seconds, Progress())
+    _print_table(runs)
+    for one in runs:
+        if one["error"]:
+            print(f"{one['source_name']}: {one['error']['code']}: {one['error']['message']}")
+    if any(one["status"] not in ENDED for one in runs):
+        print(f"not finished within {seconds:g} s; the runs go on")
+    return 0 if all(one["status"] == "success" for one in runs) else 1
+
+
+class Progress:
+    """Prints a line whenever something has changed, at most once a second."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._at = 0.0
+
+    def __call__(self, runs: list[dict[str, Any]]) -> None:
+        line = "  ".join(f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in runs[:4])
+        if line != self._last and time.monotonic() - self._at > 1:
+            _say(line + ("  …" if len(runs) > len(runs[:4]) else ""))
+            self._last, self._at = line, time.monotonic()
+
+
+def _print_table(runs: list[dict[str, Any]]) -> None:
+    rows = [[title for title, _ in COLUMNS]]
+    for one in sorted(runs, key=lambda r: str(r["source_name"])):
+        shown = {**one, "seconds": _seconds(one)}
+        rows.append([str(shown[key]) for _, key in COLUMNS])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    print()
+    for number, row in enumerate(rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            print("  ".join("-" * width for width in widths))
+    print()
+
+
+def _seconds(one: dict[str, Any]) -> str:
+    if not one["completed_at"] or not one["started_at"]:
+        return "-"
+    ended, started = (datetime.fromisoformat(one[key]) for key in ("completed_at", "started_at"))
+    return f"{(ended - started).total_seconds():.1f}"
+
+
+def _print_urls(stack: LocalStack, client: Client) -> None:
+    print(f"API      {client.url}/data   {client.url}/stats   {client.url}/health")
+    print(f"Docs     {client.url}/docs   {client.url}/redoc")
+    print(f"Flower   http://127.0.0.1:{stack.settings.flower_port}")
+    print("Next     make run SOURCE=name, make ps, make logs, make down")
+
+
+def _await_flower(stack: LocalStack) -> None:
+    """Flower shows tasks from when it listens on; let it hear the first ones."""
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            requests.get(f"http://127.0.0.1:{stack.settings.flower_port}/healthcheck", timeout=2)
+        except requests.RequestException:
+            time.sleep(0.2)
+        else:
+            return
+
+
+def _running() -> LocalStack:
+    stack = LocalStack()
+    if not stack.supervisor.running:
+        raise CommandError("the stack is not running (make up starts it)")
+    return stack
+
+
+def _say(text: str) -> None:
+    print(f"· {text}", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stack", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for function in (up, down, run, ps, logs, urls, clean, db_shell):
+        command = commands.add_parser(function.__name__.replace("_", "-"), help=function.__doc__)
+        command.set_defaults(function=function)
+        if function is run:
+            command.add_argument("source", nargs="?", default="")
+            command.add_argument("--timeout", type=float, default=3600)
+        if function is logs:
+            command.add_argument("name", nargs="?", default="")
+            command.add_argument("--lines", type=int, default=40)
+            command.add_argument("--no-follow", action="store_true")
+    return parser
+
+
+def main() -> int:
+    """Run one command; an error that a person can mend is one line."""
+    arguments = _parser().parse_args()
+    try:
+        return int(arguments.function(arguments))
+    except (CommandError, SettingError, PortTakenError, PostgresError, SupervisorError, ServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

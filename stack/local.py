@@ -1,0 +1,155 @@
+"""The local stack as a whole: which servers, which programs, up and down."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sys
+from pathlib import Path
+
+import settings
+from settings import PROJECT
+from stack import account, ports
+from stack.postgres import Postgres, new_password
+from stack.supervisor import Program, Supervisor
+from stack.valkey import Valkey
+from web.auth import check_exposure, hash_key
+
+SERVERS = ("postgres", "valkey")
+APPS = ("samples", "web", "worker", "beat", "flower")
+READY_SECONDS = 60
+
+
+class LocalStack:
+    """Embedded servers, unless the operator names real ones, and the service's processes."""
+
+    def __init__(self) -> None:
+        """Read the settings as they are now; nothing is started."""
+        self.explicit = settings.explicit_environment()
+        self.settings = settings.read(settings.environment())
+        self.supervisor = Supervisor(self.settings.state_dir)
+        self._postgres: Postgres | None = None
+        self._valkey: Valkey | None = None
+
+    @property
+    def runtime_file(self) -> Path:
+        """What other processes learn about the running stack from."""
+        return self.settings.state_dir / "runtime.env"
+
+    def prepare(self) -> None:
+        """Choose ports, passwords and the admin key, and set up the embedded servers' files."""
+        self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known = settings.environment()
+        runtime = dict[str, str]()
+        if "DATABASE_URL" not in self.explicit:
+            self._postgres = self._make_postgres(known.get("KASPARRO_POSTGRES", ""))
+            runtime |= {"DATABASE_URL": self._postgres.url, "KASPARRO_POSTGRES": _pair(self._postgres)}
+            self._postgres.initialise()
+        if "REDIS_URL" not in self.explicit:
+            self._valkey = self._make_valkey(known.get("KASPARRO_VALKEY", ""))
+            runtime |= {"REDIS_URL": self._valkey.url, "KASPARRO_VALKEY": _pair(self._valkey)}
+            self._valkey.initialise()
+        self._write_runtime(runtime)
+
+    def check_ports(self) -> None:
+        """Refuse to start when a port of the service is taken."""
+        current = self.settings
+        ports.require("WEB_PORT", current.web_port, current.web_host)
+        ports.require("FLOWER_PORT", current.flower_port)
+        ports.require("SAMPLES_PORT", current.samples_port)
+
+    def start_servers(self) -> None:
+        """Start the supervisor, and wait until the embedded servers answer."""
+        self.supervisor.start(self._programs())
+        if self._postgres:
+            self._postgres.await_ready(READY_SECONDS)
+        if self._valkey:
+            self._valkey.await_ready(READY_SECONDS)
+
+    def start_apps(self) -> None:
+        """Start the service's processes."""
+        for name in APPS:
+            self.supervisor.start_program(name)
+        for name in APPS:
+            self.supervisor.await_program(name)
+
+    def clean(self) -> None:
+        """Remove everything the stack has stored."""
+        shutil.rmtree(account.server_folder(self.settings.state_dir), ignore_errors=True)
+        shutil.rmtree(self.settings.state_dir, ignore_errors=True)
+
+    def _make_postgres(self, kept: str) -> Postgres:
+        port, password = _kept(kept)
+        return Postgres(account.server_folder(self.settings.state_dir), ports.free_port(port), password or new_password())
+
+    def _make_valkey(self, kept: str) -> Valkey:
+        port, password = _kept(kept)
+        return Valkey(self.settings.state_dir / "valkey", ports.free_port(port), password or new_password())
+
+    def _write_runtime(self, servers: dict[str, str]) -> None:
+        """Everything the stack decided; what the operator set is repeated, so that a later shell finds it too."""
+        current = self.settings
+        values = {
+            **servers,
+            "WEB_HOST": current.web_host,
+            "WEB_PORT": str(current.web_port),
+            "FLOWER_PORT": str(current.flower_port),
+            "SAMPLES_PORT": str(current.samples_port),
+            "SAMPLES_URL": f"http://127.0.0.1:{current.samples_port}",
+            "ALLOWED_PRIVATE_HOSTS": f"127.0.0.1:{current.samples_port}",
+            "API_KEYS": hash_key(self._admin_key()),
+        }
+        partial = self.runtime_file.with_suffix(".new")
+        partial.touch(mode=0o600)
+        partial.write_text("".join(f"{name}='{value}'\n" for name, value in values.items()))
+        partial.replace(self.runtime_file)
+        self.settings = settings.read(settings.environment())
+        check_exposure(self.settings)
+
+    def _admin_key(self) -> str:
+        path = self.settings.key_file
+        if not path.exists():
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(32) + "\n")
+            print(f"An admin key was written to {_shown(path)}; send it as `Authorization: Bearer <key>`.")
+        return path.read_text().strip()
+
+    def _programs(self) -> list[Program]:
+        return [*self._server_programs(), *self._app_programs()]
+
+    def _server_programs(self) -> list[Program]:
+        programs = []
+        if self._postgres:
+            owner = account.SERVER_ACCOUNT if account.is_root() else None
+            programs.append(Program("postgres", self._postgres.command, first=True, user=owner, stop_signal="INT"))
+        if self._valkey:
+            programs.append(Program("valkey", self._valkey.command, first=True))
+        return programs
+
+    def _app_programs(self) -> list[Program]:
+        current = self.settings
+        python = os.path.relpath(sys.executable, PROJECT) if Path(sys.executable).is_relative_to(PROJECT) else sys.executable
+        gunicorn, celery = [python, "-m", "gunicorn"], [python, "-m", "celery", "-A", "worker"]
+        sample_options = ["--bind", f"127.0.0.1:{current.samples_port}", "--no-control-socket", "--threads", "4"]
+        level = f"--loglevel={current.log_level}"
+        return [
+            Program("samples", [*gunicorn, *sample_options, "stack.samples:app"]),
+            Program("web", [*gunicorn, "-c", "web/gunicorn_config.py", "web.wsgi:app"]),
+            Program("worker", [*celery, "worker", level, f"--concurrency={current.worker_processes}"], stop_seconds=90),
+            Program("beat", [*celery, "beat", level, "--pidfile="]),
+            Program("flower", [*celery, "flower", "--address=127.0.0.1", f"--port={current.flower_port}"], stop_seconds=10),
+        ]
+
+
+def _pair(server: Postgres | Valkey) -> str:
+    return f"{server.port}:{server.password}"
+
+
+def _kept(pair: str) -> tuple[int | None, str]:
+    port, _, password = pair.partition(":")
+    return (int(port), password) if port.isdecimal() else (None, "")
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)

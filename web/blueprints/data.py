@@ -1,0 +1,111 @@
+"""Items."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from db.queries.items import Filters, Order, Place, count_items, list_items
+from web.cursors import ItemCursor, pack, unpack
+from web.errors import InvalidRequestError
+from web.extensions import service
+from web.schemas.data import DataQuerySchema, DataSchema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+blueprint = Blueprint("data", __name__, description="What was loaded.")
+
+# Pages by number cost more the deeper they are; beyond this many rows a cursor is needed.
+DEEPEST = 10_000
+_FILTERS = (
+    *("source_type", "source_name", "category", "status", "search"),
+    *("published_after", "published_before", "updated_since"),
+)
+
+
+@blueprint.route("/data")
+class Data(MethodView):
+    """All items."""
+
+    @blueprint.arguments(DataQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, DataSchema)
+    def get(self, query: dict[str, Any]) -> Any:
+        """List items, by page number or, at any depth, by cursor."""
+        filters = Filters(**{name: query[name] for name in _FILTERS if name in query})
+        order, after = _order(query)
+        page, size = _page(query)
+        return service().database.run(lambda connection: _read(connection, filters, order, after, page, size))
+
+
+def _read(
+    connection: Connection, filters: Filters, order: Order, after: Place | None, page: int | None, size: int
+) -> dict[str, Any]:
+    offset = (page - 1) * size if page else 0
+    rows = list_items(connection, filters, order, limit=size + 1, offset=offset, after=after)
+    total = count_items(connection, filters)
+    has_next = len(rows) > size
+    shown = [dict(row._mapping) for row in rows[:size]]
+    return {
+        "items": shown,
+        "pagination": {
+            "total_items": total.count,
+            "total_is_exact": total.exact,
+            "total_pages": -(-total.count // size),
+            "current_page": page,
+            "page_size": size,
+            "has_next": has_next,
+            "has_previous": bool(after) or (page or 1) > 1,
+            "next_cursor": pack(_cursor(order, shown[-1])) if has_next else None,
+        },
+        "filters_applied": {name: value for name, value in vars(filters).items() if value is not None},
+    }
+
+
+def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
+    """The order asked for; a cursor brings its own, and the place."""
+    if "cursor" not in query:
+        return Order(query["sort_by"], query["sort_order"] == "desc"), None
+    cursor = unpack(query["cursor"], ItemCursor)
+    order = Order(cursor.sort_by, cursor.descending)
+    _check_cursor(query, order, cursor)
+    value = next((v for v in (cursor.text, cursor.moment, cursor.number) if v is not None), None)
+    return order, Place(value, cursor.item_id)
+
+
+def _check_cursor(query: dict[str, Any], order: Order, cursor: ItemCursor) -> None:
+    kinds = {"title": cursor.text, "amount": cursor.number, "rating": cursor.number}
+    if order.sort_by not in DataQuerySchema().fields["sort_by"].validate.choices:  # type: ignore[union-attr]
+        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave")
+    if "page" in query:
+        raise InvalidRequestError("query", "page", "give either `page` or `cursor`")
+    given = [v for v in (cursor.text, cursor.moment, cursor.number) if v is not None]
+    if given and kinds.get(order.sort_by, cursor.moment) is None:
+        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave")
+
+
+def _page(query: dict[str, Any]) -> tuple[int | None, int]:
+    size = query["page_size"]
+    if "cursor" in query:
+        return None, size
+    page = query.get("page", 1)
+    if (page - 1) * size > DEEPEST:
+        raise InvalidRequestError("query", "page", f"beyond {DEEPEST} rows; follow `next_cursor` instead")
+    return page, size
+
+
+def _cursor(order: Order, last: dict[str, Any]) -> ItemCursor:
+    value = last[order.sort_by]
+    return ItemCursor(
+        order.sort_by,
+        order.descending,
+        last["id"],
+        text=value if isinstance(value, str) else None,
+        moment=value if isinstance(value, datetime) else None,
+        number=value if isinstance(value, Decimal) else None,
+    )

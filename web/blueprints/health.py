@@ -1,0 +1,111 @@
+"""Health: the whole picture, and two probes."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import marshmallow as ma
+from flask.views import MethodView
+from flask_smorest import Blueprint
+
+from db.queries.stats import health_counts, source_health
+from db.queries.upkeep import count_alive, ping
+from etl.errors import StorageConflictError, StorageUnavailableError
+from messaging import broker_answers
+from web.extensions import service
+from web.schemas.problem import NoQuerySchema
+from web.schemas.stats import HealthSchema, ProbeSchema
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+blueprint = Blueprint("health", __name__, description="Is it well?")
+
+SHOWN_SOURCES = 100
+
+
+@blueprint.route("/health")
+class Health(MethodView):
+    """The service and its sources."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, HealthSchema)
+    @blueprint.alt_response(503, schema=HealthSchema, description="Unhealthy: the database cannot be reached.")
+    def get(self) -> Any:
+        """Show the state of the service, failing sources first."""
+        parts = service()
+        broker = broker_answers(parts.producer)
+        try:
+            with parts.database.transaction() as connection:
+                return _picture(connection, broker)
+        except (StorageUnavailableError, StorageConflictError) as error:
+            return _unhealthy(broker, error.message), HTTPStatus.SERVICE_UNAVAILABLE
+
+
+@blueprint.route("/health/live")
+class Live(MethodView):
+    """For a supervisor: is the process worth keeping?"""
+
+    @blueprint.response(200, ProbeSchema)
+    def get(self) -> Any:
+        """Answer while the process can answer."""
+        return {"status": "live"}
+
+
+@blueprint.route("/health/ready")
+class Ready(MethodView):
+    """For a load balancer: may requests come?"""
+
+    @blueprint.response(200, ProbeSchema)
+    @blueprint.alt_response(503, description="The database cannot be reached.")
+    def get(self) -> Any:
+        """Answer while the database answers."""
+        with service().database.transaction() as connection:
+            ping(connection)
+        return {"status": "ready"}
+
+
+def _picture(connection: Connection, broker: bool) -> dict[str, Any]:
+    counts = health_counts(connection)
+    workers = count_alive(connection, "worker")
+    reasons = list(_reasons(broker, workers, counts.failed))
+    return {
+        "status": "degraded" if reasons else "healthy",
+        "reasons": reasons,
+        "database_connected": True,
+        "broker_connected": broker,
+        "workers": workers,
+        "total_sources": counts.total,
+        "successful_sources": counts.successful,
+        "failed_sources": counts.failed,
+        "sources": [_source(row) for row in source_health(connection, limit=SHOWN_SOURCES)],
+    }
+
+
+def _reasons(broker: bool, workers: int, failed: int) -> list[str]:
+    found = []
+    if not broker:
+        found.append("the message broker cannot be reached; runs start when it is back")
+    if not workers:
+        found.append("no worker was seen in the last 30 s")
+    if failed:
+        found.append(f"{failed} source{'s' if failed > 1 else ''} failed last time")
+    return found
+
+
+def _unhealthy(broker: bool, reason: str) -> dict[str, Any]:
+    return {"status": "unhealthy", "reasons": [reason], "database_connected": False, "broker_connected": broker}
+
+
+def _source(row: Row[Any]) -> dict[str, Any]:
+    return {
+        "name": row.source_name,
+        "type": row.source_type,
+        "status": row.active_status or row.last_status or "never_run",
+        "last_run_at": row.last_run_at,
+        "last_success_at": row.last_success_at,
+        "checkpoint_value": (row.checkpoint or {}).get("watermark"),
+        "breaker": None,
+        "next_run_at": row.next_run_at,
+    }

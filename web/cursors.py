@@ -1,0 +1,52 @@
+"""Cursors: where a list goes on, as an opaque text that cannot be misread."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import datetime
+from decimal import Decimal
+from typing import TypeVar
+from uuid import UUID
+
+import msgspec
+
+from web.errors import InvalidRequestError
+
+
+class ItemCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The order a list of items was in, and the last item seen."""
+
+    sort_by: str
+    descending: bool
+    item_id: int
+    text: str | None = None
+    moment: datetime | None = None
+    number: Decimal | None = None
+
+
+class RunCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The last run seen."""
+
+    created_at: datetime
+    run_id: UUID
+
+
+Cursor = TypeVar("Cursor", ItemCursor, RunCursor)
+
+
+def pack(cursor: ItemCursor | RunCursor) -> str:
+    """A cursor as text."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def unpack(text: str, kind: type[Cursor]) -> Cursor:
+    """The cursor in a text.
+
+    Raises:
+        InvalidRequestError: it is not one of ours.
+    """
+    try:
+        return msgspec.json.decode(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=kind)
+    except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
+        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave") from error

@@ -1,0 +1,135 @@
+"""Every error as a problem document (RFC 9457): the one table from our errors to HTTP statuses."""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from etl.errors import (
+    AlreadyActiveError,
+    ConfigError,
+    ETLError,
+    RunFinishedError,
+    SourceInactiveError,
+    StorageConflictError,
+    StorageUnavailableError,
+    UnknownRunError,
+    UnknownSourceError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STATUSES: dict[type[ETLError], HTTPStatus] = {
+    UnknownSourceError: HTTPStatus.NOT_FOUND,
+    UnknownRunError: HTTPStatus.NOT_FOUND,
+    SourceInactiveError: HTTPStatus.CONFLICT,
+    AlreadyActiveError: HTTPStatus.CONFLICT,
+    RunFinishedError: HTTPStatus.CONFLICT,
+    ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    StorageConflictError: HTTPStatus.SERVICE_UNAVAILABLE,
+    StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+}
+# Facts of an error that a caller can use.
+_SHOWN_FACTS = ("active_run_id", "source", "errors")
+_RETRY_SECONDS = "5"
+_KEY_NEEDED = "this call needs an API key: Authorization: Bearer <key>, or X-API-Key: <key>"
+
+log = structlog.get_logger(__name__)
+
+
+class InvalidRequestError(ETLError):
+    """A parameter that the schemas cannot judge alone."""
+
+    code = "invalid_request"
+
+    def __init__(self, location: str, field: str, message: str) -> None:
+        super().__init__(message, errors=[{"location": location, "field": field, "message": message}])
+
+
+STATUSES[InvalidRequestError] = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+def register_error_handlers(app: Flask) -> None:
+    """Turn every exception into a problem document."""
+    app.register_error_handler(ETLError, _from_domain)
+    app.register_error_handler(HTTPException, _from_http)
+    app.register_error_handler(Exception, _from_defect)
+
+
+def problem(status: int, detail: str, *, code: str = "", **more: Any) -> Response:
+    """A problem document; `code` becomes its type."""
+    known = HTTPStatus(status)
+    body = {
+        "type": f"urn:kasparro:problem:{code}" if code else "about:blank",
+        "title": known.phrase,
+        "status": int(status),
+        "detail": detail,
+        **more,
+    }
+    response = Response(msgspec.json.encode(body), status=int(status), content_type="application/problem+json")
+    if known is HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = _RETRY_SECONDS
+    return response
+
+
+def _from_domain(error: ETLError) -> Response:
+    status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return _from_defect(error)
+    facts = {name: error.facts[name] for name in _SHOWN_FACTS if name in error.facts}
+    return problem(status, error.message, code=error.code, **facts)
+
+
+def _from_http(error: HTTPException) -> Response:
+    status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
+    if status < HTTPStatus.BAD_REQUEST and error.response is None:
+        return Response(error.get_response().get_data(), status, error.get_headers())
+    data = getattr(error, "data", None) or {}
+    if "messages" in data:
+        found = list(_validation_errors(data["messages"]))
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _summary(found), code="invalid_request", errors=found)
+    if status == HTTPStatus.UNAUTHORIZED:
+        response = problem(status, _KEY_NEEDED, code="key_needed")
+        response.headers["WWW-Authenticate"] = "Bearer"
+        return response
+    response = problem(status, error.description or HTTPStatus(status).phrase)
+    if status == HTTPStatus.METHOD_NOT_ALLOWED and hasattr(error, "valid_methods"):
+        response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+    return response
+
+
+def _from_defect(error: Exception) -> Response:
+    """An error nobody foresaw: the log has it under an id, the caller gets the id only."""
+    incident = str(uuid.uuid4())
+    log.exception("unhandled_error", incident=incident, path=request.path, method=request.method, exc_info=error)
+    detail = f"an unexpected error; the log has it under {incident}"
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, code="internal_error", incident=incident)
+
+
+def _validation_errors(messages: dict[str, Any]) -> Iterator[dict[str, str]]:
+    for location, fields in messages.items():
+        for field, message in _flatten(fields, ""):
+            yield {"location": "body" if location == "json" else location, "field": field, "message": message}
+
+
+def _flatten(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, child in value.items():
+            name = "" if key == "_schema" else str(key)
+            yield from _flatten(child, f"{path}.{name}" if path and name else path or name)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _flatten(child, path)
+    else:
+        yield path, str(value)
+
+
+def _summary(found: list[dict[str, str]]) -> str:
+    return "; ".join(f"{e['field'] or e['location']}: {e['message']}" for e in found[:5]) or "the request is not valid"

@@ -1,0 +1,28 @@
+"""What a view works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+from flask import current_app
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from db.session import Database
+    from settings import Settings
+
+
+@dataclass(frozen=True)
+class Service:
+    """The parts that requests share."""
+
+    settings: Settings
+    database: Database
+    producer: Celery
+
+
+def service() -> Service:
+    """The parts of the application that handles this request."""
+    return cast("Service", current_app.extensions["kasparro"])

@@ -1,0 +1,27 @@
+"""Rows as the API shows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from etl.outcome import ACTIVE
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+_COUNTED = ("inserted", "updated", "unchanged", "duplicate", "failed")
+_LOADED = ("inserted", "updated", "unchanged")
+
+
+def present_run(row: Row[Any]) -> dict[str, Any]:
+    """A run with the counts that are derived: loaded, and what is neither loaded nor rejected yet."""
+    run = dict(row._mapping)
+    counts = {name: run[f"records_{name}"] for name in _COUNTED}
+    run["records_loaded"] = sum(counts[name] for name in _LOADED)
+    run["records_not_loaded"] = run["records_extracted"] - sum(counts.values())
+    code, message = run.pop("error_code"), run.pop("error_message")
+    run["error"] = {"code": code, "message": message} if code else None
+    total, closed, extracted = run.pop("batches_total"), run.pop("batches_closed"), run.pop("extracted")
+    if row.status in ACTIVE:
+        run["progress"] = {"batches_total": total, "batches_loaded": closed, "extraction_done": extracted}
+    return run

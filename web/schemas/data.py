@@ -1,0 +1,74 @@
+"""Items, and the ways to ask for them."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from db.queries.items import SORTABLE
+
+MAX_PAGE_SIZE = 1000
+
+
+class ItemSchema(Schema):
+    """One thing, in the shape that all sources share."""
+
+    id = fields.Integer()
+    source_type = fields.String()
+    source_name = fields.String()
+    external_id = fields.String()
+    title = fields.String(allow_none=True)
+    description = fields.String(allow_none=True)
+    category = fields.String(allow_none=True)
+    url = fields.String(allow_none=True)
+    image_url = fields.String(allow_none=True)
+    author = fields.String(allow_none=True)
+    amount = fields.Decimal(allow_none=True)
+    quantity = fields.Decimal(allow_none=True)
+    rating = fields.Decimal(allow_none=True)
+    tags = fields.List(fields.String(), allow_none=True)
+    metadata = fields.Dict()
+    status = fields.String()
+    published_at = fields.AwareDateTime(allow_none=True)
+    created_at = fields.AwareDateTime()
+    updated_at = fields.AwareDateTime()
+
+
+class PaginationSchema(Schema):
+    """Where a page stands. Numbered fields are null when a cursor was used."""
+
+    total_items = fields.Integer()
+    total_is_exact = fields.Boolean()
+    total_pages = fields.Integer()
+    current_page = fields.Integer(allow_none=True)
+    page_size = fields.Integer()
+    has_next = fields.Boolean()
+    has_previous = fields.Boolean()
+    next_cursor = fields.String(allow_none=True)
+
+
+class DataQuerySchema(Schema):
+    """Filters, order and page."""
+
+    page = fields.Integer(validate=validate.Range(min=1))
+    page_size = fields.Integer(load_default=50, validate=validate.Range(1, MAX_PAGE_SIZE))
+    cursor = fields.String(metadata={"description": "next_cursor of the page before"})
+    source_type = fields.String(validate=validate.OneOf(("api", "csv", "rss")))
+    source_name = fields.String()
+    category = fields.String()
+    status = fields.String(load_default="active", validate=validate.OneOf(("active", "deleted")))
+    search = fields.String(
+        validate=validate.Length(1, 500), metadata={"description": "words in title and description; \"phrases\", or, -not"}
+    )
+    published_after = fields.AwareDateTime(default_timezone=None)
+    published_before = fields.AwareDateTime(default_timezone=None)
+    updated_since = fields.AwareDateTime(default_timezone=None)
+    sort_by = fields.String(load_default="created_at", validate=validate.OneOf(SORTABLE))
+    sort_order = fields.String(load_default="desc", validate=validate.OneOf(("asc", "desc")))
+
+
+class DataSchema(Schema):
+    """A page of items."""
+
+    items = fields.List(fields.Nested(ItemSchema))
+    pagination = fields.Nested(PaginationSchema)
+    filters_applied = fields.Dict()

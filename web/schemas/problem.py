@@ -1,0 +1,25 @@
+"""The one error body."""
+
+from marshmallow import Schema, fields
+
+
+class ProblemErrorSchema(Schema):
+    """One thing that is wrong with a request."""
+
+    location = fields.String(metadata={"description": "body, query or path"})
+    field = fields.String()
+    message = fields.String()
+
+
+class ProblemSchema(Schema):
+    """RFC 9457, served as application/problem+json."""
+
+    type = fields.String()
+    title = fields.String()
+    status = fields.Integer()
+    detail = fields.String()
+    errors = fields.List(fields.Nested(ProblemErrorSchema), metadata={"description": "only for status 422"})
+
+
+class NoQuerySchema(Schema):
+    """For calls without query parameters: any is refused."""

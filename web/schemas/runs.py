@@ -1,0 +1,110 @@
+"""Runs, going in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+
+STATUSES = ("queued", "running", "success", "partial", "failed", "cancelled", "skipped")
+
+
+class RunRequestSchema(Schema):
+    """Which sources to run: one, several, or all that are enabled."""
+
+    source = fields.String(validate=validate.Length(min=1, max=100))
+    sources = fields.List(fields.String(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000))
+
+    @validates_schema
+    def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:
+        if "source" in data and "sources" in data:
+            raise ValidationError("Give either `source` or `sources`.", "sources")
+
+
+class QueuedRunSchema(Schema):
+    """A run as it was queued."""
+
+    run_id = fields.UUID()
+    source_name = fields.String()
+    status = fields.String(validate=validate.OneOf(("queued", "already_active")))
+
+
+class QueuedRunsSchema(Schema):
+    """The answer to a request to run."""
+
+    runs = fields.List(fields.Nested(QueuedRunSchema))
+
+
+class RunErrorSchema(Schema):
+    """Why a run did not succeed."""
+
+    code = fields.String()
+    message = fields.String()
+
+
+class ProgressSchema(Schema):
+    """How far a run is: batches known so far, and batches loaded."""
+
+    batches_total = fields.Integer()
+    batches_loaded = fields.Integer()
+    extraction_done = fields.Boolean()
+
+
+class RunSchema(Schema):
+    """One pass over a source. extracted = inserted + updated + unchanged + duplicate + failed + not_loaded."""
+
+    run_id = fields.UUID()
+    source_name = fields.String()
+    source_type = fields.String(allow_none=True)
+    trigger = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    stage = fields.String()
+    attempt = fields.Integer()
+    scheduled_for = fields.AwareDateTime(allow_none=True)
+    slots_missed = fields.Integer()
+    created_at = fields.AwareDateTime()
+    started_at = fields.AwareDateTime(allow_none=True)
+    completed_at = fields.AwareDateTime(allow_none=True)
+    not_before = fields.AwareDateTime(allow_none=True)
+    records_extracted = fields.Integer()
+    records_loaded = fields.Integer()
+    records_inserted = fields.Integer()
+    records_updated = fields.Integer()
+    records_unchanged = fields.Integer()
+    records_duplicate = fields.Integer()
+    records_failed = fields.Integer()
+    records_not_loaded = fields.Integer()
+    pages = fields.Integer()
+    bytes = fields.Integer()
+    progress = fields.Nested(ProgressSchema)
+    error = fields.Nested(RunErrorSchema, allow_none=True)
+
+
+class EventSchema(Schema):
+    """Something that happened to a run."""
+
+    at = fields.AwareDateTime()
+    event = fields.String()
+    detail = fields.Dict()
+
+
+class RunWithEventsSchema(RunSchema):
+    """A run and its timeline."""
+
+    events = fields.List(fields.Nested(EventSchema))
+
+
+class RunsQuerySchema(Schema):
+    """Which runs to list."""
+
+    source_name = fields.String()
+    status = fields.String(validate=validate.OneOf(STATUSES))
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
+    cursor = fields.String()
+
+
+class RunsSchema(Schema):
+    """A page of runs, newest first."""
+
+    runs = fields.List(fields.Nested(RunSchema))
+    next_cursor = fields.String(allow_none=True)

@@ -1,0 +1,74 @@
+"""Totals and health."""
+
+from __future__ import annotations
+
+from marshmallow import Schema, fields, validate
+
+from web.schemas.runs import RunSchema
+
+
+class SourceStatisticsSchema(Schema):
+    """The totals of one source. success_rate is a percentage, null before the first run ended."""
+
+    source_name = fields.String()
+    source_type = fields.String()
+    total_records = fields.Integer()
+    success_rate = fields.Float(allow_none=True)
+    total_runs = fields.Integer()
+    avg_records_per_run = fields.Float(allow_none=True)
+    last_success_at = fields.AwareDateTime(allow_none=True)
+    last_failure_at = fields.AwareDateTime(allow_none=True)
+
+
+class StatsQuerySchema(Schema):
+    """Which page of the sources."""
+
+    page = fields.Integer(load_default=1, validate=validate.Range(min=1, max=100_000))
+    page_size = fields.Integer(load_default=100, validate=validate.Range(1, 100))
+
+
+class StatsSchema(Schema):
+    """Totals over everything."""
+
+    total_records = fields.Integer()
+    total_sources = fields.Integer()
+    active_sources = fields.Integer()
+    records_by_source_type = fields.Dict(keys=fields.String(), values=fields.Integer())
+    source_statistics = fields.List(fields.Nested(SourceStatisticsSchema))
+    recent_runs = fields.List(fields.Nested(RunSchema))
+    last_etl_success = fields.AwareDateTime(allow_none=True)
+    last_etl_failure = fields.AwareDateTime(allow_none=True)
+    avg_etl_duration_seconds = fields.Float(allow_none=True)
+
+
+class SourceHealthSchema(Schema):
+    """One source, as an operator sees it."""
+
+    name = fields.String()
+    type = fields.String()
+    status = fields.String(metadata={"description": "of the active run, else of the last one; never_run before it"})
+    last_run_at = fields.AwareDateTime(allow_none=True)
+    last_success_at = fields.AwareDateTime(allow_none=True)
+    checkpoint_value = fields.String(allow_none=True)
+    breaker = fields.String(allow_none=True)
+    next_run_at = fields.AwareDateTime(allow_none=True)
+
+
+class HealthSchema(Schema):
+    """The state of the service."""
+
+    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    reasons = fields.List(fields.String(), metadata={"description": "why it is not healthy"})
+    database_connected = fields.Boolean()
+    broker_connected = fields.Boolean()
+    workers = fields.Integer()
+    total_sources = fields.Integer()
+    successful_sources = fields.Integer()
+    failed_sources = fields.Integer()
+    sources = fields.List(fields.Nested(SourceHealthSchema))
+
+
+class ProbeSchema(Schema):
+    """A probe's answer."""
+
+    status = fields.String()

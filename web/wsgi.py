@@ -1,0 +1,8 @@
+"""What gunicorn imports."""
+
+import log_config
+import settings
+from web.app import create_app
+
+log_config.configure(settings.load())
+app = create_app(settings.load())

@@ -1,0 +1,46 @@
+"""A run asked for from a shell, by `celery call`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from db.queries.runs import NewRun, queue_run, record_run
+from db.queries.sources import find_sources
+from etl.errors import UnknownSourceError
+from etl.messages import ExtractMessage
+from etl.outcome import Failure, Status
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from db.session import Database
+    from etl.messages import Message
+
+
+def queue(database: Database, run_id: UUID, source_name: str) -> list[Message]:
+    """Queue a run of a source. What cannot be queued is recorded under the same id, with the reason.
+
+    Returns:
+        The message to send.
+    """
+    return database.run(lambda connection: _queue(connection, run_id, source_name))
+
+
+def _queue(connection: Connection, run_id: UUID, source_name: str) -> list[Message]:
+    try:
+        source = find_sources(connection, [source_name])[0]
+    except UnknownSourceError as error:
+        unknown = NewRun(run_id, source_name, None, "cli")
+        record_run(connection, unknown, Status.FAILED, Failure(error.code, error.message))
+        return []
+    run = NewRun(run_id, source_name, source.type, "cli")
+    if not source.enabled or source.paused:
+        state = "paused" if source.enabled else "disabled"
+        record_run(connection, run, Status.SKIPPED, Failure("source_inactive", f"the source is {state}"))
+    elif queue_run(connection, run):
+        return [ExtractMessage(run_id)]
+    else:
+        record_run(connection, run, Status.SKIPPED, Failure("already_active", "the source had an active run"))
+    return []

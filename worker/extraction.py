@@ -1,0 +1,196 @@
+"""One slice of extraction: claim the run, fetch and store batches, give the run back or close it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from db.queries.closing import close_run
+from db.queries.events import record_event
+from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.runs import (
+    MAX_OPEN_BATCHES,
+    RunClaim,
+    claim_run,
+    fail_extraction,
+    release_run,
+    renew_run,
+    resume_extraction,
+)
+from etl import source as declared
+from etl.errors import ConfigError, ETLError, LeaseLostError, StorageConflictError, StorageUnavailableError, WaitError
+from etl.extract import open_source
+from etl.extract.batching import Batcher
+from etl.extract.http import HttpClient, Policy
+from etl.mapping import Mapper
+from etl.messages import BatchMessage, ExtractMessage
+from etl.outcome import Failure
+from etl.payload import digest
+from etl.records import Position
+from etl.sift import sift, single_valued
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from db.session import Database
+    from etl.extract import Extractor
+    from etl.messages import Message
+    from etl.records import RawBatch
+    from etl.source import AnySource
+    from settings import Settings
+
+    Publish = Callable[[list[Message]], object]
+
+SLICE_SECONDS = 60.0
+# The lease outlives an HTTP attempt by this much: seconds.
+MARGIN = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+def extract(database: Database, settings: Settings, run_id: UUID, worker: str, publish: Publish) -> None:
+    """Extract one slice of a run, publishing each batch as it is committed; then close the run or publish the next slice."""
+    lease = settings.lease.total_seconds()
+    claim = database.run(lambda connection: claim_run(connection, run_id, worker, lease))
+    if claim is None:
+        return
+    structlog.contextvars.bind_contextvars(source=claim.config["name"], run_id=str(run_id))
+    piece = Slice(database, settings, claim, publish)
+    failure = piece.guarded()
+    if failure is not None:
+        log.warning("extraction_failed", code=failure.code, message=failure.message)
+        database.run(lambda connection: fail_extraction(connection, piece.claim, failure))
+    database.run(lambda connection: close_run(connection, run_id))
+
+
+class Slice:
+    """The work on a claimed run until its time is up, it has to wait, or the source ends."""
+
+    def __init__(self, database: Database, settings: Settings, claim: RunClaim, publish: Publish) -> None:
+        """The lease was taken just now."""
+        self.claim = claim
+        self._database = database
+        self._settings = settings
+        self._publish = publish
+        self._lease = settings.lease.total_seconds()
+        self._started = time.monotonic()
+        self._leased_until = self._started + self._lease
+
+    def guarded(self) -> Failure | None:
+        """Do the work; the failure that ends the extraction, if there is one."""
+        try:
+            self._work()
+        except WaitError as error:
+            self._release("waiting", wait=error.seconds, position=self._waiting(error))
+        except (LeaseLostError, StorageUnavailableError, StorageConflictError):
+            raise
+        except ETLError as error:
+            return Failure(error.code, error.message)
+        except Exception as error:
+            # A defect of ours must not look like a dead worker that is worth five more tries.
+            log.exception("extraction_defect")
+            return Failure("internal_error", f"{type(error).__name__} in the extractor; the log has the details")
+        return None
+
+    def _work(self) -> None:
+        source = declared.parse(self.claim.config)
+        start = self._start(source)
+        mapper = Mapper(source)
+        pages = self._open(source).pages(start)
+        for batch in Batcher(mapper, self._settings.batch_size).batches(pages, start):
+            stored = self._store(batch)
+            if stored.batch_id is not None:
+                self._publish([BatchMessage(stored.batch_id)])
+            if batch.position.finished:
+                return
+            if stored.open_batches >= MAX_OPEN_BATCHES:
+                self._make_room()
+                return
+            if time.monotonic() - self._started > SLICE_SECONDS:
+                self._release("queued", dispatch=True)
+                return
+
+    def _make_room(self) -> None:
+        """Yield until half of the open batches are loaded; they may be already, while we still held the lease."""
+        self._release("loading")
+        if self._database.run(lambda connection: resume_extraction(connection, self.claim.run_id)):
+            self._publish([ExtractMessage(self.claim.run_id)])
+
+    def _start(self, source: AnySource) -> Position:
+        """Where to begin: the run's position, or the checkpoint, if they belong to these settings."""
+        config = declared.fingerprint(source)
+        if self.claim.position.config == config:
+            return self.claim.position
+        checkpoint = self.claim.checkpoint
+        watermark = checkpoint.get("watermark") if checkpoint.get("config") == config else None
+        return Position(config=config, watermark=watermark)
+
+    def _open(self, source: AnySource) -> Extractor:
+        policy = Policy(
+            self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS
+        )
+        scratch = self._settings.state_dir / "downloads" / f"{self.claim.run_id}.csv"
+        scratch.parent.mkdir(parents=True, exist_ok=True)
+        http = HttpClient(policy, self._before_attempt, self._on_retry)
+        return open_source(
+            source, http, self._secrets(source), scratch, self._settings.csv_roots, self._settings.sources_file.parent
+        )
+
+    def _secrets(self, source: AnySource) -> dict[str, str]:
+        values = {name: self._settings.secret(name) for name in declared.secrets_of(source)}
+        missing = [name for name, value in values.items() if value is None]
+        if missing:
+            raise ConfigError(f"the secret {missing[0]} is not set", code="missing_secret")
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _store(self, batch: RawBatch) -> Stored:
+        """Leave out what is known, store the rest. Done again as a whole when the outcome of a commit is unknown."""
+        stored = self._database.run(lambda connection: self._store_once(connection, batch))
+        self._leased_until = time.monotonic() + self._lease
+        self.claim = replace(
+            self.claim,
+            batches=self.claim.batches + bool(batch.extracted),
+            open_batches=stored.open_batches,
+            position=batch.position,
+        )
+        return stored
+
+    def _store_once(self, connection: Connection, batch: RawBatch) -> Stored:
+        known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected)
+        sifted = sift(batch.records, known.unchanged, known.written)
+        new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.unchanged]
+        return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease)
+
+    def _before_attempt(self, seconds: float) -> None:
+        """The lease must outlive the attempt."""
+        needed = max(self._lease, seconds + MARGIN)
+        if time.monotonic() + seconds + MARGIN < self._leased_until:
+            return
+        self._database.run(lambda c: renew_run(c, self.claim.run_id, self.claim.token, needed))
+        self._leased_until = time.monotonic() + needed
+
+    def _on_retry(self, error: ETLError, tries: int, seconds: float) -> None:
+        log.warning("retry", code=error.code, message=error.message, tries=tries, wait=round(seconds, 1))
+        detail = {"code": error.code, "message": error.message, "tries": tries, "wait": round(seconds, 1)}
+        self._database.run(lambda connection: record_event(connection, self.claim.run_id, "retry", **detail))
+
+    def _waiting(self, error: WaitError) -> Position:
+        """The same place, with the failed tries counted."""
+        source = declared.parse(self.claim.config)
+        return msgspec.structs.replace(self._start(source), tries=error.tries)
+
+    def _release(
+        self, stage: str, *, wait: float = 0.0, dispatch: bool = False, position: Position | None = None
+    ) -> None:
+        released = self._database.run(
+            lambda c: release_run(c, self.claim, stage, wait=wait, dispatch=dispatch, position=position)
+        )
+        if released and dispatch:
+            self._publish([ExtractMessage(self.claim.run_id)])

@@ -1,0 +1,113 @@
+"""Normalise and load: each claims its batch, does its work in one fenced transaction, and says what is to be sent next."""
+
+from __future__ import annotations
+
+import random
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from db.queries.batches import (
+    BatchClaim,
+    claim_batch,
+    halve_batch,
+    load_batch,
+    read_raw,
+    release_batch,
+    stage_batch,
+)
+from db.queries.closing import close_run
+from db.queries.runs import resume_extraction
+from etl import source as declared
+from etl.backoff import wait_before
+from etl.errors import LeaseLostError
+from etl.mapping import Mapper
+from etl.messages import BatchMessage, ExtractMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from db.session import Database
+    from etl.messages import Message
+    from settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def normalize(database: Database, settings: Settings, batch_id: int) -> list[Message]:
+    """Map the raw rows of an extracted batch; those that do not fit go to quarantine.
+
+    Returns:
+        The messages to send, beyond the link of the chain.
+    """
+    return _with_claim(database, settings, batch_id, "extracted", lambda claim: _normalize(database, claim))
+
+
+def load(database: Database, settings: Settings, batch_id: int) -> list[Message]:
+    """Upsert the staged rows of a normalised batch, and close its run if it was the last.
+
+    Returns:
+        The messages to send.
+    """
+    return _with_claim(database, settings, batch_id, "normalized", lambda claim: _load(database, claim))
+
+
+def _with_claim(
+    database: Database, settings: Settings, batch_id: int, state: str, work: Callable[[BatchClaim], list[Message]]
+) -> list[Message]:
+    """Claim the batch and work on it. A batch that keeps failing is halved instead."""
+    lease = settings.lease.total_seconds()
+    claim = database.run(lambda connection: claim_batch(connection, batch_id, state, lease))
+    if claim is None:
+        return []
+    structlog.contextvars.bind_contextvars(source=claim.source_name, run_id=str(claim.run_id))
+    if claim.exhausted:
+        return _halve(database, claim)
+    try:
+        return work(claim)
+    except LeaseLostError:
+        raise
+    except Exception:
+        # Whatever it was, the batch is free again at once, and its attempt is counted.
+        wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
+        database.run(lambda connection: release_batch(connection, claim, wait))
+        raise
+
+
+def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
+    records = database.run(lambda connection: read_raw(connection, claim))
+    staged, rejects = _mapper(msgspec.json.encode(claim.config)).normalize(records)
+    database.run(lambda connection: stage_batch(connection, claim, staged, rejects))
+    return []
+
+
+def _load(database: Database, claim: BatchClaim) -> list[Message]:
+    if not database.run(lambda connection: load_batch(connection, claim)):
+        log.warning("staging_was_emptied", batch_id=claim.batch_id)
+        return [BatchMessage(claim.batch_id)]
+    return _go_on(database, claim.run_id)
+
+
+def _go_on(database: Database, run_id: UUID) -> list[Message]:
+    """After a batch: end the run, or wake its extraction if it waits for room."""
+    if database.run(lambda connection: close_run(connection, run_id)):
+        return []
+    if database.run(lambda connection: resume_extraction(connection, run_id)):
+        return [ExtractMessage(run_id)]
+    return []
+
+
+def _halve(database: Database, claim: BatchClaim) -> list[Message]:
+    log.warning("batch_halved", batch_id=claim.batch_id, attempts=claim.attempt - 1)
+    parts = database.run(lambda connection: halve_batch(connection, claim))
+    if not parts:
+        return _go_on(database, claim.run_id)
+    return [BatchMessage(batch_id) for batch_id in parts]
+
+
+@lru_cache(maxsize=32)
+def _mapper(config: bytes) -> Mapper:
+    return Mapper(declared.parse(msgspec.json.decode(config)))

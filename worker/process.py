@@ -1,0 +1,35 @@
+"""What one process holds: its settings and its database, made on first use and never shared across a fork."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from typing import TYPE_CHECKING
+
+import settings
+from db.session import Database
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+
+def current_settings() -> Settings:
+    """The settings of this process."""
+    return settings.load()
+
+
+def name() -> str:
+    """Names this process in leases and logs."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def database() -> Database:
+    """The database of this process."""
+    return _database_of(os.getpid())
+
+
+@cache
+def _database_of(pid: int) -> Database:
+    """Keyed by process id: a forked child makes its own."""
+    return Database(settings.load().database_url, name=f"kasparro-worker-{pid}")

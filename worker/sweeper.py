@@ -1,0 +1,105 @@
+"""The sweeper: a thread in every worker's main process and in beat that picks up what was dropped.
+
+It needs PostgreSQL only. Any number of them work side by side; each takes the rows that no other has locked.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from db.queries import sweep, upkeep
+from db.session import Database
+from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
+from messaging import BROKER_ERRORS, publish, queue_is_empty
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+    from settings import Settings
+
+PAUSE = 2.0
+HEARTBEAT_SECONDS = 5.0
+UPKEEP_SECONDS = 600.0
+OLD_DOWNLOAD_SECONDS = 86_400.0
+
+log = structlog.get_logger(__name__)
+
+
+class Sweeper(threading.Thread):
+    """Sweeps every two seconds until stopped."""
+
+    def __init__(self, app: Celery, settings: Settings, kind: str, name: str) -> None:
+        """`name` is what the process is known by in `etl_workers`."""
+        super().__init__(name="sweeper", daemon=True)
+        self._app = app
+        self._settings = settings
+        self._kind = kind
+        self._process = name
+        self._stopped = threading.Event()
+        self._last: dict[str, float] = {}
+
+    def stop(self) -> None:
+        """Ask the thread to end after the pass it is in."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Sweep, whatever happens in a single pass: a sweeper that ended would leave runs stuck."""
+        database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
+        while not self._stopped.is_set():
+            try:
+                self._sweep(database)
+            except (StorageUnavailableError, StorageConflictError) as error:
+                log.warning("sweep_postponed", reason=error.message)
+            except Exception:
+                log.exception("sweep_defect")
+            self._stopped.wait(PAUSE * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
+        database.close()
+
+    def _sweep(self, database: Database) -> None:
+        if self._due("heartbeat", HEARTBEAT_SECONDS):
+            database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind))
+        expired = database.run(sweep.take_over)
+        if expired:
+            log.warning("leases_expired", count=expired)
+        database.run(sweep.close_runs)
+        database.run(upkeep.roll_up)
+        self._publish_due(database)
+        if self._due("upkeep", UPKEEP_SECONDS):
+            self._upkeep(database)
+
+    def _publish_due(self, database: Database) -> None:
+        """Mark what is due as sent, send it, and take the mark back where sending failed."""
+        try:
+            extract_empty = queue_is_empty(self._app, EXTRACT_QUEUE)
+            load_empty = queue_is_empty(self._app, LOAD_QUEUE)
+        except BROKER_ERRORS as error:
+            log.warning("broker_unreachable", error=str(error)[:200])
+            return
+        runs = database.run(lambda connection: sweep.due_runs(connection, queue_empty=extract_empty))
+        unsent_runs = publish(self._app, runs)
+        if unsent_runs:
+            database.run(lambda connection: sweep.unsend_runs(connection, unsent_runs))
+        batches = database.run(lambda connection: sweep.due_batches(connection, queue_empty=load_empty))
+        unsent_batches = publish(self._app, batches)
+        if unsent_batches:
+            database.run(lambda connection: sweep.unsend_batches(connection, unsent_batches))
+
+    def _upkeep(self, database: Database) -> None:
+        database.run(upkeep.add_partitions)
+        database.run(lambda connection: upkeep.purge_runs(connection, self._settings.runs_retention))
+        for path in (self._settings.state_dir / "downloads").glob("*"):
+            if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:
+                path.unlink(missing_ok=True)
+
+    def _due(self, what: str, every: float) -> bool:
+        now = time.monotonic()
+        if now - self._last.get(what, -every) < every:
+            return False
+        self._last[what] = now
+        return True

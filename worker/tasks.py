@@ -1,0 +1,60 @@
+"""The tasks. Each takes an id, claims its row, and is harmless when it comes twice, late or out of order."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import Task
+
+from etl import messages
+from etl.errors import LeaseLostError
+from messaging import publish
+from worker import adhoc, extraction, loading
+from worker.app import app
+from worker.process import current_settings, database, name
+
+log = structlog.get_logger(__name__)
+
+
+class ClaimTask(Task):  # type: ignore[misc]
+    """A task that claims before it acts: to have lost the claim is not an error.
+
+    Every other error is shown to Celery and Flower as it is. Nothing is retried here: rows that are not done stay
+    due, and the sweeper sends their message again.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the task with its name and arguments bound to the log."""
+        structlog.contextvars.bind_contextvars(task=self.name, args=args)
+        try:
+            super().__call__(*args, **kwargs)
+        except LeaseLostError as error:
+            log.info("lease_lost", reason=error.message)
+        finally:
+            structlog.contextvars.clear_contextvars()
+
+
+@app.task(name=messages.RUN, base=ClaimTask, bind=True)
+def run(self: Task, source_name: str) -> None:
+    """Run a source now; the run's id is this task's."""
+    publish(app, adhoc.queue(database(), UUID(self.request.id), source_name))
+
+
+@app.task(name=messages.EXTRACT, base=ClaimTask)
+def extract(run_id: str) -> None:
+    """Extract one slice of a run."""
+    extraction.extract(database(), current_settings(), UUID(run_id), name(), lambda outgoing: publish(app, outgoing))
+
+
+@app.task(name=messages.NORMALIZE, base=ClaimTask)
+def normalize(batch_id: int) -> None:
+    """Map the raw rows of a batch and stage them."""
+    publish(app, loading.normalize(database(), current_settings(), batch_id))
+
+
+@app.task(name=messages.LOAD, base=ClaimTask)
+def load(batch_id: int) -> None:
+    """Upsert the staged rows of a batch."""
+    publish(app, loading.load(database(), current_settings(), batch_id))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kombu import Queue
+from kombu.entity import Queue
 
 from etl import messages
 from settings import load
@@ -38,7 +38,10 @@ worker_max_tasks_per_child = 2000  # against slow leaks in C libraries only
 worker_hijack_root_logger = False  # log_config owns the log format
 worker_redirect_stdouts = False
 
-task_queues = [Queue(name) for name in (messages.EXTRACT_QUEUE, messages.LOAD_QUEUE, messages.LOW_QUEUE)]
+task_queues = [
+    Queue(name)  # type: ignore[no-untyped-call]
+    for name in (messages.EXTRACT_QUEUE, messages.LOAD_QUEUE, messages.LOW_QUEUE)
+]
 task_default_queue = messages.LOW_QUEUE
 task_default_exchange_type = "direct"
 task_create_missing_queues = False  # a typo is an error, not a queue that nobody reads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from celery import Celery, chain, signature
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 BROKER_ERRORS = (OperationalError, KombuError, RedisError, OSError)
 # How long a process that must answer someone waits for Redis: seconds.
 SHORT_TIMEOUT = 1.5
+
+M = TypeVar("M", bound=messages.Message)
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +41,7 @@ def make_producer() -> Celery:
     return app
 
 
-def publish(app: Celery, outgoing: Iterable[Message]) -> list[Message]:
+def publish(app: Celery, outgoing: Iterable[M]) -> list[M]:
     """Send messages; give up at the first that fails, because the sweeper sends what is missing.
 
     Returns:

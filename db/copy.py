@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from decimal import Decimal
 
     from sqlalchemy import Connection
 
@@ -38,13 +38,15 @@ def field(value: Any) -> bytes:
         return _escape(value.encode())
     if isinstance(value, bytes):
         return b"\\\\x" + value.hex().encode()
+    return _other(value)
+
+
+def _other(value: list[str] | datetime | int | Decimal) -> bytes:
     if isinstance(value, list):
         return _escape(_array(value))
     if isinstance(value, datetime):
         return value.isoformat().encode()
-    if isinstance(value, bool):
-        return b"t" if value else b"f"
-    assert isinstance(value, (int, Decimal))
+    # PostgreSQL reads Python's True and False as they are.
     return str(value).encode()
 
 

@@ -47,7 +47,10 @@ def load_catalog(path: Path, interval: str, secret: Callable[[str], str | None])
         if key not in DEFAULTABLE:
             raise ConfigError(f"{path.name}: defaults: unknown key `{key}`; there are {', '.join(DEFAULTABLE)}")
     seen: set[str] = set()
-    return [_entry(path.name, number, {**defaults, **entry}, seen, interval, secret) for number, entry in enumerate(file.sources, 1)]
+    return [
+        _entry(path.name, number, {**defaults, **entry}, seen, interval, secret)
+        for number, entry in enumerate(file.sources, 1)
+    ]
 
 
 def _entry(
@@ -85,12 +88,14 @@ def _read(path: Path) -> Any:
 class _StrictLoader(yaml.SafeLoader):
     """Refuses a key that stands twice in one mapping: YAML would keep the last without a word."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML calls it so
         """Build a mapping whose keys are all different."""
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key `{key}` stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep=deep)

@@ -63,7 +63,7 @@ def number(value: Any) -> Decimal | None:
             raise ValueError("expected a number such as 1234.5")
         value = Decimal(stripped)
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-        raise ValueError("expected a number, found " + _kind(value))
+        raise ValueError("expected a number, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
     result = Decimal(value)
     if result and abs(result.adjusted()) > MAX_NUMBER_EXPONENT:
         raise ValueError("number out of range")
@@ -97,7 +97,7 @@ class Moment:
         if isinstance(value, (int, Decimal)):
             return _from_epoch(Decimal(value))
         if not isinstance(value, str):
-            raise ValueError("expected a time, found " + _kind(value))
+            raise ValueError("expected a time, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
         return self._read(value.strip()) if value.strip() else None
 
     def _read(self, written: str) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from etl import convert, payload
@@ -130,7 +131,9 @@ class Mapper:
         paths = self._paths(keys)
         getters = [(target, _getter(path, keys)) for target, path in paths.items() if target != "external_id"]
         used = frozenset(path for path in paths.values() if path in keys)
-        dotted = tuple(tuple(path.split(".")) for path in paths.values() if path not in keys and _DOTTED.fullmatch(path))
+        dotted = tuple(
+            tuple(path.split(".")) for path in paths.values() if path not in keys and _DOTTED.fullmatch(path)
+        )
         return getters, used, dotted
 
     def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
@@ -149,11 +152,15 @@ def reject(record: StoredRecord, error: RecordError) -> Reject:
 def _getter(path: str, keys: tuple[str, ...]) -> Getter:
     """An exact key of the record wins, else the path is JMESPath."""
     if path in keys:
-        return lambda record: record[path]
+        return itemgetter(path)
     if _WORD.fullmatch(path):
-        return lambda record: None
-    compiled = _compiled(path)
-    return lambda record: compiled.search(record)
+        return _absent
+    search: Getter = _compiled(path).search
+    return search
+
+
+def _absent(_: Record) -> None:
+    return None
 
 
 @lru_cache(maxsize=1024)

@@ -111,7 +111,7 @@ class Item(msgspec.Struct, frozen=True, gc=False):
     rating: Decimal | None = None
     tags: list[str] | None = None
     published_at: datetime | None = None
-    metadata: dict[str, Any] = {}  # noqa: RUF012 -- msgspec copies it for every instance
+    metadata: dict[str, Any] = {}
 
 
 class StagedItem(msgspec.Struct, frozen=True, gc=False):

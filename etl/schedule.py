@@ -97,5 +97,7 @@ def _after_gap(wall: datetime, moment: datetime, schedule: Schedule) -> datetime
     low, high = moment - abs(after - jump), moment
     while high - low > timedelta(seconds=1):
         middle = low + (high - low) / 2
-        low, high = (low, middle) if middle.astimezone(here).utcoffset() != low.astimezone(here).utcoffset() else (middle, high)
+        low, high = (
+            (low, middle) if middle.astimezone(here).utcoffset() != low.astimezone(here).utcoffset() else (middle, high)
+        )
     return high.replace(microsecond=0, second=0) + (timedelta(minutes=1) if high.second else timedelta())

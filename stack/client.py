@@ -53,10 +53,14 @@ class Client:
             return list(answer["runs"])
         if not answer.get("active_run_id"):
             raise ServiceError(answer.get("detail", "nothing could be queued"))
-        active = [run for status in ("queued", "running") for run in self._call("GET", f"/runs?status={status}")["runs"]]
+        active = [
+            run for status in ("queued", "running") for run in self._call("GET", f"/runs?status={status}")["runs"]
+        ]
         return [run for run in active if source in {None, run["source_name"]}]
 
-    def follow(self, run_ids: list[str], seconds: float, progress: Callable[[list[dict[str, Any]]], None]) -> list[dict[str, Any]]:
+    def follow(
+        self, run_ids: list[str], seconds: float, progress: Callable[[list[dict[str, Any]]], None]
+    ) -> list[dict[str, Any]]:
         """Wait until runs have ended, or time is up; their last state."""
         deadline = time.monotonic() + seconds
         while True:
@@ -66,7 +70,9 @@ class Client:
                 return runs
             time.sleep(POLL_SECONDS)
 
-    def _call(self, method: str, path: str, body: dict[str, Any] | None = None, accept: tuple[int, ...] = ()) -> dict[str, Any]:
+    def _call(
+        self, method: str, path: str, body: dict[str, Any] | None = None, accept: tuple[int, ...] = ()
+    ) -> dict[str, Any]:
         try:
             response = self._session.request(method, self.url + path, json=body, timeout=10)
         except requests.RequestException as error:

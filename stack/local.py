@@ -81,7 +81,9 @@ class LocalStack:
 
     def _make_postgres(self, kept: str) -> Postgres:
         port, password = _kept(kept)
-        return Postgres(account.server_folder(self.settings.state_dir), ports.free_port(port), password or new_password())
+        return Postgres(
+            account.server_folder(self.settings.state_dir), ports.free_port(port), password or new_password()
+        )
 
     def _make_valkey(self, kept: str) -> Valkey:
         port, password = _kept(kept)
@@ -129,7 +131,9 @@ class LocalStack:
 
     def _app_programs(self) -> list[Program]:
         current = self.settings
-        python = os.path.relpath(sys.executable, PROJECT) if Path(sys.executable).is_relative_to(PROJECT) else sys.executable
+        python = (
+            os.path.relpath(sys.executable, PROJECT) if Path(sys.executable).is_relative_to(PROJECT) else sys.executable
+        )
         gunicorn, celery = [python, "-m", "gunicorn"], [python, "-m", "celery", "-A", "worker"]
         sample_options = ["--bind", f"127.0.0.1:{current.samples_port}", "--no-control-socket", "--threads", "4"]
         level = f"--loglevel={current.log_level}"
@@ -138,7 +142,9 @@ class LocalStack:
             Program("web", [*gunicorn, "-c", "web/gunicorn_config.py", "web.wsgi:app"]),
             Program("worker", [*celery, "worker", level, f"--concurrency={current.worker_processes}"], stop_seconds=90),
             Program("beat", [*celery, "beat", level, "--pidfile="]),
-            Program("flower", [*celery, "flower", "--address=127.0.0.1", f"--port={current.flower_port}"], stop_seconds=10),
+            Program(
+                "flower", [*celery, "flower", "--address=127.0.0.1", f"--port={current.flower_port}"], stop_seconds=10
+            ),
         ]
 
 

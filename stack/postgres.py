@@ -48,7 +48,7 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """libpq's form of the service's database."""
+        """Libpq's form of the service's database."""
         return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
@@ -96,7 +96,7 @@ class Postgres:
             check=False,
             cwd=self.folder,
             env={"PATH": os.defpath, "TZ": "UTC"},
-            preexec_fn=account.demote if account.is_root() else None,  # noqa: PLW1509 -- no threads run here
+            preexec_fn=account.demote if account.is_root() else None,
         )
         if done.returncode:
             raise PostgresError(f"initdb failed: {(done.stderr or done.stdout).strip()}")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from flask import Flask, Response, request
 
@@ -15,8 +15,8 @@ DATA = Path(__file__).resolve().parent.parent / "data" / "earthquakes.json"
 ATOM = "http://www.w3.org/2005/Atom"
 GEORSS = "http://www.georss.org/georss"
 
-ElementTree.register_namespace("", ATOM)
-ElementTree.register_namespace("georss", GEORSS)
+ET.register_namespace("", ATOM)
+ET.register_namespace("georss", GEORSS)
 
 app = Flask("samples", static_folder=None)
 
@@ -42,22 +42,23 @@ def health() -> dict[str, str]:
 def _conditional(body: bytes, kind: str) -> Response:
     response = Response(body, content_type=kind)
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @cache
 def _feed() -> bytes:
     events = json.loads(DATA.read_text(encoding="utf-8"))
-    root = ElementTree.Element(f"{{{ATOM}}}feed")
+    root = ET.Element(f"{{{ATOM}}}feed")
     _add(root, "id", "tag:samples,2018:earthquakes")
     _add(root, "title", events["metadata"]["title"])
     _add(root, "updated", _time(events["metadata"]["generated"]))
     for event in events["features"]:
         _add_entry(root, event)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return bytes(ET.tostring(root, encoding="utf-8", xml_declaration=True))
 
 
-def _add_entry(root: ElementTree.Element, event: dict[str, Any]) -> None:
+def _add_entry(root: ET.Element, event: dict[str, Any]) -> None:
     about = event["properties"]
     entry = _add(root, "entry")
     _add(entry, "id", f"urn:earthquake-usgs-gov:{about['net']}:{about['code']}")
@@ -68,11 +69,11 @@ def _add_entry(root: ElementTree.Element, event: dict[str, Any]) -> None:
     _add(entry, "summary", f"{about['type']}, {about['place']}")
     _add(entry, "category", label="Magnitude", term=f"Magnitude {int(about['mag'] or 0)}")
     longitude, latitude, _depth = event["geometry"]["coordinates"]
-    ElementTree.SubElement(entry, f"{{{GEORSS}}}point").text = f"{latitude} {longitude}"
+    ET.SubElement(entry, f"{{{GEORSS}}}point").text = f"{latitude} {longitude}"
 
 
-def _add(parent: ElementTree.Element, tag: str, text: str | None = None, **attributes: str) -> ElementTree.Element:
-    element = ElementTree.SubElement(parent, f"{{{ATOM}}}{tag}", attributes)
+def _add(parent: ET.Element, tag: str, text: str | None = None, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, f"{{{ATOM}}}{tag}", attributes)
     element.text = text
     return element
 

@@ -139,7 +139,8 @@ class Supervisor:
         head = (
             f"[unix_http_server]\nfile={_escaped(str(self._socket))}\nchmod=0700\n\n"
             f"[supervisord]\n{account}logfile={_escaped(_path(self._state_dir / 'logs' / 'supervisor.log'))}\n"
-            f"pidfile={_escaped(str(self._socket.parent / 'supervisor.pid'))}\nlogfile_maxbytes=5MB\nlogfile_backups=1\n\n"
+            f"pidfile={_escaped(str(self._socket.parent / 'supervisor.pid'))}\n"
+            "logfile_maxbytes=5MB\nlogfile_backups=1\n\n"
             "[rpcinterface:supervisor]\n"
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\n"
         )

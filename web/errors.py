@@ -108,7 +108,7 @@ def _from_http(error: HTTPException) -> Response:
 def _from_defect(error: Exception) -> Response:
     """An error nobody foresaw: the log has it under an id, the caller gets the id only."""
     incident = str(uuid.uuid4())
-    log.exception("unhandled_error", incident=incident, path=request.path, method=request.method, exc_info=error)
+    log.error("unhandled_error", incident=incident, path=request.path, method=request.method, exc_info=error)
     detail = f"an unexpected error; the log has it under {incident}"
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail, code="internal_error", incident=incident)
 

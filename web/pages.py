@@ -13,7 +13,9 @@ ASSETS = {
     "swagger-ui-bundle.js": ("swagger_ui", "text/javascript"),
     "redoc.standalone.js": ("redoc", "text/javascript"),
 }
-POLICY = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:"
+POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:"
+)
 
 SWAGGER = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Kasparro ETL: API</title>

@@ -15,7 +15,7 @@ _LOADED = ("inserted", "updated", "unchanged")
 
 def present_run(row: Row[Any]) -> dict[str, Any]:
     """A run with the counts that are derived: loaded, and what is neither loaded nor rejected yet."""
-    run = dict(row._mapping)
+    run = row._asdict()
     counts = {name: run[f"records_{name}"] for name in _COUNTED}
     run["records_loaded"] = sum(counts[name] for name in _LOADED)
     run["records_not_loaded"] = run["records_extracted"] - sum(counts.values())

@@ -56,7 +56,7 @@ log = structlog.get_logger(__name__)
 
 
 def extract(database: Database, settings: Settings, run_id: UUID, worker: str, publish: Publish) -> None:
-    """Extract one slice of a run, publishing each batch as it is committed; then close the run or publish the next slice."""
+    """Extract one slice of a run; each batch is published as soon as it is committed."""
     lease = settings.lease.total_seconds()
     claim = database.run(lambda connection: claim_run(connection, run_id, worker, lease))
     if claim is None:
@@ -133,9 +133,7 @@ class Slice:
         return Position(config=config, watermark=watermark)
 
     def _open(self, source: AnySource) -> Extractor:
-        policy = Policy(
-            self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS
-        )
+        policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS)
         scratch = self._settings.state_dir / "downloads" / f"{self.claim.run_id}.csv"
         scratch.parent.mkdir(parents=True, exist_ok=True)
         http = HttpClient(policy, self._before_attempt, self._on_retry)

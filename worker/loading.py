@@ -1,4 +1,4 @@
-"""Normalise and load: each claims its batch, does its work in one fenced transaction, and says what is to be sent next."""
+"""Normalise and load: each claims its batch, works in one fenced transaction, and says what is to be sent next."""
 
 from __future__ import annotations
 

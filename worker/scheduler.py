@@ -20,7 +20,7 @@ SHORTEST_SLEEP = 0.5
 log = structlog.get_logger(__name__)
 
 
-class SlotScheduler(Scheduler):  # type: ignore[misc]
+class SlotScheduler(Scheduler):
     """Replaces Celery's own table of periodic tasks: the schedule is in `sources`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -59,6 +59,13 @@ class Sweeper(threading.Thread):
             except Exception:
                 log.exception("sweep_defect")
             self._stopped.wait(PAUSE * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
+        self._leave(database)
+
+    def _leave(self, database: Database) -> None:
+        try:
+            database.run(lambda connection: upkeep.stop_heart(connection, self._process))
+        except (StorageUnavailableError, StorageConflictError) as error:
+            log.warning("farewell_lost", reason=error.message)
         database.close()
 
     def _sweep(self, database: Database) -> None:

@@ -18,7 +18,7 @@ from worker.process import current_settings, database, name
 log = structlog.get_logger(__name__)
 
 
-class ClaimTask(Task):  # type: ignore[misc]
+class ClaimTask(Task):
     """A task that claims before it acts: to have lost the claim is not an error.
 
     Every other error is shown to Celery and Flower as it is. Nothing is retried here: rows that are not done stay

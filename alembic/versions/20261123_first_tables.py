@@ -332,7 +332,9 @@ def upgrade() -> None:
     for statement in TABLES:
         op.execute(statement)
     op.execute(PARTITIONS)
-    op.execute("ALTER TABLE staged_items SET (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)")
+    op.execute(
+        "ALTER TABLE staged_items SET (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000)"
+    )
 
 
 def downgrade() -> None:

@@ -63,7 +63,7 @@ _CLAIM = text("""
 def claim_batch(connection: Connection, batch_id: int, state: str, lease: float) -> BatchClaim | None:
     """Take the lease of a batch that is in this state; None when it is not to be had."""
     row = connection.execute(_CLAIM, {"batch_id": batch_id, "state": state, "lease": lease}).first()
-    return None if row is None else BatchClaim(**row._mapping)
+    return None if row is None else BatchClaim(**row._asdict())
 
 
 def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
@@ -89,7 +89,8 @@ def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedIt
     _copy_rejects(connection, claim, rejects)
     query = text("""
         UPDATE etl_batches
-        SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0, normalized_at = clock_timestamp(),
+        SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0,
+            normalized_at = clock_timestamp(),
             records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
             dispatched_at = clock_timestamp(), dispatch_count = 0
         WHERE batch_id = :batch_id
@@ -284,13 +285,17 @@ def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
     _check_fence(connection, claim, claim.state)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
     again = _forget_rejects(connection, claim)
-    ids = connection.execute(
-        text("""
+    ids = (
+        connection.execute(
+            text("""
             SELECT id FROM raw_data
             WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
         """),
-        _range(claim),
-    ).scalars().all()
+            _range(claim),
+        )
+        .scalars()
+        .all()
+    )
     values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": "halved"}
     if len(ids) <= 1:
         about = {"run_id": claim.run_id, "mapping_version": claim.mapping_version}

@@ -48,9 +48,12 @@ _TALLY = """
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (
         SELECT count(*) FILTER (WHERE state IN ('extracted', 'normalized')) AS open_batches,
-            coalesce(sum(records_extracted), 0)::bigint AS extracted, coalesce(sum(records_inserted), 0)::bigint AS inserted,
-            coalesce(sum(records_updated), 0)::bigint AS updated, coalesce(sum(records_unchanged), 0)::bigint AS unchanged,
-            coalesce(sum(records_duplicate), 0)::bigint AS duplicate, coalesce(sum(records_failed), 0)::bigint AS failed
+            coalesce(sum(records_extracted), 0)::bigint AS extracted,
+            coalesce(sum(records_inserted), 0)::bigint AS inserted,
+            coalesce(sum(records_updated), 0)::bigint AS updated,
+            coalesce(sum(records_unchanged), 0)::bigint AS unchanged,
+            coalesce(sum(records_duplicate), 0)::bigint AS duplicate,
+            coalesce(sum(records_failed), 0)::bigint AS failed
         FROM etl_batches b WHERE b.run_id = r.run_id
     ) c
     WHERE r.run_id = :run_id AND r.status IN ('queued', 'running')
@@ -64,7 +67,7 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
         return None
     _lock(connection, run_id)
     tally = _tally(connection, run_id)
-    outcome = tally and tally.outcome()
+    outcome = None if tally is None else tally.outcome()
     if tally is None or outcome is None:
         return None
     _finish(connection, run_id, outcome, tally)
@@ -98,7 +101,8 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
 _FINISH = text("""
     UPDATE etl_runs
     SET status = :status, stage = 'done', completed_at = clock_timestamp(), token = token + 1, lease_expires_at = NULL,
-        not_before = NULL, extracted_at = coalesce(extracted_at, clock_timestamp()), checkpoint_after = CAST(:checkpoint AS jsonb),
+        not_before = NULL, extracted_at = coalesce(extracted_at, clock_timestamp()),
+        checkpoint_after = CAST(:checkpoint AS jsonb),
         records_extracted = :extracted, records_inserted = :inserted, records_updated = :updated,
         records_unchanged = :unchanged, records_duplicate = :duplicate, records_failed = :failed,
         error_code = :code, error_message = :message

@@ -91,7 +91,7 @@ def list_items(
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT {COLUMNS} FROM unified_items WHERE {' AND '.join(where)}
+        SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
         ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
     """
     return list(connection.execute(text(query), values | {"limit": limit, "offset": offset}))
@@ -107,7 +107,9 @@ def count_items(connection: Connection, filters: Filters) -> Total:
         return Total(count, exact=True)
     if filters.status in {"active", None} and set(values) <= {"status", "source_type", "source_name"}:
         return Total(known_items(connection, filters.source_type, filters.source_name), exact=True)
-    plan = connection.execute(text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {clause}"), values).scalar_one()
+    plan = connection.execute(
+        text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {clause}"), values
+    ).scalar_one()
     return Total(max(int(plan[0]["Plan"]["Plan Rows"]), COUNTED + 1), exact=False)
 
 

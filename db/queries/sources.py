@@ -52,7 +52,9 @@ def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: da
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPLY_LOCK})
     known = {row.name: row for row in connection.execute(text("SELECT * FROM sources FOR UPDATE"))}
-    created, changed, unchanged = [], [], []
+    created: list[str] = []
+    changed: list[str] = []
+    unchanged: list[str] = []
     for item in declared:
         old = known.get(item.source.name)
         document = {**dump(item.source), "schedule": _schedule_document(item.schedule)}
@@ -76,8 +78,8 @@ def _refuse_identity_change(source: AnySource, old: Row[Any] | None, document: d
     if old is None or source.identity_change or identity_of(old.config) == identity_of(document):
         return
     raise ConfigError(
-        f"source {source.name!r}: what identifies its records would change, and every item would be stored a second time; "
-        "if that is meant, set `identity_change: true`",
+        f"source {source.name!r}: what identifies its records would change, and every item would be stored "
+        "a second time; if that is meant, set `identity_change: true`",
         code="identity_change",
     )
 
@@ -114,12 +116,14 @@ def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Ro
         UnknownSourceError: one of the names is not known.
     """
     query = """
-        SELECT name, type, enabled, paused_until, coalesce(paused_until > clock_timestamp(), false) AS paused FROM sources
+        SELECT name, type, enabled, coalesce(paused_until > clock_timestamp(), false) AS paused FROM sources
     """
     if names is None:
         active = " WHERE enabled AND (paused_until IS NULL OR paused_until <= clock_timestamp()) ORDER BY name"
         return list(connection.execute(text(query + active)))
-    found = {row.name: row for row in connection.execute(text(query + " WHERE name = ANY (:names)"), {"names": list(names)})}
+    found = {
+        row.name: row for row in connection.execute(text(query + " WHERE name = ANY (:names)"), {"names": list(names)})
+    }
     for name in names:
         if name not in found:
             raise UnknownSourceError(f"there is no source named {name!r}", source=name)

@@ -16,7 +16,8 @@ _TOTALS = """
             count(*) FILTER (WHERE status = 'success') AS success,
             count(*) FILTER (WHERE status = 'partial') AS partial, count(*) FILTER (WHERE status = 'failed') AS failed,
             sum(records_extracted) AS extracted,
-            sum(extract(epoch FROM completed_at - started_at)) FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
+            sum(extract(epoch FROM completed_at - started_at))
+                FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
             max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
             max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at,
             max(completed_at) AS last_run_at, (array_agg(status ORDER BY completed_at DESC))[1] AS last_status
@@ -24,8 +25,11 @@ _TOTALS = """
     ), loaded AS (
         SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
         WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized')) GROUP BY source_name
+    ), names AS (
+        SELECT name FROM sources UNION SELECT source_name FROM etl_checkpoints
+        UNION SELECT source_name FROM ended UNION SELECT source_name FROM loaded
     ), totals AS (
-        SELECT name AS source_name, coalesce(c.source_type, e.source_type, s.type) AS source_type,
+        SELECT names.name AS source_name, coalesce(c.source_type, e.source_type, s.type) AS source_type,
             s.name IS NOT NULL AND s.enabled AS active, s.name IS NOT NULL AS declared,
             s.next_run_at, s.paused_until,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
@@ -40,18 +44,20 @@ _TOTALS = """
             CASE WHEN e.last_run_at >= coalesce(c.last_run_at, e.last_run_at) THEN e.last_status ELSE c.last_status END
                 AS last_status,
             greatest(c.last_run_at, e.last_run_at) AS last_run_at, c.value AS checkpoint
-        FROM sources s
-        FULL JOIN etl_checkpoints c ON c.source_name = s.name
-        FULL JOIN ended e ON e.source_name = coalesce(s.name, c.source_name)
-        FULL JOIN loaded l ON l.source_name = coalesce(s.name, c.source_name, e.source_name)
-        CROSS JOIN LATERAL (SELECT coalesce(s.name, c.source_name, e.source_name, l.source_name)) AS known(name)
+        FROM names
+        LEFT JOIN sources s ON s.name = names.name
+        LEFT JOIN etl_checkpoints c ON c.source_name = names.name
+        LEFT JOIN ended e ON e.source_name = names.name
+        LEFT JOIN loaded l ON l.source_name = names.name
     )
 """
 
 
 def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> list[Row[Any]]:
     """Totals by source, by name."""
-    query = _TOTALS + " SELECT * FROM totals WHERE declared OR runs > 0 ORDER BY source_name LIMIT :limit OFFSET :offset"
+    query = (
+        _TOTALS + " SELECT * FROM totals WHERE declared OR runs > 0 ORDER BY source_name LIMIT :limit OFFSET :offset"
+    )
     return list(connection.execute(text(query), {"limit": limit, "offset": offset}))
 
 
@@ -64,8 +70,9 @@ def overall(connection: Connection) -> Row[Any]:
             count(*) FILTER (WHERE active) AS active, max(last_success_at) AS last_success_at,
             max(last_failure_at) AS last_failure_at,
             sum(seconds) / nullif(sum(success + partial + failed), 0) AS average_seconds,
-            (SELECT coalesce(jsonb_object_agg(source_type, n), '{}'::jsonb)
-             FROM (SELECT source_type, sum(items)::bigint AS n FROM totals WHERE items > 0 GROUP BY source_type) t) AS by_type
+            (SELECT coalesce(jsonb_object_agg(source_type, n), '{}'::jsonb) FROM (
+                SELECT source_type, sum(items)::bigint AS n FROM totals WHERE items > 0 GROUP BY source_type) t
+            ) AS by_type
         FROM totals
         """
     )
@@ -78,7 +85,8 @@ def known_items(connection: Connection, source_type: str | None, source_name: st
         _TOTALS
         + """
         SELECT coalesce(sum(items), 0)::bigint FROM totals
-        WHERE (CAST(:type AS text) IS NULL OR source_type = :type) AND (CAST(:name AS text) IS NULL OR source_name = :name)
+        WHERE (CAST(:type AS text) IS NULL OR source_type = :type)
+          AND (CAST(:name AS text) IS NULL OR source_name = :name)
         """
     )
     return int(connection.execute(text(query), {"type": source_type, "name": source_name}).scalar_one())

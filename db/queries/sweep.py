@@ -78,7 +78,8 @@ _DUE_RUNS = text(f"""
           WHERE status IN ('queued', 'running') AND extracted_at IS NULL AND lease_expires_at IS NULL
             AND (not_before IS NULL OR not_before <= clock_timestamp())
             AND (stage <> 'loading' OR :max_open > (
-                SELECT count(*) FROM etl_batches b WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
+                SELECT count(*) FROM etl_batches b
+                WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
             AND {_UNDELIVERED.format(table="etl_runs")}
           ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED) due
     WHERE r.run_id = due.run_id

@@ -92,7 +92,8 @@ def add_partitions(connection: Connection) -> list[str]:
     for row in rows:
         # IF NOT EXISTS, because several sweepers may have looked at once. The values come from the query above.
         connection.exec_driver_sql(
-            f"CREATE TABLE IF NOT EXISTS {row.name} PARTITION OF raw_data FOR VALUES FROM ('{row.first}') TO ('{row.last}')"
+            f"CREATE TABLE IF NOT EXISTS {row.name} PARTITION OF raw_data "
+            f"FOR VALUES FROM ('{row.first}') TO ('{row.last}')"
         )
     return [row.name for row in rows]
 
@@ -105,6 +106,11 @@ def beat_heart(connection: Connection, name: str, kind: str) -> None:
     """)
     connection.execute(query, {"name": name, "kind": kind})
     connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
+
+
+def stop_heart(connection: Connection, name: str) -> None:
+    """A process that ends in order is gone at once."""
+    connection.execute(text("DELETE FROM etl_workers WHERE name = :name"), {"name": name})
 
 
 def count_alive(connection: Connection, kind: str) -> int:

@@ -175,7 +175,9 @@ def _comparable(value: Any) -> tuple[float, str] | None:
     try:
         return float(value), str(value)
     except ValueError as error:
-        raise FormatError(f"the cursor value {str(value)[:50]!r} is neither a time nor a number", code="bad_cursor") from error
+        raise FormatError(
+            f"the cursor value {str(value)[:50]!r} is neither a time nor a number", code="bad_cursor"
+        ) from error
 
 
 def _moment(value: str) -> datetime | None:

@@ -51,7 +51,9 @@ class Batcher:
         try:
             raw = self._mapper.take(record)
         except RecordError as error:
-            self._rejected.append(BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message))
+            self._rejected.append(
+                BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message)
+            )
             return
         self._records.append(raw)
         self._bytes += len(raw.payload)

@@ -12,11 +12,9 @@ import csv
 import gzip
 import os
 import re
-import shutil
 import stat
 import zipfile
 import zlib
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import msgspec
@@ -26,6 +24,7 @@ from etl.records import BadRecord, Cursor, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from etl.extract.http import HttpClient, Target
     from etl.records import Position
@@ -46,7 +45,13 @@ class CsvExtractor:
     """Reads a file in pages of 1,000 rows. A cursor is `{offset, row}`: bytes before the page, and rows before it."""
 
     def __init__(
-        self, source: CsvSource, http: HttpClient, target: Target | None, scratch: Path, roots: tuple[Path, ...], base: Path
+        self,
+        source: CsvSource,
+        http: HttpClient,
+        target: Target | None,
+        scratch: Path,
+        roots: tuple[Path, ...],
+        base: Path,
     ) -> None:
         """`target` is the source's request, None for a file; the other arguments are those of `open_source`."""
         self._source = source
@@ -60,7 +65,7 @@ class CsvExtractor:
         """The pages from the position on, or from the start when the file is no longer the same."""
         path = self._local(position)
         with path.open("rb") as file:
-            validator = _identity(os.fstat(file.fileno()), path == self._scratch)
+            validator = _identity(os.fstat(file.fileno()), is_copy=path == self._scratch)
             header, first = self._header(file)
             # The cursor names the file its offset belongs to; another file is read from its start.
             cursor = position.cursor
@@ -231,7 +236,7 @@ def _record(columns: list[str], fields: list[str], row: int, lines: _Lines) -> d
     return dict(zip(columns, fields, strict=True))
 
 
-def _identity(status: os.stat_result, is_copy: bool) -> str:
+def _identity(status: os.stat_result, *, is_copy: bool) -> str:
     """Tells whether a file is still the same: its size, and for an original the time it was written."""
     return f"{status.st_size}" if is_copy else f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
@@ -280,29 +285,22 @@ def _transcode(packed: IO[bytes], file: BinaryIO, encoding: str) -> None:
     wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and codecs.lookup(encoding).name == "utf-8"
     if _ascii_compatible(encoding) and not wide:
         file.write(start)
-        shutil.copyfileobj(_Capped(packed), file, _COPY_CHUNK)
+        file.writelines(_capped(packed))
         return
     decoder = codecs.getincrementaldecoder("utf-16" if wide else encoding)()
-    source = _Capped(packed)
     try:
         file.write(decoder.decode(start).encode())
-        while chunk := source.read(_COPY_CHUNK):
-            file.write(decoder.decode(chunk).encode())
+        file.writelines(decoder.decode(chunk).encode() for chunk in _capped(packed))
         file.write(decoder.decode(b"", final=True).encode())
     except UnicodeDecodeError as error:
         raise FormatError(f"the file is not valid {encoding}: {error.reason}", code="bad_encoding") from error
 
 
-class _Capped:
-    """A reader that refuses to unpack without end."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        self._source = source
-        self._left = MAX_UNPACKED
-
-    def read(self, size: int) -> bytes:
-        chunk = self._source.read(size)
-        self._left -= len(chunk)
-        if self._left < 0:
+def _capped(packed: IO[bytes]) -> Iterator[bytes]:
+    """The rest of a file, in chunks; refuses to unpack without end."""
+    size = 0
+    while chunk := packed.read(_COPY_CHUNK):
+        size += len(chunk)
+        if size > MAX_UNPACKED:
             raise FormatError(f"unpacks to more than {MAX_UNPACKED} bytes", code="too_large")
-        return chunk
+        yield chunk

@@ -87,7 +87,7 @@ def _content_id(entry: Any) -> str:
 
 def _moment(entry: Any, name: str) -> str | None:
     # `in` first: feedparser answers a missing `updated` with `published`.
-    parsed = entry[f"{name}_parsed"] if f"{name}_parsed" in entry else None
+    parsed = entry[f"{name}_parsed"] if f"{name}_parsed" in entry else None  # noqa: SIM401 -- see above
     if parsed is None or not _FIRST_YEAR <= parsed.tm_year <= _LAST_YEAR:
         return None
     return datetime.fromtimestamp(timegm(parsed), UTC).isoformat().replace("+00:00", "Z")

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin, urlsplit
 
@@ -157,13 +158,15 @@ class HttpClient:
         origin = _origin(target.url)
         url = target.url
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._send(target, url, trusted=_origin(url) == origin, first=url == target.url, deadline=deadline)
+            response = self._send(
+                target, url, trusted=_origin(url) == origin, first=url == target.url, deadline=deadline
+            )
             with closing(response):
                 if response.status_code in _REDIRECTS and "location" in response.headers:
                     url = urljoin(response.url, response.headers["location"])
                     continue
                 _check_status(response, target.shown)
-                body = _guard(target.shown, timeout, lambda answer=response: read(answer, deadline))
+                body = _guard(target.shown, timeout, partial(read, response, deadline))
                 return Answer(response.url, {k.lower(): v for k, v in response.headers.items()}, body)
         raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
 
@@ -208,7 +211,9 @@ class HttpClient:
                 self._before_attempt(timeout)
             size += file.write(chunk)
             if size > MAX_DOWNLOAD:
-                raise RefusedError(f"the body is larger than {MAX_DOWNLOAD} bytes", code="too_large", limit=MAX_DOWNLOAD)
+                raise RefusedError(
+                    f"the body is larger than {MAX_DOWNLOAD} bytes", code="too_large", limit=MAX_DOWNLOAD
+                )
 
     def _check_address(self, url: str, shown: str) -> None:
         """Refuse what is not http(s), and addresses of private networks that are not allowed."""
@@ -354,7 +359,9 @@ def _allowed(address: str, host: str, port: int, private: tuple[str, ...]) -> bo
     return False
 
 
-_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("100.64.0.0/10", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")))
+_NOT_PUBLIC = tuple(
+    map(ipaddress.ip_network, ("100.64.0.0/10", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+)
 
 
 def _public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

@@ -50,7 +50,7 @@ def _read(
     rows = list_items(connection, filters, order, limit=size + 1, offset=offset, after=after)
     total = count_items(connection, filters)
     has_next = len(rows) > size
-    shown = [dict(row._mapping) for row in rows[:size]]
+    shown = [row._asdict() for row in rows[:size]]
     return {
         "items": shown,
         "pagination": {

@@ -38,9 +38,9 @@ class Health(MethodView):
         broker = broker_answers(parts.producer)
         try:
             with parts.database.transaction() as connection:
-                return _picture(connection, broker)
+                return _picture(connection, broker=broker)
         except (StorageUnavailableError, StorageConflictError) as error:
-            return _unhealthy(broker, error.message), HTTPStatus.SERVICE_UNAVAILABLE
+            return _unhealthy(error.message, broker=broker), HTTPStatus.SERVICE_UNAVAILABLE
 
 
 @blueprint.route("/health/live")
@@ -66,10 +66,10 @@ class Ready(MethodView):
         return {"status": "ready"}
 
 
-def _picture(connection: Connection, broker: bool) -> dict[str, Any]:
+def _picture(connection: Connection, *, broker: bool) -> dict[str, Any]:
     counts = health_counts(connection)
     workers = count_alive(connection, "worker")
-    reasons = list(_reasons(broker, workers, counts.failed))
+    reasons = list(_reasons(workers, counts.failed, broker=broker))
     return {
         "status": "degraded" if reasons else "healthy",
         "reasons": reasons,
@@ -83,7 +83,7 @@ def _picture(connection: Connection, broker: bool) -> dict[str, Any]:
     }
 
 
-def _reasons(broker: bool, workers: int, failed: int) -> list[str]:
+def _reasons(workers: int, failed: int, *, broker: bool) -> list[str]:
     found = []
     if not broker:
         found.append("the message broker cannot be reached; runs start when it is back")
@@ -94,7 +94,7 @@ def _reasons(broker: bool, workers: int, failed: int) -> list[str]:
     return found
 
 
-def _unhealthy(broker: bool, reason: str) -> dict[str, Any]:
+def _unhealthy(reason: str, *, broker: bool) -> dict[str, Any]:
     return {"status": "unhealthy", "reasons": [reason], "database_connected": False, "broker_connected": broker}
 
 

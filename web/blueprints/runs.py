@@ -69,7 +69,7 @@ class Runs(MethodView):
                 connection,
                 source_name=query.get("source_name"),
                 status=query.get("status"),
-                before=cursor and (cursor.created_at, cursor.run_id),
+                before=None if cursor is None else (cursor.created_at, cursor.run_id),
                 limit=limit + 1,
             )
         )

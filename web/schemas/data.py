@@ -57,7 +57,8 @@ class DataQuerySchema(Schema):
     category = fields.String()
     status = fields.String(load_default="active", validate=validate.OneOf(("active", "deleted")))
     search = fields.String(
-        validate=validate.Length(1, 500), metadata={"description": "words in title and description; \"phrases\", or, -not"}
+        validate=validate.Length(1, 500),
+        metadata={"description": 'words in title and description; "phrases", or, -not'},
     )
     published_after = fields.AwareDateTime(default_timezone=None)
     published_before = fields.AwareDateTime(default_timezone=None)

@@ -13,7 +13,9 @@ class RunRequestSchema(Schema):
     """Which sources to run: one, several, or all that are enabled."""
 
     source = fields.String(validate=validate.Length(min=1, max=100))
-    sources = fields.List(fields.String(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000))
+    sources = fields.List(
+        fields.String(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000)
+    )
 
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:

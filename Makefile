@@ -77,8 +77,8 @@ requirements: .venv/installed ## pin the requirements anew
 	    $(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
 	        --no-annotate --allow-unsafe $$set.in -o $$set.txt; done
 
-docker-up: ## the containers: build, start, wait until healthy
-	@./docker-up.sh
+docker-up: .venv/installed ## the containers: build, start, wait until healthy
+	@$(BIN)/python -m stack docker-up
 
-docker-down: ## stop the containers; the data stays
-	@docker compose down
+docker-down: .venv/installed ## stop the containers; the data stays
+	@$(BIN)/python -m stack docker-down

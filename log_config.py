@@ -36,6 +36,6 @@ def configure(settings: Settings) -> None:
 def _renderers(settings: Settings) -> list[Any]:
     first = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if settings.log_format == "json":
-        return [first, structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        return [first, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     return [first, plain]

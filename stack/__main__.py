@@ -14,9 +14,10 @@ import requests
 
 import settings
 from settings import PROJECT, SettingError
-from stack import account
+from stack import account, containers
 from stack.client import ENDED, Client, ServiceError
-from stack.local import APPS, READY_SECONDS, SERVERS, LocalStack
+from stack.containers import ContainerError
+from stack.local import APPS, READY_SECONDS, SERVERS, LocalStack, shown
 from stack.ports import PortTakenError
 from stack.postgres import PostgresError
 from stack.supervisor import SupervisorError
@@ -37,6 +38,10 @@ COLUMNS = (
 
 class CommandError(Exception):
     """A command did not succeed; the message is for the person who gave it."""
+
+
+# Errors that a person can mend; anything else is a defect and shows its traceback.
+EXPECTED = (CommandError, ContainerError, SettingError, PortTakenError, PostgresError, SupervisorError, ServiceError)
 
 
 def up(_: argparse.Namespace) -> int:
@@ -119,6 +124,28 @@ def db_shell(_: argparse.Namespace) -> int:
     """Open psql on the stack's database."""
     psql = account.binaries() / "bin" / "psql"
     os.execv(psql, [str(psql), settings.load().database_url])  # noqa: S606 -- replaces this process
+
+
+def docker_up(_: argparse.Namespace) -> int:
+    """Build and start the containers, and wait until the service answers."""
+    env_file = PROJECT / ".env"
+    added = containers.add_secrets(env_file)
+    if added:
+        current = settings.read(settings.environment())
+        _say(f"generated {', '.join(added)} in .env; the admin key is in {shown(current.key_file)}")
+    containers.compose("up", "-d", "--build")
+    current = settings.read(settings.environment())
+    client = Client(current)
+    client.await_ready(READY_SECONDS)
+    print(f"API      {client.url}   (the key is in {shown(current.key_file)})")
+    print(f"Flower   http://127.0.0.1:{current.flower_port}   (the login is FLOWER_BASIC_AUTH in .env)")
+    return 0
+
+
+def docker_down(_: argparse.Namespace) -> int:
+    """Stop the containers; the data stays in their volumes."""
+    containers.compose("down")
+    return 0
 
 
 def _run(client: Client, source: str | None, seconds: float) -> int:
@@ -210,7 +237,7 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stack", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, run, ps, logs, urls, clean, db_shell):
+    for function in (up, down, run, ps, logs, urls, clean, db_shell, docker_up, docker_down):
         command = commands.add_parser(function.__name__.replace("_", "-"), help=function.__doc__)
         command.set_defaults(function=function)
         if function is run:
@@ -228,7 +255,15 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         return int(arguments.function(arguments))
-    except (CommandError, SettingError, PortTakenError, PostgresError, SupervisorError, ServiceError) as error:
+    except (
+        CommandError,
+        ContainerError,
+        SettingError,
+        PortTakenError,
+        PostgresError,
+        SupervisorError,
+        ServiceError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -114,7 +114,7 @@ class LocalStack:
         if not path.exists():
             path.touch(mode=0o600)
             path.write_text(secrets.token_urlsafe(32) + "\n")
-            print(f"An admin key was written to {_shown(path)}; send it as `Authorization: Bearer <key>`.")
+            print(f"An admin key was written to {shown(path)}; send it as `Authorization: Bearer <key>`.")
         return path.read_text().strip()
 
     def _programs(self) -> list[Program]:
@@ -157,5 +157,6 @@ def _kept(pair: str) -> tuple[int | None, str]:
     return (int(port), password) if port.isdecimal() else (None, "")
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
+    """A path as a person in the project's folder would write it."""
     return str(path.relative_to(PROJECT)) if path.is_relative_to(PROJECT) else str(path)

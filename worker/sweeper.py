@@ -19,6 +19,8 @@ from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
 from messaging import BROKER_ERRORS, publish, queue_is_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from celery import Celery
 
     from settings import Settings
@@ -49,17 +51,24 @@ class Sweeper(threading.Thread):
         self._stopped.set()
 
     def run(self) -> None:
-        """Sweep, whatever happens in a single pass: a sweeper that ended would leave runs stuck."""
+        """Sweep until stopped: a sweeper that ended by itself would leave runs stuck."""
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
+        steps = (self._show_alive, self._take_over, self._close_runs, self._publish_due, self._roll_up, self._upkeep)
         while not self._stopped.is_set():
-            try:
-                self._sweep(database)
-            except (StorageUnavailableError, StorageConflictError) as error:
-                log.warning("sweep_postponed", reason=error.message)
-            except Exception:
-                log.exception("sweep_defect")
+            for step in steps:
+                self._guarded(step, database)
             self._stopped.wait(PAUSE * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
         self._leave(database)
+
+    @staticmethod
+    def _guarded(step: Callable[[Database], None], database: Database) -> None:
+        """Whatever one step runs into, the others are done."""
+        try:
+            step(database)
+        except (StorageUnavailableError, StorageConflictError) as error:
+            log.warning("sweep_postponed", step=step.__name__, reason=error.message)
+        except Exception:
+            log.exception("sweep_defect", step=step.__name__)
 
     def _leave(self, database: Database) -> None:
         try:
@@ -68,17 +77,20 @@ class Sweeper(threading.Thread):
             log.warning("farewell_lost", reason=error.message)
         database.close()
 
-    def _sweep(self, database: Database) -> None:
+    def _show_alive(self, database: Database) -> None:
         if self._due("heartbeat", HEARTBEAT_SECONDS):
             database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind))
+
+    def _take_over(self, database: Database) -> None:
         expired = database.run(sweep.take_over)
         if expired:
             log.warning("leases_expired", count=expired)
+
+    def _close_runs(self, database: Database) -> None:
         database.run(sweep.close_runs)
+
+    def _roll_up(self, database: Database) -> None:
         database.run(upkeep.roll_up)
-        self._publish_due(database)
-        if self._due("upkeep", UPKEEP_SECONDS):
-            self._upkeep(database)
 
     def _publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
@@ -98,6 +110,8 @@ class Sweeper(threading.Thread):
             database.run(lambda connection: sweep.unsend_batches(connection, unsent_batches))
 
     def _upkeep(self, database: Database) -> None:
+        if not self._due("upkeep", UPKEEP_SECONDS):
+            return
         database.run(upkeep.add_partitions)
         database.run(lambda connection: upkeep.purge_runs(connection, self._settings.runs_retention))
         for path in (self._settings.state_dir / "downloads").glob("*"):

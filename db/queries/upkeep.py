@@ -52,7 +52,7 @@ _ROLL_UP_BATCHES = text("""
             ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING run_id, source_name, records_inserted
     ), totals AS (
-        SELECT ended.source_name, max(r.source_type) AS source_type, sum(records_inserted) AS inserted
+        SELECT ended.source_name, max(r.source_type) AS source_type, sum(ended.records_inserted) AS inserted
         FROM ended JOIN etl_runs r USING (run_id) GROUP BY ended.source_name
     )
     INSERT INTO etl_checkpoints AS c (source_name, source_type, total_items)
@@ -120,6 +120,15 @@ def count_alive(connection: Connection, kind: str) -> int:
         WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
     """)
     return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def is_alive(connection: Connection, prefix: str) -> bool:
+    """Whether a process whose name starts so was seen lately."""
+    query = text("""
+        SELECT EXISTS (SELECT 1 FROM etl_workers WHERE starts_with(name, :prefix)
+                       AND seen_at > clock_timestamp() - make_interval(secs => :seconds))
+    """)
+    return bool(connection.execute(query, {"prefix": prefix, "seconds": ALIVE_SECONDS}).scalar_one())
 
 
 def ping(connection: Connection) -> None:

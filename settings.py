@@ -95,7 +95,7 @@ def environment() -> dict[str, str]:
 
 def explicit_environment() -> dict[str, str]:
     """What the operator said: the process environment, then `.env`. An empty value is no value."""
-    given = {**_file(PROJECT / ".env"), **os.environ}
+    given = {**_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
     return {name: value for name, value in given.items() if value}
 
 

@@ -317,7 +317,8 @@ def identity_of(document: dict[str, Any]) -> tuple[Any, ...]:
     return (
         document.get("type"),
         document.get("identity", "external_id"),
-        (document.get("map") or {}).get("external_id"),
+        # Unmapped, `id` is the first of the usual names.
+        (document.get("map") or {}).get("external_id", "id"),
         document.get("records", "@"),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from etl.errors import RecordError
+from etl.errors import ETLError, RecordError
 from etl.records import BadRecord, Page, Position, RawBatch, RawRecord
 
 if TYPE_CHECKING:
@@ -26,22 +26,40 @@ class Batcher:
         self._clear()
 
     def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
-        """Cut pages into batches. The last one carries a finished position, and may be empty."""
-        watermark, position = start.watermark, start
-        for page in pages:
-            self._pages += 1
-            self._fetched += page.size
-            watermark = page.watermark or watermark
-            for done, record in enumerate(page.records, 1):
-                if done <= _already_done(page, start):
-                    continue
-                self._take(record)
-                if self._full():
-                    position = _after(page, done, start.config, watermark)
-                    if not position.finished:
-                        yield self._cut(position)
+        """Cut pages into batches. The last one carries a finished position, and may be empty.
+
+        Raises:
+            ETLError: a page could not be had; what came before it was given first.
+        """
+        position = start
+        source = iter(pages)
+        while True:
+            try:
+                page = next(source)
+            except StopIteration:
+                break
+            except ETLError:
+                if self._records or self._rejected:
+                    yield self._cut(position)
+                raise
+            watermark = page.watermark or position.watermark
+            yield from self._fill(page, start, watermark)
             position = _after(page, len(page.records), start.config, watermark)
-        yield self._cut(Position(config=start.config, watermark=watermark, finished=True))
+        yield self._cut(Position(config=start.config, watermark=position.watermark, finished=True))
+
+    def _fill(self, page: Page, start: Position, watermark: str | None) -> Iterator[RawBatch]:
+        """Take in one page, giving the batches that it fills."""
+        self._pages += 1
+        self._fetched += page.size
+        for done, record in enumerate(page.records, 1):
+            if done <= _already_done(page, start):
+                continue
+            self._take(record)
+            if self._full():
+                position = _after(page, done, start.config, watermark)
+                # The batch that ends the source is cut by the caller, so that it says so.
+                if not position.finished:
+                    yield self._cut(position)
 
     def _take(self, record: dict[str, object] | BadRecord) -> None:
         if isinstance(record, BadRecord):

@@ -103,12 +103,16 @@ class CsvExtractor:
                 yield next(reader)
             except StopIteration:
                 return
-            except UnicodeDecodeError as error:
-                yield BadRecord(lines.taken(), "", "encoding", f"not valid {self._source.csv.encoding}: {error.reason}")
+            except (csv.Error, UnicodeDecodeError) as error:
+                yield self._bad_row(lines, error)
                 reader = self._reader(lines)
-            except csv.Error as error:
-                yield BadRecord(lines.retry(), "", "csv", f"not a CSV row: {error}")
-                reader = self._reader(lines)
+
+    def _bad_row(self, lines: _Lines, error: csv.Error | UnicodeDecodeError) -> BadRecord:
+        raw, alone = lines.retry()
+        if alone and isinstance(error, UnicodeDecodeError):
+            return BadRecord(raw, "", "encoding", f"not valid {self._source.csv.encoding}: {error.reason}")
+        reason = "a quote is not closed" if isinstance(error, UnicodeDecodeError) else error
+        return BadRecord(raw, "", "csv", f"not a CSV row: {reason}")
 
     def _reader(self, lines: _Lines) -> Iterator[list[str]]:
         dialect = self._source.csv
@@ -196,12 +200,12 @@ class _Lines:
         """The bytes of the current record."""
         return b"".join(self._taken)
 
-    def retry(self) -> bytes:
-        """Give up the first line of the current record, and read the others again."""
+    def retry(self) -> tuple[bytes, bool]:
+        """Give up the first line of the current record, and read the others again; the line, and if it was alone."""
         first, *others = self._taken
         self._again.extend(reversed(others))
         self.offset -= sum(map(len, others))
-        return first
+        return first, not others
 
     def _next_line(self) -> bytes:
         line = self._file.readline(MAX_LINE)

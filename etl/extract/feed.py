@@ -7,6 +7,7 @@ import io
 from calendar import timegm
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
 
 import feedparser
 
@@ -36,7 +37,7 @@ class FeedExtractor:
     def pages(self, position: Position) -> Iterator[Page]:
         """The one page of the feed, oldest entry first, so that the newest of a repeated id wins."""
         answer = self._http.get(self._target, self._source.timeout, position.tries)
-        entries = [record_of(entry) for entry in reversed(parse(answer).entries)]
+        entries = [record_of(entry, answer.url) for entry in reversed(parse(answer).entries)]
         validator = hashlib.blake2b(answer.body, digest_size=16).hexdigest()
         yield Page({"at": None}, list(entries), None, validator, len(answer.body))
 
@@ -47,9 +48,10 @@ def parse(answer: Answer) -> Any:
     Raises:
         FormatError: this is no feed, or it was cut off.
     """
+    # No base address: feedparser would make ids depend on where the feed was fetched from.
     headers = {name: answer.headers[name] for name in ("content-type",) if name in answer.headers}
     # Always through BytesIO: given bytes or text, feedparser may open a file or an address that the body names.
-    feed = feedparser.parse(io.BytesIO(answer.body), response_headers={**headers, "content-location": answer.url})
+    feed = feedparser.parse(io.BytesIO(answer.body), response_headers=headers)
     if not feed.get("version"):
         raise FormatError(f"not a feed; it starts with {answer.body[:80]!r}", code="not_a_feed")
     if feed.bozo and not _closed(answer.body):
@@ -57,8 +59,8 @@ def parse(answer: Answer) -> Any:
     return feed
 
 
-def record_of(entry: Any) -> dict[str, Any]:
-    """An entry as a flat record under the usual names; absent fields are left out."""
+def record_of(entry: Any, base: str) -> dict[str, Any]:
+    """An entry as a flat record under the usual names; absent fields are left out, links resolved from `base`."""
     content = entry.get("content") or [{}]
     terms = [tag["term"] for tag in entry.get("tags", []) if tag.get("term")]
     record = {
@@ -66,17 +68,24 @@ def record_of(entry: Any) -> dict[str, Any]:
         "title": entry.get("title"),
         "description": entry.get("summary") or content[0].get("value"),
         "content": content[0].get("value"),
-        "link": entry.get("link"),
+        "link": _resolved(entry.get("link"), base),
         "author": entry.get("author"),
         "published": _moment(entry, "published") or _moment(entry, "updated"),
         "published_text": entry.get("published") if "published" in entry else None,
         "updated": _moment(entry, "updated"),
         "category": terms[0] if terms else None,
         "tags": terms or None,
-        "image_url": _image(entry),
+        "image_url": _resolved(_image(entry), base),
         "point": entry.get("where", {}).get("coordinates") if isinstance(entry.get("where"), dict) else None,
     }
     return {name: value for name, value in record.items() if value not in (None, "")}
+
+
+def _resolved(link: str | None, base: str) -> str | None:
+    try:
+        return urljoin(base, link) if link else None
+    except ValueError:
+        return link
 
 
 def _content_id(entry: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields, validate
 
 from db.queries.items import SORTABLE
+from web.schemas.text import Text
 
 MAX_PAGE_SIZE = 1000
 
@@ -51,20 +52,20 @@ class DataQuerySchema(Schema):
 
     page = fields.Integer(validate=validate.Range(min=1))
     page_size = fields.Integer(load_default=50, validate=validate.Range(1, MAX_PAGE_SIZE))
-    cursor = fields.String(metadata={"description": "next_cursor of the page before"})
-    source_type = fields.String(validate=validate.OneOf(("api", "csv", "rss")))
-    source_name = fields.String()
-    category = fields.String()
-    status = fields.String(load_default="active", validate=validate.OneOf(("active", "deleted")))
-    search = fields.String(
+    cursor = Text(metadata={"description": "next_cursor of the page before"})
+    source_type = Text(validate=validate.OneOf(("api", "csv", "rss")))
+    source_name = Text()
+    category = Text()
+    status = Text(load_default="active", validate=validate.OneOf(("active", "deleted")))
+    search = Text(
         validate=validate.Length(1, 500),
         metadata={"description": 'words in title and description; "phrases", or, -not'},
     )
     published_after = fields.AwareDateTime(default_timezone=None)
     published_before = fields.AwareDateTime(default_timezone=None)
     updated_since = fields.AwareDateTime(default_timezone=None)
-    sort_by = fields.String(load_default="created_at", validate=validate.OneOf(SORTABLE))
-    sort_order = fields.String(load_default="desc", validate=validate.OneOf(("asc", "desc")))
+    sort_by = Text(load_default="created_at", validate=validate.OneOf(SORTABLE))
+    sort_order = Text(load_default="desc", validate=validate.OneOf(("asc", "desc")))
 
 
 class DataSchema(Schema):

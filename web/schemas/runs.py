@@ -6,16 +6,16 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from web.schemas.text import Text
+
 STATUSES = ("queued", "running", "success", "partial", "failed", "cancelled", "skipped")
 
 
 class RunRequestSchema(Schema):
     """Which sources to run: one, several, or all that are enabled."""
 
-    source = fields.String(validate=validate.Length(min=1, max=100))
-    sources = fields.List(
-        fields.String(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000)
-    )
+    source = Text(validate=validate.Length(min=1, max=100))
+    sources = fields.List(Text(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000))
 
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:
@@ -99,10 +99,10 @@ class RunWithEventsSchema(RunSchema):
 class RunsQuerySchema(Schema):
     """Which runs to list."""
 
-    source_name = fields.String()
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    source_name = Text()
+    status = Text(validate=validate.OneOf(STATUSES))
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
-    cursor = fields.String()
+    cursor = Text()
 
 
 class RunsSchema(Schema):

@@ -1,0 +1,460 @@
+"""The run protocol on a real PostgreSQL: nothing lost, nothing doubled, whatever comes in between."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+
+import msgspec
+import pytest
+from sqlalchemy import Connection
+
+from db.queries import sweep
+from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
+from db.queries.closing import end_run
+from db.queries.extraction import store_batch
+from db.queries.runs import MAX_OPEN_BATCHES, claim_run
+from db.queries.stats import source_totals
+from db.queries.upkeep import roll_up
+from db.session import Database
+from etl.errors import LeaseLostError, StorageUnavailableError
+from etl.mapping import Mapper
+from etl.messages import BatchMessage, ExtractMessage
+from etl.outcome import Failure, Outcome, Status
+from etl.records import Position, RawBatch, Sifted
+from etl.source import parse
+from tests.outside import Answered, Outside, as_json
+from tests.pump import Pump
+
+CANCELLED = Outcome(Status.CANCELLED, Failure("cancelled", "by the test"))
+
+
+def csv_source(**more: object) -> dict[str, object]:
+    return {"name": "shop", "type": "csv", "file": "shop.csv", **more}
+
+
+def rows(count: int, *, price: int = 1, start: int = 0) -> str:
+    return "id,name,price\n" + "".join(f"{n},thing {n},{price}\n" for n in range(start, start + count))
+
+
+def counts(run: dict[str, object]) -> dict[str, object]:
+    names = ("extracted", "inserted", "updated", "unchanged", "duplicate", "failed", "not_loaded")
+    return {name: run[f"records_{name}"] for name in names if run[f"records_{name}"]}
+
+
+def test_a_run_loads_every_record_once(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(12))
+    run = pump.run("shop")
+    assert run["status"] == "success"
+    assert counts(run) == {"extracted": 12, "inserted": 12}
+    assert pump.sql("SELECT external_id, title, amount FROM unified_items ORDER BY id LIMIT 1") == [("0", "thing 0", 1)]
+    assert pump.sql("SELECT count(*) FROM raw_data") == [12]
+    assert pump.sql("SELECT count(*) FROM staged_items") == [0]
+
+
+def test_unchanged_records_are_not_written(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(12))
+    pump.run("shop")
+    before = pump.sql("SELECT id, updated_at, change_xid::text FROM unified_items ORDER BY id")
+    run = pump.run("shop")
+    assert counts(run) == {"extracted": 12, "unchanged": 12}
+    assert run["status"] == "success"
+    assert pump.sql("SELECT id, updated_at, change_xid::text FROM unified_items ORDER BY id") == before
+    assert pump.sql("SELECT count(*) FROM raw_data") == [12]
+
+
+def test_only_what_changed_is_written(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(10))
+    pump.run("shop")
+    pump.write("shop.csv", rows(10).replace("3,thing 3,1", "3,thing 3,2"))
+    assert counts(pump.run("shop")) == {"extracted": 10, "updated": 1, "unchanged": 9}
+    assert pump.sql("SELECT count(*) FROM raw_data") == [11]
+
+
+def test_a_value_that_comes_back_is_stored_again(pump: Pump) -> None:
+    pump.declare(csv_source())
+    for price in (10, 12, 10):
+        pump.write("shop.csv", rows(1, price=price))
+        pump.run("shop")
+    assert pump.sql("SELECT amount FROM unified_items") == [10]
+    assert pump.sql("SELECT raw_payload ->> 'price' FROM raw_data ORDER BY id") == ["10", "12", "10"]
+
+
+@pytest.mark.parametrize("size", [2, 5000])
+def test_the_last_of_repeated_ids_wins(pump: Pump, size: int) -> None:
+    pump.settings = replace(pump.settings, batch_size=size)
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,name\n1,a\n2,b\n1,c\n3,d\n1,e\n")
+    run = pump.run("shop")
+    assert counts(run) == {"extracted": 5, "inserted": 3, "duplicate": 2}
+    assert pump.sql("SELECT title FROM unified_items WHERE external_id = '1'") == ["e"]
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_last_occurrence_wins_whichever_batch_is_loaded_first(pump: Pump, backwards: bool) -> None:
+    pump.settings = replace(pump.settings, batch_size=1)
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,name\n1,old\n")
+    pump.run("shop")
+    # The last occurrence equals what is served already; the one before it must not stay.
+    pump.write("shop.csv", "id,name\n1,new\n1,old\n")
+    run_id = pump.queue("shop")
+    pump.step()
+    if backwards:
+        pump.messages.reverse()
+    pump.drain()
+    assert pump.sql("SELECT title FROM unified_items") == ["old"]
+    assert pump.show(run_id)["records_extracted"] == 2
+
+
+def test_exact_duplicates_are_counted_as_such(pump: Pump) -> None:
+    pump.declare(csv_source(identity="content"))
+    pump.write("shop.csv", "a,b\n1,2\n1,2\n3,4\n1,2\n")
+    assert counts(pump.run("shop")) == {"extracted": 4, "inserted": 2, "duplicate": 2}
+    assert counts(pump.run("shop")) == {"extracted": 4, "unchanged": 2, "duplicate": 2}
+
+
+def test_bad_records_are_quarantined_and_their_neighbours_load(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n4,d,4\n5,e\n6,f\x00,6\n7,g,7\n8,h,8\n9,i,9\n")
+    run = pump.run("shop")
+    assert run["status"] == "partial"
+    assert counts(run) == {"extracted": 9, "inserted": 5, "failed": 4}
+    found = pump.sql("SELECT stage, field, rule, value FROM rejected_records ORDER BY id")
+    assert sorted(found, key=str) == sorted(
+        [
+            ("extract", "", "columns", None),
+            ("extract", "name", "nul", None),
+            ("normalize", "amount", "type", "dear"),
+            ("normalize", "external_id", "required", None),
+        ],
+        key=str,
+    )
+    assert pump.sql("SELECT raw_bytes FROM rejected_records WHERE rule = 'columns'")[0].tobytes() == b"5,e\n"
+
+
+def test_quarantined_records_are_not_quarantined_again(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n5,e\n6,f,6\n7,g,7\n")
+    pump.run("shop")
+    run = pump.run("shop")
+    assert counts(run) == {"extracted": 6, "unchanged": 6}
+    assert pump.sql("SELECT count(*) FROM rejected_records") == [3]
+    assert pump.sql("SELECT count(*) FROM raw_data") == [5]
+
+
+def test_a_source_of_mostly_bad_records_fails(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,price\n" + "1,x\n2,x\n3,x\n4,4\n")
+    run = pump.run("shop")
+    assert run["status"] == "failed"
+    assert run["error"]["code"] == "too_many_rejected"
+
+
+def test_a_long_run_of_bad_records_is_stopped_midway(pump: Pump) -> None:
+    pump.settings = replace(pump.settings, batch_size=500)
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,price\n" + "".join(f"{n},x\n" for n in range(5000)))
+    run = pump.run("shop")
+    assert run["status"] == "failed"
+    assert run["records_extracted"] == run["records_failed"] + run["records_not_loaded"]
+    assert run["records_not_loaded"] > 0
+    assert pump.open_batches() == []
+
+
+def test_records_of_a_cancelled_run_load_in_the_next(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(5))
+    run_id = pump.queue("shop")
+    pump.step()
+    assert pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
+    pump.drain()
+    cancelled = pump.show(run_id)
+    assert cancelled["status"] == "cancelled"
+    assert counts(cancelled) == {"extracted": 5, "not_loaded": 5}
+    assert counts(pump.run("shop")) == {"extracted": 5, "inserted": 5}
+
+
+def test_a_cancelled_run_stores_nothing_more(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(5))
+    run_id = pump.queue("shop")
+    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert claim
+    pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
+    batch = RawBatch([], [], Position(finished=True), 1, 1)
+    with pytest.raises(LeaseLostError):
+        pump.database.run(lambda c: store_batch(c, claim, batch, Sifted([], 0, 0), [], 60))
+
+
+def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(3))
+    pump.queue("shop")
+    pump.step()
+    (batch_id,) = pump.open_batches()
+    zombie = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
+    assert zombie
+    assert pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60)) is None
+    pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s'")
+    assert pump.database.run(sweep.take_over) == 1
+    pump.sql("UPDATE etl_batches SET not_before = NULL")
+    pump.drain()
+    with pytest.raises(LeaseLostError):
+        pump.database.run(lambda c: stage_batch(c, zombie, [], []))
+    with pytest.raises(LeaseLostError):
+        pump.database.run(lambda c: load_batch(c, replace(zombie, state="normalized")))
+    assert pump.sql("SELECT count(*) FROM unified_items") == [3]
+
+
+def test_every_message_may_come_often_and_in_any_order(pump: Pump) -> None:
+    pump.settings = replace(pump.settings, batch_size=3)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(20))
+    run_id = pump.queue("shop")
+    pump.step()
+    repeated = [*pump.messages, *reversed(pump.messages), ExtractMessage(run_id), *pump.messages]
+    for message in repeated:
+        pump.step(message)
+        if isinstance(message, BatchMessage):
+            pump.step(BatchMessage(message.batch_id, normalized=True))
+    pump.drain()
+    assert counts(pump.show(run_id)) == {"extracted": 20, "inserted": 20}
+    assert pump.sql("SELECT count(*) FROM unified_items") == [20]
+
+
+def test_extraction_waits_while_eight_batches_are_open(pump: Pump) -> None:
+    pump.settings = replace(pump.settings, batch_size=2)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(60))
+    run_id = pump.queue("shop")
+    pump.step()
+    assert len(pump.open_batches()) == MAX_OPEN_BATCHES
+    assert pump.show(run_id)["stage"] == "loading"
+    pump.drain()
+    assert counts(pump.show(run_id)) == {"extracted": 60, "inserted": 60}
+
+
+def test_a_dead_extractor_is_resumed_where_it_stood(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump.settings = replace(pump.settings, batch_size=4)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(30))
+    run_id = pump.queue("shop")
+    _die_after(monkeypatch, batches=3)
+    with pytest.raises(SystemExit):
+        pump.step()
+    monkeypatch.undo()
+    assert pump.show(run_id)["records_extracted"] == 12
+    pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
+    pump.database.run(sweep.take_over)
+    pump.sql("UPDATE etl_runs SET not_before = NULL")
+    pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
+    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+    pump.drain()
+    assert counts(pump.show(run_id)) == {"extracted": 30, "inserted": 30}
+    assert pump.sql("SELECT count(*) FROM raw_data") == [30]
+
+
+def _die_after(monkeypatch: pytest.MonkeyPatch, *, batches: int) -> None:
+    from worker import extraction
+
+    left = [batches]
+
+    def dying(*args: object) -> object:
+        if not left[0]:
+            raise SystemExit(9)
+        left[0] -= 1
+        return store_batch(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(extraction, "store_batch", dying)
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+def test_a_commit_whose_answer_was_lost_is_not_done_twice(
+    pump: Pump, monkeypatch: pytest.MonkeyPatch, every: int
+) -> None:
+    pump.settings = replace(pump.settings, batch_size=4)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(30))
+    run_id = pump.queue("shop")
+    _lose_answers(monkeypatch, every)
+    pump.drain()
+    monkeypatch.undo()
+    for _ in range(20):
+        if pump.show(run_id)["status"] == "success":
+            break
+        _sweep_everything(pump)
+    assert counts(pump.show(run_id)) == {"extracted": 30, "inserted": 30}
+    assert pump.sql("SELECT count(*) FROM raw_data") == [30]
+
+
+def _lose_answers(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
+    """Every n-th commit is done, and then reported as a lost connection."""
+    original, commits = Database.transaction, itertools.count(1)
+
+    @contextlib.contextmanager
+    def losing(self: Database) -> Iterator[Connection]:
+        with original(self) as connection:
+            yield connection
+        if next(commits) % every == 0:
+            raise StorageUnavailableError("the answer was lost")
+
+    monkeypatch.setattr(Database, "transaction", losing)
+
+
+def _sweep_everything(pump: Pump) -> None:
+    for table in ("etl_runs", "etl_batches"):
+        pump.sql(f"UPDATE {table} SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+    pump.database.run(sweep.take_over)
+    for table in ("etl_runs", "etl_batches"):
+        pump.sql(f"UPDATE {table} SET not_before = NULL, dispatched_at = dispatched_at - interval '1 hour'")
+    pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
+    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+    pump.drain()
+    pump.database.run(sweep.close_runs)
+
+
+def test_an_emptied_staging_table_is_filled_again(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(5) + "x,bad,dear\n")
+    run_id = pump.queue("shop")
+    pump.step()
+    (batch_id,) = pump.open_batches()
+    claim = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
+    assert claim
+    staged, rejects = Mapper(parse(claim.config)).normalize(pump.database.run(lambda c: read_raw(c, claim)))
+    pump.database.run(lambda c: stage_batch(c, claim, staged, rejects))
+    pump.sql("TRUNCATE staged_items")
+    pump.drain()
+    run = pump.show(run_id)
+    assert counts(run) == {"extracted": 6, "inserted": 5, "failed": 1}
+    assert pump.sql("SELECT count(*) FROM rejected_records") == [1]
+
+
+def test_a_batch_that_kills_its_workers_is_halved_down_to_the_record(
+    pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(9))
+    run_id = pump.queue("shop")
+    pump.step()
+    monkeypatch.setattr(Mapper, "normalize", _poisoned(Mapper.normalize))
+    for _ in range(200):
+        if pump.show(run_id)["status"] != "running":
+            break
+        try:
+            pump.drain()
+        except SystemExit:
+            _expire_batches(pump)
+    run = pump.show(run_id)
+    assert counts(run) == {"extracted": 9, "inserted": 8, "failed": 1}
+    assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
+
+
+def _poisoned(normalize):  # type: ignore[no-untyped-def]
+    def dying(self, records):  # type: ignore[no-untyped-def]
+        if any(record.external_id == "4" for record in records):
+            raise SystemExit(9)
+        return normalize(self, records)
+
+    return dying
+
+
+def _expire_batches(pump: Pump) -> None:
+    pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+    pump.database.run(sweep.take_over)
+    pump.sql("UPDATE etl_batches SET not_before = NULL")
+    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+
+
+def test_a_run_that_keeps_dying_without_progress_fails_with_the_cause(
+    pump: Pump, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(3))
+    run_id = pump.queue("shop")
+    _die_after(monkeypatch, batches=0)
+    for _ in range(10):
+        pump.messages = [ExtractMessage(run_id)]
+        try:
+            pump.drain()
+        except SystemExit:
+            pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
+            pump.database.run(sweep.take_over)
+            pump.sql("UPDATE etl_runs SET not_before = NULL")
+    run = pump.show(run_id)
+    assert (run["status"], run["error"]["code"]) == ("failed", "worker_lost")
+
+
+def test_a_page_that_failed_after_a_good_prefix_makes_the_run_partial(pump: Pump, outside: Outside) -> None:
+    url = outside.on(
+        "/items", lambda asked: as_json([{"id": 1}]) if asked.query["page"] == "1" else Answered(status=500)
+    )
+    pump.declare(
+        {"name": "shop", "type": "api", "request": {"url": url}, "paginate": {"style": "page"}, "timeout": "2s"}
+    )
+    run = pump.run("shop")
+    assert run["status"] == "partial"
+    assert run["error"]["code"] == "http_500"
+    assert counts(run) == {"extracted": 1, "inserted": 1}
+
+
+def test_a_new_mapping_rewrites_what_did_not_change(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(3))
+    pump.run("shop")
+    pump.declare(csv_source(map={"external_id": "id", "title": "price"}))
+    assert counts(pump.run("shop")) == {"extracted": 3, "updated": 3}
+    assert pump.sql("SELECT title, metadata ->> 'name' FROM unified_items ORDER BY id LIMIT 1") == [("1", "thing 0")]
+
+
+def test_ignored_fields_do_not_make_a_record_changed(pump: Pump) -> None:
+    pump.declare(csv_source(ignore=["price"]))
+    pump.write("shop.csv", rows(3, price=1))
+    pump.run("shop")
+    pump.write("shop.csv", rows(3, price=2))
+    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 3}
+
+
+def test_totals_equal_what_the_tables_hold_before_and_after_rolling_up(pump: Pump) -> None:
+    pump.declare(csv_source())
+    for price in (1, 2):
+        pump.write("shop.csv", rows(7, price=price))
+        pump.run("shop")
+    live = pump.database.run(lambda c: source_totals(c, limit=10))
+    pump.database.run(roll_up)
+    rolled = pump.database.run(lambda c: source_totals(c, limit=10))
+    pump.database.run(roll_up)
+    again = pump.database.run(lambda c: source_totals(c, limit=10))
+    expected = pump.sql("SELECT (SELECT count(*) FROM unified_items), (SELECT count(*) FROM etl_runs)")
+    for totals in (live, rolled, again):
+        assert [(row.items, row.runs) for row in totals] == expected
+        assert totals[0].success == 2
+
+
+def test_nasty_text_survives_the_whole_way(pump: Pump) -> None:
+    nasty = "tab\there, quote\"s, back\\slash \\N \\., line\nbreak, ünïcødé 𝄞, \u2028, {curly}, 'single'"
+    pump.declare(csv_source())
+    pump.write("shop.csv", 'id,name,tags\n1,"' + nasty.replace('"', '""') + '",a|b\n')
+    assert pump.run("shop")["status"] == "success"
+    assert pump.sql("SELECT title, tags FROM unified_items") == [(nasty, ["a", "b"])]
+    assert pump.sql("SELECT raw_payload ->> 'name' FROM raw_data") == [nasty]
+
+
+def test_numbers_keep_every_digit(pump: Pump, outside: Outside) -> None:
+    body = b'[{"id": 9007199254740993, "price": 12345678901234567890.123456789, "x": 1.10}]'
+    pump.declare({"name": "shop", "type": "api", "request": {"url": outside.on("/a", Answered(body))}})
+    assert pump.run("shop")["status"] == "success"
+    assert pump.sql("SELECT external_id, amount::text, metadata ->> 'x' FROM unified_items") == [
+        ("9007199254740993", "12345678901234567890.123456789", "1.10")
+    ]
+
+
+def test_positions_survive_json() -> None:
+    position = Position({"offset": 3}, 2, "v", 1, "c", "w")
+    assert msgspec.json.decode(msgspec.json.encode(position), type=Position) == position

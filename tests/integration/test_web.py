@@ -1,0 +1,304 @@
+"""The HTTP interface on a real database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from uuid import uuid4
+
+import pytest
+from flask.testing import FlaskClient
+
+from settings import SettingError
+from tests.pump import Pump
+from web.app import create_app
+from web.auth import hash_key
+
+KEY = "correct horse battery staple"
+
+
+@pytest.fixture
+def client(pump: Pump) -> Iterator[FlaskClient]:
+    app = create_app(replace(pump.settings, api_keys=(hash_key(KEY),)), pump.database)
+    with app.test_client() as client:
+        yield client
+
+
+@pytest.fixture
+def shop(pump: Pump) -> Pump:
+    pump.declare(
+        {"name": "shop", "type": "csv", "file": "shop.csv"},
+        {"name": "idle", "type": "csv", "file": "x.csv", "enabled": False},
+    )
+    lines = [f"{n},thing {n},red apple number {n},{n % 7}.{n:02},2026-01-{n % 28 + 1:02}" for n in range(1, 121)]
+    lines[5] = "6,thing 6,,,"
+    pump.write("shop.csv", "id,name,details,price,date\n" + "\n".join(lines) + "\n")
+    pump.run("shop")
+    return pump
+
+
+def problem(response) -> dict:  # type: ignore[no-untyped-def,type-arg]
+    assert response.content_type == "application/problem+json"
+    body = json.loads(response.data)
+    assert {"type", "title", "status", "detail"} <= set(body)
+    assert body["status"] == response.status_code
+    return body  # type: ignore[no-any-return]
+
+
+# --- data
+
+
+def test_items_have_exact_numbers(shop: Pump, client: FlaskClient) -> None:
+    body = json.loads(client.get("/data?page_size=1&sort_by=amount").data, parse_float=Decimal)
+    assert body["items"][0]["amount"] == Decimal("6.111") or body["items"][0]["amount"] > 6
+    assert body["pagination"]["total_items"] == 120
+    assert body["pagination"]["total_is_exact"] is True
+    assert body["filters_applied"] == {"status": "active"}
+
+
+@pytest.mark.parametrize("sort_by", ["created_at", "updated_at", "published_at", "title", "amount", "rating"])
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_cursors_and_pages_walk_the_same_way(shop: Pump, client: FlaskClient, sort_by: str, order: str) -> None:
+    query = f"sort_by={sort_by}&sort_order={order}&page_size=17"
+    by_page = []
+    for page in range(1, 9):
+        by_page += [item["id"] for item in client.get(f"/data?{query}&page={page}").json["items"]]
+    by_cursor, address = [], f"/data?{query}"
+    while address:
+        body = client.get(address).json
+        by_cursor += [item["id"] for item in body["items"]]
+        cursor = body["pagination"]["next_cursor"]
+        address = f"/data?page_size=17&cursor={cursor}" if cursor else ""
+    assert by_cursor == by_page
+    assert len(set(by_cursor)) == 120
+
+
+def test_filters(shop: Pump, client: FlaskClient) -> None:
+    def total(query: str) -> int:
+        response = client.get(f"/data?{query}")
+        assert response.status_code == 200, response.data
+        return response.json["pagination"]["total_items"]  # type: ignore[no-any-return]
+
+    assert total("source_type=csv") == 120
+    assert total("source_type=rss") == 0
+    assert total("source_name=shop") == 120
+    assert total("source_name=nobody") == 0
+    assert total("search=apple") == 119
+    assert total("search=%22thing+7%22") == 1
+    assert total("search=thing+-apple") == 1
+    assert total("published_after=2026-01-28T00:00:00Z") == 4
+    assert total("published_after=2026-01-01T00:00:00Z&published_before=2026-01-02T00:00:00Z") == 4
+    assert total("updated_since=2020-01-01T00:00:00Z") == 120
+    assert total("category=none") == 0
+    assert total("status=deleted") == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("page=0", "page"),
+        ("page=x", "page"),
+        ("page_size=1001", "page_size"),
+        ("page=900&page_size=100", "page"),
+        ("unknown=1", "unknown"),
+        ("sort_by=password", "sort_by"),
+        ("published_after=yesterday", "published_after"),
+        ("cursor=junk", "cursor"),
+        ("cursor=W10", "cursor"),
+        ("cursor=WyJwYXNzd29yZCIsdHJ1ZSwxXQ", "cursor"),
+        ("source_type=xml", "source_type"),
+        ("page=99999999999999999999999", "page"),
+    ],
+)
+def test_bad_queries_name_the_parameter(client: FlaskClient, query: str, field: str) -> None:
+    response = client.get(f"/data?{query}")
+    assert response.status_code == 422
+    assert [error["field"] for error in problem(response)["errors"]] == [field]
+    assert problem(response)["errors"][0]["location"] == "query"
+
+
+@pytest.mark.parametrize(
+    "query", ["search=%00", "source_name=%00", "category=%ff%fe", "search=%22%22", "search=%26%7C!"]
+)
+def test_odd_text_is_no_server_error(client: FlaskClient, query: str) -> None:
+    assert client.get(f"/data?{query}").status_code in {200, 422}
+
+
+# --- runs
+
+
+def test_a_run_is_queued_and_shown(pump: Pump, client: FlaskClient) -> None:
+    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    response = client.post("/runs", json={"source": "shop"})
+    assert response.status_code == 202
+    (queued,) = response.json["runs"]
+    assert (queued["source_name"], queued["status"]) == ("shop", "queued")
+    assert response.headers["Location"] == f"/runs/{queued['run_id']}"
+    shown = client.get(response.headers["Location"]).json
+    assert (shown["status"], shown["trigger"], shown["error"]) == ("queued", "api", None)
+    assert [event["event"] for event in shown["events"]] == ["queued"]
+    again = client.post("/runs", json={"source": "shop"})
+    assert again.status_code == 409
+    assert problem(again)["active_run_id"] == queued["run_id"]
+    all_sources = client.post("/runs", json={})
+    assert all_sources.status_code == 409
+
+
+def test_several_sources_are_queued_or_none(pump: Pump, client: FlaskClient) -> None:
+    pump.declare(*({"name": name, "type": "csv", "file": "x.csv"} for name in ("a", "b", "c")))
+    assert problem(client.post("/runs", json={"sources": ["a", "nope"]}))["status"] == 404
+    assert client.get("/runs").json["runs"] == []
+    assert len(client.post("/runs", json={"sources": ["a", "b", "a"]}).json["runs"]) == 2
+    statuses = {run["source_name"]: run["status"] for run in client.post("/runs", json={}).json["runs"]}
+    assert statuses == {"a": "already_active", "b": "already_active", "c": "queued"}
+
+
+def test_disabled_sources_cannot_be_run(shop: Pump, client: FlaskClient) -> None:
+    assert problem(client.post("/runs", json={"source": "idle"}))["status"] == 409
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"sorce": "a"}, "sorce"),
+        ({"source": 3}, "source"),
+        ({"sources": "a"}, "sources"),
+        ({"source": "a", "sources": ["b"]}, "sources"),
+    ],
+)
+def test_bad_bodies_name_the_field(client: FlaskClient, body: object, field: str) -> None:
+    response = client.post("/runs", json=body)
+    assert response.status_code == 422
+    assert field in [error["field"] for error in problem(response)["errors"]]
+    assert problem(response)["errors"][0]["location"] == "body"
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"null", b'{"source": NaN}', b"[" * 100_000])
+def test_broken_bodies_are_refused(client: FlaskClient, body: bytes) -> None:
+    response = client.post("/runs", data=body, content_type="application/json")
+    assert response.status_code in {400, 422}
+    problem(response)
+
+
+def test_runs_are_listed_by_cursor(shop: Pump, client: FlaskClient) -> None:
+    for _ in range(6):
+        shop.run("shop")
+    found, address = [], "/runs?limit=3"
+    while address:
+        body = client.get(address).json
+        found += [run["run_id"] for run in body["runs"]]
+        address = f"/runs?limit=3&cursor={body['next_cursor']}" if body["next_cursor"] else ""
+    assert len(found) == len(set(found)) == 7
+    assert client.get("/runs?status=failed").json["runs"] == []
+    assert len(client.get("/runs?source_name=shop").json["runs"]) == 7
+
+
+def test_runs_are_cancelled_once(pump: Pump, client: FlaskClient) -> None:
+    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    run_id = pump.queue("shop")
+    headers = {"X-API-Key": KEY}
+    assert client.post(f"/runs/{run_id}/cancel").status_code == 401
+    assert client.post(f"/runs/{run_id}/cancel", headers=headers).json["status"] == "cancelled"
+    assert problem(client.post(f"/runs/{run_id}/cancel", headers=headers))["status"] == 409
+    assert problem(client.post(f"/runs/{uuid4()}/cancel", headers=headers))["status"] == 404
+    assert client.post("/runs", json={"source": "shop"}).status_code == 202
+
+
+def test_unknown_runs_and_paths(client: FlaskClient) -> None:
+    assert problem(client.get(f"/runs/{uuid4()}"))["status"] == 404
+    assert problem(client.get("/runs/not-a-uuid"))["status"] == 404
+    assert problem(client.get("/nowhere"))["status"] == 404
+    assert problem(client.get("/runs/1?x=1"))["status"] == 404
+    response = client.delete("/runs", headers={"X-API-Key": KEY})
+    assert problem(response)["status"] == 405
+    assert "POST" in response.headers["Allow"]
+
+
+# --- stats and health
+
+
+def test_stats(shop: Pump, client: FlaskClient) -> None:
+    body = client.get("/stats").json
+    assert body["total_records"] == 120
+    assert (body["total_sources"], body["active_sources"]) == (2, 1)
+    assert body["records_by_source_type"] == {"csv": 120}
+    shop_statistics = next(one for one in body["source_statistics"] if one["source_name"] == "shop")
+    assert (shop_statistics["success_rate"], shop_statistics["total_runs"]) == (100.0, 1)
+    assert body["recent_runs"][0]["records_loaded"] == 120
+    assert body["last_etl_success"]
+    assert body["last_etl_failure"] is None
+    assert body["avg_etl_duration_seconds"] >= 0
+
+
+def test_health_says_what_is_wrong(shop: Pump, client: FlaskClient) -> None:
+    body = client.get("/health").json
+    assert body["status"] == "degraded"
+    assert body["reasons"] == ["no worker was seen in the last 30 s"]
+    assert (body["database_connected"], body["broker_connected"]) == (True, True)
+    assert (body["total_sources"], body["successful_sources"], body["failed_sources"]) == (1, 1, 0)
+    assert body["sources"][0]["name"] == "shop"
+
+
+def test_health_without_a_database(pump: Pump) -> None:
+    gone = replace(pump.settings, database_url="postgresql://u:p@127.0.0.1:1/x")
+    with create_app(gone).test_client() as client:
+        response = client.get("/health")
+        assert (response.status_code, response.json["status"]) == (503, "unhealthy")
+        assert problem(client.get("/data"))["status"] == 503
+        assert client.get("/data").headers["Retry-After"]
+        assert client.get("/health/live").status_code == 200
+        assert problem(client.get("/health/ready"))["status"] == 503
+
+
+def test_runs_are_queued_without_a_broker(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    app = create_app(pump.settings, pump.database)
+    app.extensions["kasparro"].producer.conf.broker_url = "redis://127.0.0.1:1/0"
+    with app.test_client() as client:
+        assert client.post("/runs", json={"source": "shop"}).status_code == 202
+        assert client.get("/health").json["broker_connected"] is False
+
+
+# --- documentation and callers
+
+
+def test_the_interface_is_described(client: FlaskClient) -> None:
+    body = client.get("/openapi.json").json
+    assert body["openapi"].startswith("3.1")
+    assert {"/data", "/stats", "/runs", "/runs/{run_id}", "/runs/{run_id}/cancel", "/health"} <= set(body["paths"])
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+def test_the_pages_need_no_internet(client: FlaskClient, page: str) -> None:
+    body = client.get(page).text
+    assert "http://" not in body
+    assert "https://" not in body
+    for asset in [part.split('"')[0] for part in body.split('"/assets/')[1:]]:
+        with client.get(f"/assets/{asset}") as response:
+            assert response.status_code == 200
+            assert response.data
+
+
+def test_a_page_of_another_site_cannot_start_runs(client: FlaskClient) -> None:
+    form = client.post("/runs", data="{}", content_type="text/plain")
+    assert form.status_code == 401
+    rebound = client.get("/data", headers={"Host": "evil.example:8000"})
+    assert rebound.status_code == 401
+    assert client.get("/data", headers={"Host": "localhost:8000"}).status_code == 200
+
+
+def test_an_open_address_needs_keys(pump: Pump) -> None:
+    with pytest.raises(SettingError, match="API_KEYS"):
+        create_app(replace(pump.settings, web_host="0.0.0.0"), pump.database)
+    with pytest.raises(SettingError, match="placeholder"):
+        create_app(replace(pump.settings, api_keys=("changeme",)), pump.database)
+    app = create_app(replace(pump.settings, web_host="0.0.0.0", api_keys=(hash_key(KEY), "plain-key")), pump.database)
+    with app.test_client() as client:
+        assert client.get("/data").status_code == 401
+        assert problem(client.get("/stats"))["status"] == 401
+        assert client.get("/health/live").status_code == 200
+        assert client.get("/data", headers={"X-API-Key": "wrong"}).status_code == 401
+        assert client.get("/data", headers={"X-API-Key": KEY}).status_code == 200
+        assert client.get("/data", headers={"Authorization": "Bearer plain-key"}).status_code == 200

@@ -1,0 +1,237 @@
+"""The pure decisions: what is kept, what is mapped, how a run ends, how long to wait."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from etl import payload
+from etl.backoff import LONGEST, wait_before
+from etl.errors import ConfigError, FormatError, RecordError
+from etl.extract.api import next_link
+from etl.extract.batching import Batcher
+from etl.mapping import Mapper
+from etl.outcome import Failure, Status, judge, must_stop
+from etl.records import BadRecord, Counts, Page, Position, RawRecord, StoredRecord
+from etl.sift import sift, single_valued
+from etl.source import fill, fingerprint, parse
+
+
+def mapper(**more: object) -> Mapper:
+    return Mapper(parse({"name": "a", "type": "csv", "file": "x", **more}))
+
+
+def stored(record: dict[str, Any], key: str | None = "1") -> StoredRecord:
+    return StoredRecord(1, datetime(2026, 1, 1, tzinfo=UTC), key, b"h", payload.encode(record).decode())
+
+
+def raw(key: str | None, content: str) -> RawRecord:
+    return RawRecord(key, content.encode(), payload.digest(content.encode()))
+
+
+# --- payload
+
+
+def test_json_keeps_numbers_and_orders_keys() -> None:
+    body = b'{"b": 1.10, "a": 12345678901234567890.5}'
+    assert payload.encode(payload.decode(body)) == b'{"a":12345678901234567890.5,"b":1.10}'
+
+
+@pytest.mark.parametrize("body", [b"NaN", b"[Infinity]", b"{", b"", b"[" * 100_000, b'"\\ud800"', b"\xff"])
+def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
+    with pytest.raises(FormatError):
+        payload.decode(body)
+
+
+@pytest.mark.parametrize("value", ["a\x00b", "\ud800", {"\x00": 1}])
+def test_what_jsonb_cannot_hold_is_refused(value: object) -> None:
+    with pytest.raises(RecordError):
+        payload.encode({"k": value})
+
+
+def test_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(RecordError, match="range"):
+        payload.encode(payload.decode(b"[1e5000]"))
+
+
+def test_text_that_only_looks_like_an_escape_is_kept() -> None:
+    assert payload.encode({"k": "\\u0000 5E"}) == b'{"k":"\\\\u0000 5E"}'
+
+
+# --- mapping
+
+
+def test_the_usual_names_are_recognised() -> None:
+    record = {"item_id": 7, "product_name": "x", "summary": "s", "cost": "2", "qty": "3", "date": "2026-01-01"}
+    record |= {"keywords": "a,b", "link": "http://x", "thumbnail": "http://y", "colour": "red"}
+    (staged,), rejects = mapper().normalize([stored(record)])
+    item = staged.item
+    assert not rejects
+    assert (item.title, item.description, item.amount, item.quantity) == ("x", "s", 2, 3)
+    assert (item.tags, item.url, item.image_url) == (["a", "b"], "http://x", "http://y")
+    assert item.metadata == {"colour": "red"}
+
+
+def test_an_exact_key_wins_over_a_path() -> None:
+    record = {"a.b": "key", "a": {"b": "path", "c": 1}, "id": 1}
+    (staged,), _ = mapper(map={"title": "a.b"}).normalize([stored(record)])
+    assert staged.item.title == "key"
+    del record["a.b"]
+    (staged,), _ = mapper(map={"title": "a.b"}).normalize([stored(record)])
+    assert staged.item.title == "path"
+    assert staged.item.metadata == {"a": {"c": 1}, "id": 1}
+
+
+def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
+    staged, (reject,) = mapper().normalize([stored({"id": 1, "price": "dear"}), stored({"id": 2, "price": "1"})])
+    assert len(staged) == 1
+    assert (reject.field, reject.rule, reject.value) == ("amount", "type", "dear")
+
+
+def test_identities() -> None:
+    assert mapper().take({"id": " 5 "}).external_id == "5"
+    assert mapper().take({"name": "x"}).external_id is None
+    assert mapper(identity=["a", "b"]).take({"a": 1, "b": "x"}).external_id == '[1,"x"]'
+    assert mapper(identity=["a", "b"]).take({"a": 1}).external_id is None
+    one, two = mapper(identity="content").take({"a": 1}), mapper(identity="content").take({"a": 2})
+    assert one.external_id != two.external_id
+    assert mapper(ignore=["t"]).take({"id": 1, "t": 1}).content_hash == mapper().take({"id": 1}).content_hash
+
+
+# --- sift
+
+
+def test_an_id_that_varies_in_the_batch_is_kept_whole() -> None:
+    records = [raw("1", "a"), raw("2", "x"), raw("1", "b"), raw("2", "x")]
+    candidates = single_valued(records)
+    assert set(candidates) == {"2"}
+    sifted = sift(records, unchanged={"2"}, written=set())
+    assert [r.external_id for r in sifted.kept] == ["1", "1"]
+    assert (sifted.unchanged, sifted.duplicate) == (1, 1)
+
+
+def test_what_this_run_has_written_is_a_duplicate() -> None:
+    sifted = sift([raw("1", "a")], unchanged={"1"}, written={"1"})
+    assert (sifted.kept, sifted.unchanged, sifted.duplicate) == ([], 0, 1)
+
+
+# --- batching
+
+
+def pages(*sizes: int) -> list[Page]:
+    numbers = iter(range(1000))
+    last = len(sizes) - 1
+    return [
+        Page({"at": n}, [{"id": next(numbers)} for _ in range(size)], None if n == last else {"at": n + 1}, f"v{n}")
+        for n, size in enumerate(sizes)
+    ]
+
+
+def ids(batches: list[Any]) -> list[list[str | None]]:
+    return [[record.external_id for record in batch.records] for batch in batches]
+
+
+def test_small_pages_share_a_batch_and_large_ones_fill_several() -> None:
+    batches = list(Batcher(mapper(), 3).batches(pages(2, 2, 5), Position()))
+    assert ids(batches) == [["0", "1", "2"], ["3", "4", "5"], ["6", "7", "8"]]
+    assert [batch.position.finished for batch in batches] == [False, False, True]
+    assert (batches[0].position.cursor, batches[0].position.done) == ({"at": 1}, 1)
+
+
+@pytest.mark.parametrize("stop", range(3))
+def test_extraction_goes_on_after_any_batch(stop: int) -> None:
+    all_pages = pages(2, 2, 5)
+    first = list(Batcher(mapper(), 2).batches(all_pages, Position()))
+    resumed_at = first[stop].position
+    rest = [page for page in all_pages if page.cursor["at"] >= resumed_at.cursor["at"]]  # type: ignore[index]
+    again = list(Batcher(mapper(), 2).batches(rest, resumed_at))
+    assert ids(first[: stop + 1]) + ids(again) == ids(first)
+
+
+def test_a_page_that_has_changed_is_read_from_its_start() -> None:
+    resumed = Position({"at": 0}, 2, "another")
+    assert ids(list(Batcher(mapper(), 10).batches(pages(3), resumed))) == [["0", "1", "2"]]
+
+
+def test_what_was_read_before_an_error_is_given_first() -> None:
+    def breaking() -> Any:
+        yield pages(2, 1)[0]
+        raise FormatError("broken")
+
+    found = []
+    with pytest.raises(FormatError):
+        found.extend(Batcher(mapper(), 10).batches(breaking(), Position()))
+    given = Batcher(mapper(), 10).batches(breaking(), Position())
+    assert ids([next(given)]) == [["0", "1"]]
+
+
+def test_bad_records_count_like_others() -> None:
+    page = Page({"at": 0}, [BadRecord(b"x", "", "csv", "m"), {"id": "a\x00"}, {"id": 1}], None)
+    (batch,) = Batcher(mapper(), 10).batches([page], Position())
+    assert (batch.extracted, len(batch.rejected), len(batch.records)) == (3, 2, 1)
+
+
+# --- outcome
+
+
+@pytest.mark.parametrize(
+    ("counts", "failure", "status"),
+    [
+        (Counts(), None, Status.SUCCESS),
+        (Counts(extracted=2, inserted=2), None, Status.SUCCESS),
+        (Counts(extracted=2, inserted=1, failed=1), None, Status.PARTIAL),
+        (Counts(extracted=3, inserted=1, failed=2), None, Status.FAILED),
+        (Counts(extracted=1, failed=1), None, Status.FAILED),
+        (Counts(), Failure("x", "y"), Status.FAILED),
+        (Counts(extracted=2, inserted=2), Failure("x", "y"), Status.PARTIAL),
+    ],
+)
+def test_how_a_run_ends(counts: Counts, failure: Failure | None, status: Status) -> None:
+    assert judge(counts, failure, 50).status is status
+
+
+def test_a_run_is_judged_midway_only_with_enough_records() -> None:
+    assert must_stop(Counts(extracted=999, failed=999), 50) is None
+    assert must_stop(Counts(extracted=1000, failed=501, inserted=499), 50)
+    assert must_stop(Counts(extracted=1000, failed=500, inserted=500), 50) is None
+
+
+# --- small things
+
+
+def test_waits_double_and_are_bounded() -> None:
+    assert [wait_before(n, 0) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
+    assert wait_before(1, 1) == 0.5
+    assert wait_before(10**6, 0) == LONGEST
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ('<http://a/2>; rel="next"', "http://a/2"),
+        ('<http://a/1>; rel="prev", <http://a/3>; rel="next last"', "http://a/3"),
+        ("<http://a/2>; REL=next", "http://a/2"),
+        ('<http://a/2;x=1,2>; title="b, c"; rel="next"', "http://a/2;x=1,2"),
+        ('<http://a/1>; rel="prev"', None),
+        ("", None),
+    ],
+)
+def test_link_headers(header: str, expected: str | None) -> None:
+    assert next_link(header) == expected
+
+
+def test_secrets_are_filled_in_where_they_are_named() -> None:
+    assert fill("Bearer ${A}/${B}$x", {"A": "1", "B": "2"}) == "Bearer 1/2$x"
+
+
+def test_the_fingerprint_ignores_what_does_not_move_a_cursor() -> None:
+    base = {"name": "a", "type": "api", "request": {"url": "http://x"}}
+    assert fingerprint(parse(base)) == fingerprint(parse({**base, "timeout": "9s", "max_rejected": 1}))
+    assert fingerprint(parse(base)) != fingerprint(parse({**base, "records": "data"}))
+
+
+def test_a_source_document_may_not_hold_unknown_keys() -> None:
+    with pytest.raises(ConfigError, match="`paginate.parm`"):
+        parse({"name": "a", "type": "api", "request": {"url": "http://x"}, "paginate": {"style": "page", "parm": "p"}})

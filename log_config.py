@@ -31,6 +31,8 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
+    # At DEBUG it writes whole addresses, secrets in the query included.
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
 
 
 def _renderers(settings: Settings) -> list[Any]:

@@ -87,6 +87,18 @@ def load() -> Settings:
     return read(environment())
 
 
+def load_connected() -> Settings:
+    """The settings of a process that needs the database.
+
+    Raises:
+        SettingError: there is none.
+    """
+    settings = load()
+    if not settings.database_url:
+        raise SettingError("DATABASE_URL: is not set; `make up` brings a database, or name one in .env")
+    return settings
+
+
 def environment() -> dict[str, str]:
     """Merge the three places settings come from."""
     merged = explicit_environment()
@@ -96,7 +108,7 @@ def environment() -> dict[str, str]:
 def explicit_environment() -> dict[str, str]:
     """What the operator said: the process environment, then `.env`. An empty value is no value."""
     given = {**_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
-    return {name: value for name, value in given.items() if value}
+    return {name: value.strip() for name, value in given.items() if value.strip()}
 
 
 def read(env: Mapping[str, str]) -> Settings:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 import log_config
 import settings
 from db.queries.sources import apply_sources
+from db.queries.upkeep import add_partitions
 from db.session import Database
 from etl.catalog import load_catalog
 from etl.errors import ETLError
@@ -21,11 +22,14 @@ from etl.source import secrets_of
 def migrate() -> None:
     """Upgrade to the newest revision."""
     alembic.command.upgrade(Config(settings.PROJECT / "alembic.ini"), "head")
+    database = Database(settings.load_connected().database_url, name="kasparro-migrate", pool_size=1)
+    database.run(add_partitions)
+    database.close()
 
 
 def sources() -> None:
     """Apply the sources file, and say what that changed."""
-    current = settings.load()
+    current = settings.load_connected()
     interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
     catalog = load_catalog(current.sources_file, interval, current.secret)
     for item in catalog:
@@ -47,7 +51,7 @@ def main(arguments: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     try:
-        log_config.configure(settings.load())
+        log_config.configure(settings.load_connected())
         commands[arguments[0]]()
     except settings.SettingError as error:
         print(f"error: {error}", file=sys.stderr)

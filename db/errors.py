@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+import psycopg2
+from sqlalchemy.exc import DBAPIError
 
 from etl.errors import StorageConflictError, StorageUnavailableError
 
@@ -17,15 +18,13 @@ _CONFLICTS = frozenset({"40P01", "40001", "55P03", "57014"})
 _UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "25P03", "53300", "25006"})
 
 
-def translate(error: DBAPIError) -> ETLError | None:
-    """Our error for a driver's, None for one that is a defect of ours."""
-    code = getattr(error.orig, "pgcode", None)
+def translate(error: DBAPIError | psycopg2.Error) -> ETLError | None:
+    """Our error for the driver's, as it is (from COPY) or wrapped; None for one that is a defect of ours."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(cause, "pgcode", None)
     if code in _CONFLICTS:
         return StorageConflictError("the database rolled the transaction back", code_sql=code)
-    if code in _UNAVAILABLE or (code is None and (error.connection_invalidated or _lost(error))):
+    lost = code is None and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
+    if code in _UNAVAILABLE or lost:
         return StorageUnavailableError("the database cannot be reached", code_sql=code)
     return None
-
-
-def _lost(error: DBAPIError) -> bool:
-    return isinstance(error, OperationalError | InterfaceError)

@@ -192,6 +192,7 @@ class BatchRow(Base):
     claimed_at: Mapped[datetime | None]
     staged_count: Mapped[int | None]
     staged_token: Mapped[int | None]
+    mapping_version: Mapped[int | None] = mapped_column(Integer)
     records_extracted: Mapped[int] = _counter()
     records_inserted: Mapped[int] = _counter()
     records_updated: Mapped[int] = _counter()

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+import psycopg2
 from sqlalchemy import create_engine
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
@@ -50,7 +51,7 @@ class Database:
                 yield connection
         except PoolTimeoutError as error:
             raise StorageUnavailableError("no database connection became free in time") from error
-        except DBAPIError as error:
+        except (DBAPIError, psycopg2.Error) as error:
             translated = translate(error)
             if translated is None:
                 raise

@@ -62,9 +62,14 @@ def number(value: Any) -> Decimal | None:
         if not _NUMBER.fullmatch(stripped):
             raise ValueError("expected a number such as 1234.5")
         value = Decimal(stripped)
+    if isinstance(value, float):
+        # Only a path's arithmetic gives floats; JSON itself is read as decimals.
+        value = Decimal(repr(value))
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         raise ValueError("expected a number, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
     result = Decimal(value)
+    if not result.is_finite():
+        raise ValueError("expected a finite number")
     if result and abs(result.adjusted()) > MAX_NUMBER_EXPONENT:
         raise ValueError("number out of range")
     return result

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from etl import convert, payload
 from etl.errors import RecordError
+from etl.paths import path as compiled_path
 from etl.records import Item, RawRecord, Reject, StagedItem, StoredRecord
-from etl.source import TARGETS, AnySource, expression, zone
+from etl.source import TARGETS, AnySource, zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,19 +82,31 @@ class Mapper:
             try:
                 staged.append(StagedItem(record, self._item(record)))
             except RecordError as error:
-                rejects.append(reject(record, error))
+                rejects.append(self._reject(record, error))
         return staged, rejects
+
+    def _reject(self, record: StoredRecord, error: RecordError) -> Reject:
+        shown = None if error.value is None else str(error.value)[:_MAX_SHOWN]
+        return Reject(record, self._whole_hash(record), error.field, error.rule, shown, error.message)
+
+    def _whole_hash(self, record: StoredRecord) -> bytes:
+        """A mended field must reopen the case, also if it is one that does not make a record `changed`."""
+        if not self._ignored:
+            return record.content_hash
+        return payload.digest(payload.encode(payload.decode(record.payload)))
 
     def _item(self, record: StoredRecord) -> Item:
         if record.external_id is None:
             raise RecordError("external_id", "required", None, "the record has no id")
         content = payload.decode(record.payload)
         getters, used, dotted = self._plan(tuple(content))
-        fields = {target: self._convert(target, get(content)) for target, get in getters}
+        fields = {target: self._convert(target, get, content) for target, get in getters}
         return Item(**fields, metadata=_rest(content, used, dotted))
 
-    def _convert(self, target: str, value: Any) -> Any:
+    def _convert(self, target: str, get: Getter, content: Record) -> Any:
+        value: Any = None
         try:
+            value = get(content)
             return self._converters[target](value)
         except ValueError as error:
             raise RecordError(target, "type", value, f"{target}: {error}") from error
@@ -143,29 +156,21 @@ class Mapper:
         return {target: name for target, name in found.items() if name is not None}
 
 
-def reject(record: StoredRecord, error: RecordError) -> Reject:
-    """The quarantine's view of a record error."""
-    shown = None if error.value is None else str(error.value)[:_MAX_SHOWN]
-    return Reject(record, error.field, error.rule, shown, error.message)
-
-
 def _getter(path: str, keys: tuple[str, ...]) -> Getter:
     """An exact key of the record wins, else the path is JMESPath."""
     if path in keys:
         return itemgetter(path)
     if _WORD.fullmatch(path):
         return _absent
-    search: Getter = _compiled(path).search
-    return search
+    try:
+        return compiled_path(path).search
+    except ValueError:
+        # The name of a key that this record lacks, such as `dc:title`.
+        return _absent
 
 
 def _absent(_: Record) -> None:
     return None
-
-
-@lru_cache(maxsize=1024)
-def _compiled(path: str) -> Any:
-    return expression(path, "map")
 
 
 def _rest(content: Record, used: frozenset[str], dotted: tuple[tuple[str, ...], ...]) -> Record:

@@ -46,7 +46,7 @@ class Outcome:
 
 def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outcome:
     """The status of a run whose extraction is over and whose batches are all closed."""
-    if counts.failed and (over_limit(counts, max_rejected) or counts.failed == counts.settled):
+    if counts.failed and (over_limit(counts, max_rejected) or counts.failed == counts.extracted):
         return Outcome(Status.FAILED, too_many(counts, max_rejected))
     if failure:
         return Outcome(Status.PARTIAL if counts.extracted else Status.FAILED, failure)
@@ -57,19 +57,22 @@ def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outco
 
 def must_stop(counts: Counts, max_rejected: float) -> Failure | None:
     """Whether a run must stop in mid-run because too much of it is rejected."""
-    if counts.settled >= MIN_JUDGED and over_limit(counts, max_rejected):
+    if counts.extracted >= MIN_JUDGED and over_limit(counts, max_rejected):
         return too_many(counts, max_rejected)
     return None
 
 
 def over_limit(counts: Counts, max_rejected: float) -> bool:
-    """True when more than `max_rejected` percent of the settled records were rejected."""
-    return counts.failed * 100 > counts.settled * max_rejected
+    """True when more than `max_rejected` percent of the records were rejected.
+
+    Of all records, not of those settled so far: rejects are known earlier than loads.
+    """
+    return counts.failed * 100 > counts.extracted * max_rejected
 
 
 def too_many(counts: Counts, max_rejected: float) -> Failure:
     """The failure that says so."""
     return Failure(
         "too_many_rejected",
-        f"{counts.failed} of {counts.settled} records were rejected; the limit is {max_rejected:g} %",
+        f"{counts.failed} of {counts.extracted} records were rejected; the limit is {max_rejected:g} %",
     )

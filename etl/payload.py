@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,20 @@ if TYPE_CHECKING:
 MAX_NUMBER_DIGITS = 1000
 
 # A cheap look first: only a text with one of these marks can hold a NUL or a number out of range.
-_SUSPECT = re.compile(rb"\\u0000|\dE|\d{%d}" % MAX_NUMBER_DIGITS)
+_SUSPECT = re.compile(rb"\\u0000|NaN|\dE|\d{%d}" % MAX_NUMBER_DIGITS)
 
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
-_decode = msgspec.json.Decoder(float_hook=Decimal).decode
+
+
+def _decimal(text: str) -> Decimal:
+    """A number as it is written; one that no decimal can hold becomes NaN, which `encode` refuses."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal("NaN")
+
+
+_decode = msgspec.json.Decoder(float_hook=_decimal).decode
 
 
 def decode(body: bytes | str) -> Any:
@@ -32,9 +43,31 @@ def decode(body: bytes | str) -> Any:
     """
     try:
         return _decode(body.removeprefix(b"\xef\xbb\xbf") if isinstance(body, bytes) else body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        start = body[:80]
-        raise FormatError(f"not valid JSON: {error}; it starts with {start!r}", code="bad_json") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _decode_leniently(body)
+    except RecursionError as error:
+        raise _not_json(body, error) from error
+
+
+def _decode_leniently(body: bytes | str) -> Any:
+    """Accept half of a surrogate pair and endless integers: they cost one record, not the whole page."""
+    try:
+        return json.loads(body, parse_float=_decimal, parse_int=_integer, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _not_json(body, error) from error
+
+
+def _integer(text: str) -> int | Decimal:
+    """Python refuses to convert thousands of digits; `encode` refuses the decimal."""
+    return int(text) if len(text) <= MAX_NUMBER_DIGITS else _decimal(text)
+
+
+def _not_json(body: bytes | str, error: Exception) -> FormatError:
+    return FormatError(f"not valid JSON: {error}; it starts with {body[:80]!r}", code="bad_json")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def encode(payload: Any) -> bytes:
@@ -68,9 +101,9 @@ def _refuse_unstorable(payload: Any) -> None:
             if "\x00" in value:
                 raise RecordError(path, "nul", value[:100], "text with a NUL character cannot be stored")
         elif isinstance(value, Decimal):
-            if not value.is_finite() or abs(value.adjusted()) > MAX_NUMBER_DIGITS:
+            if not value.is_finite() or max(abs(value.adjusted()), len(value.as_tuple().digits)) > MAX_NUMBER_DIGITS:
                 raise RecordError(path, "number_range", str(value)[:100], "number out of range")
-        elif isinstance(value, int) and value.bit_length() > 4 * MAX_NUMBER_DIGITS:
+        elif isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * MAX_NUMBER_DIGITS:
             raise RecordError(path, "number_range", None, "number out of range")
 
 

@@ -122,9 +122,13 @@ class StagedItem(msgspec.Struct, frozen=True, gc=False):
 
 
 class Reject(msgspec.Struct, frozen=True):
-    """A stored record that cannot become an item: the field, the rule it breaks and the value."""
+    """A stored record that cannot become an item: the field, the rule it breaks and the value.
+
+    `content_hash` is that of the whole payload, fields that are ignored elsewhere included.
+    """
 
     record: StoredRecord
+    content_hash: bytes
     field: str
     rule: str
     value: str | None

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-import jmespath
 import msgspec
 from cronsim import CronSim, CronSimError
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -19,6 +18,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from etl import payload
 from etl.duration import PATTERN, seconds
 from etl.errors import ConfigError
+from etl.paths import path
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$")]
 Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
@@ -130,7 +130,7 @@ class CursorPaging(Model, frozen=True, tag_field="style", tag="cursor"):
     max_pages: Annotated[int, Meta(ge=1)] = 1000
 
     def __post_init__(self) -> None:
-        expression(self.next, "next")
+        check_path(self.next, "next")
 
 
 class NextUrlPaging(Model, frozen=True, tag_field="style", tag="next_url"):
@@ -140,7 +140,7 @@ class NextUrlPaging(Model, frozen=True, tag_field="style", tag="next_url"):
     max_pages: Annotated[int, Meta(ge=1)] = 1000
 
     def __post_init__(self) -> None:
-        expression(self.next, "next")
+        check_path(self.next, "next")
 
 
 class LinkPaging(Model, frozen=True, tag_field="style", tag="link_header"):
@@ -160,7 +160,7 @@ class Incremental(Model, frozen=True):
     lookback: Duration = "0s"
 
     def __post_init__(self) -> None:
-        expression(self.field, "field")
+        check_path(self.field, "field")
 
 
 class Dialect(Model, frozen=True):
@@ -195,10 +195,10 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
 
     def __post_init__(self) -> None:
         zone(self.timezone)
-        for target, path in (self.map or {}).items():
+        for target, mapped in (self.map or {}).items():
             if target not in TARGETS:
                 raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(TARGETS)}")
-            if not path:
+            if not mapped:
                 raise ValueError(f"`map.{target}` is empty")
         if self.identity == []:
             raise ValueError("`identity` is an empty list")
@@ -223,7 +223,7 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        expression(self.records, "records")
+        check_path(self.records, "records")
 
 
 class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
@@ -331,20 +331,22 @@ def zone(name: str) -> ZoneInfo:
         raise ValueError(f"`timezone`: unknown time zone {name!r}") from error
 
 
-def expression(path: str, key: str) -> Any:
-    """Compile a JMESPath; an error names `key`."""
+def check_path(text: str, key: str) -> None:
+    """Refuse what is not JMESPath, naming the key."""
     try:
-        return jmespath.compile(path)
-    except jmespath.exceptions.JMESPathError as error:
-        raise ValueError(f"`{key}`: {path!r} is not a JMESPath: {str(error).splitlines()[0]}") from error
+        path(text)
+    except ValueError as error:
+        raise ValueError(f"`{key}`: {error}") from error
 
 
 def check_cron(line: str) -> None:
     """Refuse what is not a five-field cron line."""
     try:
-        CronSim(line, datetime(2000, 1, 1))  # noqa: DTZ001 -- only tries the line
+        next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 -- only tries the line
     except CronSimError as error:
         raise ValueError(f"`cron`: {line!r} is not a cron line: {error}") from error
+    except StopIteration as error:
+        raise ValueError(f"`cron`: {line!r} names a date that never comes") from error
 
 
 def _explain(error: msgspec.ValidationError) -> str:

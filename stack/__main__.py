@@ -21,6 +21,7 @@ from stack.local import APPS, READY_SECONDS, SERVERS, LocalStack, shown
 from stack.ports import PortTakenError
 from stack.postgres import PostgresError
 from stack.supervisor import SupervisorError
+from stack.valkey import ValkeyError
 
 FIRST_RUN_SECONDS = 240
 NO_SOURCES = "no source is enabled"
@@ -41,7 +42,16 @@ class CommandError(Exception):
 
 
 # Errors that a person can mend; anything else is a defect and shows its traceback.
-EXPECTED = (CommandError, ContainerError, SettingError, PortTakenError, PostgresError, SupervisorError, ServiceError)
+EXPECTED = (
+    CommandError,
+    ContainerError,
+    SettingError,
+    PortTakenError,
+    PostgresError,
+    SupervisorError,
+    ServiceError,
+    ValkeyError,
+)
 
 
 def up(_: argparse.Namespace) -> int:

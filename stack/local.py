@@ -61,7 +61,7 @@ class LocalStack:
 
     def start_servers(self) -> None:
         """Start the supervisor, and wait until the embedded servers answer."""
-        self.supervisor.start(self._programs())
+        self.supervisor.start(self._programs(), self._environment())
         if self._postgres:
             self._postgres.await_ready(READY_SECONDS)
         if self._valkey:
@@ -108,6 +108,16 @@ class LocalStack:
         partial.replace(self.runtime_file)
         self.settings = settings.read(settings.environment())
         check_exposure(self.settings)
+
+    def _environment(self) -> dict[str, str]:
+        """What the operator set, and what the stack needs besides."""
+        current = self.settings
+        merged = {
+            "API_KEYS": [*current.api_keys, hash_key(self._admin_key())],
+            "ALLOWED_PRIVATE_HOSTS": [*current.allowed_private_hosts, f"127.0.0.1:{current.samples_port}"],
+        }
+        login = {"FLOWER_BASIC_AUTH": current.flower_basic_auth} if current.flower_basic_auth else {}
+        return {name: " ".join(dict.fromkeys(values)) for name, values in merged.items()} | login
 
     def _admin_key(self) -> str:
         path = self.settings.key_file

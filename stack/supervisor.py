@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from settings import PROJECT
 # Every process of a stack carries this, so that none is left behind even if the supervisor was killed.
 MARK = "KASPARRO_STACK"
 STARTED_SECONDS = 60
+_SAFE = re.compile(r"[\w./-]{1,80}")
 
 
 class SupervisorError(Exception):
@@ -47,9 +49,12 @@ class Supervisor:
         """Nothing is started yet."""
         self._state_dir = state_dir
         self._mark = str(state_dir.resolve())
-        # A Unix socket's path may have about 100 bytes; a project's folder may have more.
+        # A Unix socket's path may have about 100 bytes, and an ini file takes some characters for its own: for a folder
+        # with such a name there is a short one that leads to it.
         digest = hashlib.blake2b(self._mark.encode(), digest_size=8).hexdigest()
-        self._socket = Path(tempfile.gettempdir()) / f"kasparro-{os.geteuid()}-{digest}" / "supervisor.sock"
+        self._private = Path(tempfile.gettempdir()) / f"kasparro-{os.geteuid()}-{digest}"
+        self._short = self._state_dir if _SAFE.fullmatch(self._mark) else self._private / "state"
+        self._socket = self._short / "supervisor.sock"
 
     @property
     def running(self) -> bool:
@@ -59,20 +64,20 @@ class Supervisor:
         except (OSError, xmlrpc.client.Error):
             return False
 
-    def start(self, programs: list[Program]) -> None:
-        """Start the supervisor with the programs that come first."""
-        self._private_folder(self._socket.parent)
+    def start(self, programs: list[Program], environment: dict[str, str]) -> None:
+        """Start the supervisor with the programs that come first; all get this environment besides their own."""
+        self._make_short_name()
         (self._state_dir / "logs").mkdir(exist_ok=True)
         config = self._state_dir / "supervisord.conf"
         config.touch(mode=0o600)
         config.write_text(self._config(programs))
         self.sweep()
         self._socket.unlink(missing_ok=True)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
         done = subprocess.run(
-            [sys.executable, "-m", "supervisor.supervisord", "-c", _path(config)],
+            [sys.executable, "-m", "supervisor.supervisord", "-c", self._path(config)],
             cwd=PROJECT,
-            env={**environment, MARK: self._mark, "STATE_DIR": self._mark},
+            env={**inherited, **environment, MARK: self._mark, "STATE_DIR": self._mark},
             capture_output=True,
             text=True,
             check=False,
@@ -111,8 +116,9 @@ class Supervisor:
             _within(120, lambda: not psutil.pid_exists(process_id) or _is_zombie(process_id))
         self.sweep()
         self._socket.unlink(missing_ok=True)
-        if self._socket.parent.is_dir():
-            self._socket.parent.rmdir()
+        if self._private.is_dir():
+            (self._private / "state").unlink(missing_ok=True)
+            self._private.rmdir()
 
     def sweep(self) -> None:
         """End processes of this stack that outlived their supervisor."""
@@ -138,8 +144,8 @@ class Supervisor:
         account = "user=root\n" if os.geteuid() == 0 else ""
         head = (
             f"[unix_http_server]\nfile={_escaped(str(self._socket))}\nchmod=0700\n\n"
-            f"[supervisord]\n{account}logfile={_escaped(_path(self._state_dir / 'logs' / 'supervisor.log'))}\n"
-            f"pidfile={_escaped(str(self._socket.parent / 'supervisor.pid'))}\n"
+            f"[supervisord]\n{account}logfile={_escaped(self._path(self._state_dir / 'logs' / 'supervisor.log'))}\n"
+            f"pidfile={_escaped(self._path(self._state_dir / 'supervisor.pid'))}\n"
             "logfile_maxbytes=5MB\nlogfile_backups=1\n\n"
             "[rpcinterface:supervisor]\n"
             "supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface\n\n"
@@ -147,10 +153,10 @@ class Supervisor:
         return head + "\n".join(self._section(program) for program in programs)
 
     def _section(self, program: Program) -> str:
-        log = _path(self._state_dir / "logs" / f"{program.name}.log")
+        log = self._path(self._state_dir / "logs" / f"{program.name}.log")
         lines = [
             f"[program:{program.name}]",
-            f"command={_escaped(shlex.join(program.command))}",
+            f"command={_escaped(shlex.join(self._path(part) for part in program.command))}",
             f"stdout_logfile={_escaped(log)}",
             "redirect_stderr=true",
             "stdout_logfile_maxbytes=20MB",
@@ -169,17 +175,24 @@ class Supervisor:
             lines += [f"user={program.user}", "directory=/"]
         return "\n".join(lines) + "\n"
 
-    @staticmethod
-    def _private_folder(folder: Path) -> None:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        status = folder.lstat()
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077 or folder.is_symlink():
-            raise SupervisorError(f"{folder} belongs to someone else")
+    def _make_short_name(self) -> None:
+        if self._short == self._state_dir:
+            return
+        self._private.mkdir(mode=0o700, exist_ok=True)
+        status = self._private.lstat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077 or self._private.is_symlink():
+            raise SupervisorError(f"{self._private} belongs to someone else")
+        self._short.unlink(missing_ok=True)
+        self._short.symlink_to(self._mark)
 
-
-def _path(path: Path) -> str:
-    """Relative to the project where possible: its own name may hold characters that a config file gives a meaning."""
-    return os.path.relpath(path, PROJECT) if path.is_relative_to(PROJECT) else str(path)
+    def _path(self, path: Path | str) -> str:
+        """A path, or a part of a command, as the configuration file can hold it."""
+        text = str(path)
+        return (
+            str(self._short) + text.removeprefix(str(self._state_dir))
+            if text.startswith(str(self._state_dir))
+            else text
+        )
 
 
 def _escaped(text: str) -> str:

@@ -27,6 +27,10 @@ daemonize no
 """
 
 
+class ValkeyError(Exception):
+    """The embedded server could not be started."""
+
+
 @dataclass(frozen=True)
 class Valkey:
     """One embedded server; its files lie in `folder`."""
@@ -60,9 +64,9 @@ class Valkey:
         while True:
             try:
                 client.ping()
-            except redis.RedisError:
+            except redis.RedisError as error:
                 if time.monotonic() > deadline:
-                    raise
+                    raise ValkeyError(f"the message broker does not answer on port {self.port}: {error}") from error
                 time.sleep(0.1)
             else:
                 client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Callable
 from datetime import datetime
 from decimal import Decimal
 from typing import TypeVar
@@ -15,14 +16,41 @@ from web.errors import InvalidRequestError
 
 
 class ItemCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """The order a list of items was in, and the last item seen."""
+    """The order a list of items was in, and the last item seen; `value` is None where the column is absent."""
 
     sort_by: str
     descending: bool
     item_id: int
-    text: str | None = None
-    moment: datetime | None = None
-    number: Decimal | None = None
+    value: str | None
+
+    def typed_value(self) -> str | datetime | Decimal | None:
+        """The value in the type of its column.
+
+        Raises:
+            ValueError: it is not one.
+        """
+        if self.value is None:
+            return None
+        if "\x00" in self.value:
+            raise ValueError("NUL")
+        return VALUE_TYPES[self.sort_by](self.value)
+
+
+def _decimal(text: str) -> Decimal:
+    value = Decimal(text)
+    if not value.is_finite():
+        raise ValueError("not finite")
+    return value
+
+
+VALUE_TYPES: dict[str, Callable[[str], str | datetime | Decimal]] = {
+    "created_at": datetime.fromisoformat,
+    "updated_at": datetime.fromisoformat,
+    "published_at": datetime.fromisoformat,
+    "title": str,
+    "amount": _decimal,
+    "rating": _decimal,
+}
 
 
 class RunCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):

@@ -60,7 +60,6 @@ def register_error_handlers(app: Flask) -> None:
     """Turn every exception into a problem document."""
     app.register_error_handler(ETLError, _from_domain)
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(RecursionError, _from_nesting)
     app.register_error_handler(Exception, _from_defect)
 
 
@@ -104,10 +103,6 @@ def _from_http(error: HTTPException) -> Response:
     if status == HTTPStatus.METHOD_NOT_ALLOWED and hasattr(error, "valid_methods"):
         response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
     return response
-
-
-def _from_nesting(_: RecursionError) -> Response:
-    return _from_domain(InvalidRequestError("body", "", "nested too deep"))
 
 
 def _from_defect(error: Exception) -> Response:

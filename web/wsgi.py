@@ -4,5 +4,5 @@ import log_config
 import settings
 from web.app import create_app
 
-log_config.configure(settings.load())
-app = create_app(settings.load())
+log_config.configure(settings.load_connected())
+app = create_app(settings.load_connected())

@@ -42,6 +42,6 @@ def _stop_sweepers(**_: Any) -> None:
 
 def _start_sweeper(kind: str) -> None:
     """In the main process, after the pool was forked: its database connections are made in its own thread."""
-    sweeper = Sweeper(app, settings.load(), kind, f"{kind}@{socket.gethostname()}:{os.getpid()}")
+    sweeper = Sweeper(app, settings.load_connected(), kind, f"{kind}@{socket.gethostname()}:{os.getpid()}")
     sweeper.start()
     _sweepers.append(sweeper)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.closing import close_run
 from db.queries.events import record_event
@@ -91,6 +92,9 @@ class Slice:
             self._release("waiting", wait=error.seconds, position=self._waiting(error))
         except (LeaseLostError, StorageUnavailableError, StorageConflictError):
             raise
+        except SoftTimeLimitExceeded:
+            log.warning("slice_too_long")
+            self._release("queued", dispatch=True)
         except ETLError as error:
             return Failure(error.code, error.message)
         except Exception as error:
@@ -104,7 +108,7 @@ class Slice:
         start = self._start(source)
         mapper = Mapper(source)
         pages = self._open(source).pages(start)
-        for batch in Batcher(mapper, self._settings.batch_size).batches(pages, start):
+        for batch in Batcher(mapper, self._settings.batch_size, self._is_over).batches(pages, start):
             stored = self._store(batch)
             if stored.batch_id is not None:
                 self._publish([BatchMessage(stored.batch_id)])
@@ -113,9 +117,12 @@ class Slice:
             if stored.open_batches >= MAX_OPEN_BATCHES:
                 self._make_room()
                 return
-            if time.monotonic() - self._started > SLICE_SECONDS:
+            if self._is_over():
                 self._release("queued", dispatch=True)
                 return
+
+    def _is_over(self) -> bool:
+        return time.monotonic() - self._started > SLICE_SECONDS
 
     def _make_room(self) -> None:
         """Yield until half of the open batches are loaded; they may be already, while we still held the lease."""

@@ -16,7 +16,7 @@ from etl.errors import StorageUnavailableError
 
 def main(kind: str) -> int:
     """0 if alive, 1 if not."""
-    database = Database(settings.load().database_url, name="kasparro-healthcheck", pool_size=1)
+    database = Database(settings.load_connected().database_url, name="kasparro-healthcheck", pool_size=1)
     try:
         with database.transaction() as connection:
             return 0 if is_alive(connection, f"{kind}@{socket.gethostname()}:") else 1

@@ -22,7 +22,7 @@ from db.queries.closing import close_run
 from db.queries.runs import resume_extraction
 from etl import source as declared
 from etl.backoff import wait_before
-from etl.errors import LeaseLostError
+from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 
@@ -70,10 +70,11 @@ def _with_claim(
         return work(claim)
     except LeaseLostError:
         raise
-    except Exception:
-        # Whatever it was, the batch is free again at once, and its attempt is counted.
+    except Exception as error:
+        # The batch is free again at once. A database that is away or locked says nothing about the batch.
+        blameless = isinstance(error, StorageConflictError | StorageUnavailableError)
         wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
-        database.run(lambda connection: release_batch(connection, claim, wait))
+        database.run(lambda connection: release_batch(connection, claim, wait, blameless=blameless))
         raise
 
 

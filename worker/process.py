@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def current_settings() -> Settings:
     """The settings of this process."""
-    return settings.load()
+    return settings.load_connected()
 
 
 def name() -> str:
@@ -32,4 +32,4 @@ def database() -> Database:
 @cache
 def _database_of(pid: int) -> Database:
     """Keyed by process id: a forked child makes its own."""
-    return Database(settings.load().database_url, name=f"kasparro-worker-{pid}")
+    return Database(settings.load_connected().database_url, name=f"kasparro-worker-{pid}")

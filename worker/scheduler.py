@@ -25,7 +25,7 @@ class SlotScheduler(Scheduler):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Beat makes the scheduler in the process it runs in."""
-        current = settings.load()
+        current = settings.load_connected()
         self._enabled = current.enable_scheduler
         self._database = Database(current.database_url, name="kasparro-beat", pool_size=1, patience=0)
         super().__init__(*args, **kwargs)

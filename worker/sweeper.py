@@ -53,7 +53,10 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped: a sweeper that ended by itself would leave runs stuck."""
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
-        steps = (self._show_alive, self._take_over, self._close_runs, self._publish_due, self._roll_up, self._upkeep)
+        steps = (
+            *(self._show_alive, self._take_over, self._close_runs, self._publish_due),
+            *(self._roll_up, self._add_partitions, self._purge),
+        )
         while not self._stopped.is_set():
             for step in steps:
                 self._guarded(step, database)
@@ -82,7 +85,7 @@ class Sweeper(threading.Thread):
             database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind))
 
     def _take_over(self, database: Database) -> None:
-        expired = database.run(sweep.take_over)
+        expired = database.run(sweep.take_over_runs) + database.run(sweep.take_over_batches)
         if expired:
             log.warning("leases_expired", count=expired)
 
@@ -109,10 +112,13 @@ class Sweeper(threading.Thread):
         if unsent_batches:
             database.run(lambda connection: sweep.unsend_batches(connection, unsent_batches))
 
-    def _upkeep(self, database: Database) -> None:
-        if not self._due("upkeep", UPKEEP_SECONDS):
+    def _add_partitions(self, database: Database) -> None:
+        if self._due("partitions", UPKEEP_SECONDS):
+            database.run(upkeep.add_partitions)
+
+    def _purge(self, database: Database) -> None:
+        if not self._due("purge", UPKEEP_SECONDS):
             return
-        database.run(upkeep.add_partitions)
         database.run(lambda connection: upkeep.purge_runs(connection, self._settings.runs_retention))
         for path in (self._settings.state_dir / "downloads").glob("*"):
             if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:

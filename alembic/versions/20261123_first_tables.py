@@ -265,6 +265,7 @@ TABLES = (
         claimed_at TIMESTAMP WITH TIME ZONE,
         staged_count BIGINT,
         staged_token BIGINT,
+        mapping_version INTEGER,
         records_extracted BIGINT DEFAULT '0' NOT NULL,
         records_inserted BIGINT DEFAULT '0' NOT NULL,
         records_updated BIGINT DEFAULT '0' NOT NULL,

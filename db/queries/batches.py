@@ -56,7 +56,9 @@ _CLAIM = text("""
       AND (b.not_before IS NULL OR b.not_before <= clock_timestamp())
       AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
-        s.type AS source_type, s.config, s.mapping_version
+        s.type AS source_type, s.config,
+        -- what is staged keeps the version it was made with, whatever the source says by now
+        CASE WHEN b.state = 'normalized' THEN b.mapping_version ELSE s.mapping_version END AS mapping_version
 """)
 
 
@@ -90,13 +92,13 @@ def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedIt
     query = text("""
         UPDATE etl_batches
         SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0,
-            normalized_at = clock_timestamp(),
+            mapping_version = :mapping_version, normalized_at = clock_timestamp(),
             records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
             dispatched_at = clock_timestamp(), dispatch_count = 0
         WHERE batch_id = :batch_id
     """)
     values = {"batch_id": claim.batch_id, "staged": len(staged), "failed": len(rejects) - again}
-    connection.execute(query, values)
+    connection.execute(query, values | {"mapping_version": claim.mapping_version})
 
 
 _ITEM_COLUMNS = (
@@ -149,7 +151,7 @@ def _copy_rejects(connection: Connection, claim: BatchClaim, rejects: list[Rejec
         ),
         (
             (
-                *(str(claim.run_id), claim.source_name, claim.source_type, r.record.external_id, r.record.content_hash),
+                *(str(claim.run_id), claim.source_name, claim.source_type, r.record.external_id, r.content_hash),
                 *(r.record.raw_id, r.record.ingested_at, "normalize", r.field, r.rule, r.value, r.message),
                 claim.mapping_version,
             )
@@ -264,16 +266,17 @@ _CLOSE = text("""
 """)
 
 
-def release_batch(connection: Connection, claim: BatchClaim, wait: float) -> None:
-    """Give the lease back after an error; the attempt stays counted."""
+def release_batch(connection: Connection, claim: BatchClaim, wait: float, *, blameless: bool) -> None:
+    """Give the lease back after an error. The attempt stays counted, unless the batch is not to blame."""
     query = text("""
         UPDATE etl_batches
         SET lease_expires_at = NULL, claimed_at = NULL, dispatched_at = NULL,
+            attempt = CASE WHEN :blameless THEN attempt - 1 ELSE attempt END,
             not_before = clock_timestamp() + make_interval(secs => :wait)
         WHERE batch_id = :batch_id AND token = :token AND state = :state
     """)
     values = {"batch_id": claim.batch_id, "token": claim.token, "state": claim.state, "wait": wait}
-    connection.execute(query, values)
+    connection.execute(query, values | {"blameless": blameless})
 
 
 def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:

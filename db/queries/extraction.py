@@ -56,6 +56,7 @@ _NOT_PENDING = """
 _OPEN_REJECTS = text("""
     SELECT r.external_id, r.content_hash, r.run_id = :run_id AS written FROM rejected_records r
     WHERE r.source_name = :source_name AND r.state = 'open' AND r.mapping_version = :mapping_version
+      AND r.rule <> 'poison'
       AND r.content_hash = ANY (SELECT decode(h, 'hex') FROM unnest(CAST(:hashes AS text[])) h)
 """)
 
@@ -73,11 +74,12 @@ def find_known(
     ids = {"ids": [r.external_id for r in with_id], "hashes": [r.content_hash.hex() for r in with_id]}
     query = _UNCHANGED_ITEMS + (_NOT_PENDING if claim.open_batches else "")
     found = {row.key: row.written for row in connection.execute(text(query), values | ids)} if with_id else {}
-    hashes = {record.content_hash for record in records.values()} | {digest(bad.raw) for bad in rejected}
-    for row in connection.execute(_OPEN_REJECTS, values | {"hashes": [h.hex() for h in hashes]}):
-        content_hash = bytes(row.content_hash)
-        key = content_hash if row.external_id is None else row.external_id
-        if row.external_id is None or (key in records and records[key].content_hash == content_hash):
+    # A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
+    whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
+    whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
+    for row in connection.execute(_OPEN_REJECTS, values | {"hashes": [h.hex() for h in whole]}):
+        key = whole[bytes(row.content_hash)]
+        if row.external_id is None or row.external_id == key:
             found.setdefault(key, row.written)
     return Known(frozenset(found), frozenset(key for key, written in found.items() if written))
 

@@ -21,7 +21,7 @@ SORTABLE = ("created_at", "updated_at", "published_at", "title", "amount", "rati
 
 COLUMNS = (
     "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
-    "quantity, rating, tags, metadata, status, published_at, created_at, updated_at"
+    "quantity, rating, tags, metadata::text AS metadata, status, published_at, created_at, updated_at"
 )
 
 

@@ -83,8 +83,8 @@ _RECORD = text("""
 def record_run(connection: Connection, run: NewRun, status: Status, failure: Failure) -> None:
     """Write down a run that never started, and why."""
     values = {**vars(run), "status": status, "code": failure.code, "message": failure.message}
-    connection.execute(_RECORD, values)
-    record_event(connection, run.run_id, str(status), code=failure.code)
+    if connection.execute(_RECORD, values).rowcount:
+        record_event(connection, run.run_id, str(status), code=failure.code)
 
 
 def active_run(connection: Connection, source_name: str) -> UUID | None:

@@ -87,6 +87,9 @@ def add_partitions(connection: Connection) -> list[str]:
         FROM generate_series(date_trunc('month', now() AT TIME ZONE 'UTC'),
                              date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months', interval '1 month') m
         WHERE to_regclass('raw_data_' || to_char(m, 'YYYY_MM')) IS NULL
+          -- a month that has begun in the default partition stays there
+          AND NOT EXISTS (SELECT 1 FROM raw_data_default d WHERE d.ingested_at >= m AT TIME ZONE 'UTC'
+                          AND d.ingested_at < (m + interval '1 month') AT TIME ZONE 'UTC')
     """)
     rows = connection.execute(wanted).all()
     for row in rows:

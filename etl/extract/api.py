@@ -14,6 +14,7 @@ from etl.convert import Moment
 from etl.duration import duration
 from etl.errors import FormatError, RefusedError
 from etl.extract.http import Answer, HttpClient, Target, same_origin
+from etl.paths import path
 from etl.records import BadRecord, Cursor, Page
 from etl.source import (
     CursorPaging,
@@ -22,7 +23,6 @@ from etl.source import (
     NoPaging,
     OffsetPaging,
     PagePaging,
-    expression,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ApiExtractor:
         self._source = source
         self._http = http
         self._target = target
-        self._records = expression(source.records, "records")
+        self._records = path(source.records)
 
     def pages(self, position: Position) -> Iterator[Page]:
         """Pages from the position on. A cursor that comes up twice is a failure, not an end."""
@@ -60,10 +60,13 @@ class ApiExtractor:
             records = self._find(body)
             watermark = self._highest(records, watermark)
             following = self._following(cursor, answer, body, records) if records or self._body_decides() else None
+            if following is not None and since:
+                # A resumed run has to ask the same question.
+                following = {**following, "since": since}
             yield Page(cursor, list(map(_checked, records)), following, _hash(answer.body), len(answer.body), watermark)
             if following is None:
                 return
-            cursor = {**following, "since": since} if since else following
+            cursor = following
 
     def _start(self) -> Cursor:
         paging = self._source.paginate
@@ -94,7 +97,10 @@ class ApiExtractor:
         return replace(self._target, params=tuple(kept + added))
 
     def _find(self, body: Any) -> list[Any]:
-        found = self._records.search(body)
+        try:
+            found = self._records.search(body)
+        except ValueError as error:
+            raise FormatError(f"`records` does not fit the answer: {error}", code="no_records") from error
         if isinstance(found, list):
             return found
         kind = "nothing" if found is None else f"a {type(found).__name__}"
@@ -112,9 +118,9 @@ class ApiExtractor:
         elif isinstance(paging, OffsetPaging):
             at = cursor["at"] + len(records)
         elif isinstance(paging, CursorPaging):
-            at = expression(paging.next, "next").search(body)
+            at = path(paging.next).search(body)
         elif isinstance(paging, NextUrlPaging):
-            at = self._resolve(answer, expression(paging.next, "next").search(body))
+            at = self._resolve(answer, path(paging.next).search(body))
         elif isinstance(paging, LinkPaging):
             at = self._resolve(answer, next_link(answer.headers.get("link", "")))
         return None if at in (None, "", False) else {"number": number, "at": at}
@@ -122,17 +128,17 @@ class ApiExtractor:
     def _resolve(self, answer: Answer, link: Any) -> str | None:
         if not link:
             return None
-        url = urljoin(answer.url, str(link))
+        url = urljoin(answer.base, str(link))
         if not same_origin(url, self._target.url):
             raise RefusedError("the next page is on another host", code="foreign_page")
-        return url
+        return self._target.without_secrets(url)
 
     def _highest(self, records: list[Any], watermark: str | None) -> str | None:
         """The newest cursor value seen, as ISO 8601 text or a number."""
         if self._source.incremental is None:
             return None
-        path = expression(self._source.incremental.field, "field")
-        found = [_comparable(path.search(record)) for record in records if isinstance(record, dict)]
+        field = path(self._source.incremental.field)
+        found = [_comparable(field.search(record)) for record in records if isinstance(record, dict)]
         known = [_comparable(watermark)] if watermark else []
         values = [value for value in found + known if value is not None]
         return max(values)[1] if values else None

@@ -8,7 +8,7 @@ from etl.errors import ETLError, RecordError
 from etl.records import BadRecord, Page, Position, RawBatch, RawRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from etl.mapping import Mapper
 
@@ -19,10 +19,11 @@ MAX_BYTES = 8 * 1024 * 1024
 class Batcher:
     """Collects records until a batch is full, and knows where the source goes on after it."""
 
-    def __init__(self, mapper: Mapper, size: int) -> None:
-        """A batch holds at most `size` records."""
+    def __init__(self, mapper: Mapper, size: int, in_hurry: Callable[[], bool] = lambda: False) -> None:
+        """A batch holds at most `size` records; `in_hurry` says that it is to be cut at the end of a page."""
         self._mapper = mapper
         self._size = size
+        self._in_hurry = in_hurry
         self._clear()
 
     def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
@@ -31,7 +32,7 @@ class Batcher:
         Raises:
             ETLError: a page could not be had; what came before it was given first.
         """
-        position = start
+        position = stored = start
         source = iter(pages)
         while True:
             try:
@@ -39,12 +40,15 @@ class Batcher:
             except StopIteration:
                 break
             except ETLError:
-                if self._records or self._rejected:
+                if position is not stored:
                     yield self._cut(position)
                 raise
             watermark = page.watermark or position.watermark
             yield from self._fill(page, start, watermark)
             position = _after(page, len(page.records), start.config, watermark)
+            if self._in_hurry() and not position.finished:
+                yield self._cut(position)
+                stored = position
         yield self._cut(Position(config=start.config, watermark=position.watermark, finished=True))
 
     def _fill(self, page: Page, start: Position, watermark: str | None) -> Iterator[RawBatch]:

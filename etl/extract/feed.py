@@ -37,7 +37,7 @@ class FeedExtractor:
     def pages(self, position: Position) -> Iterator[Page]:
         """The one page of the feed, oldest entry first, so that the newest of a repeated id wins."""
         answer = self._http.get(self._target, self._source.timeout, position.tries)
-        entries = [record_of(entry, answer.url) for entry in reversed(parse(answer).entries)]
+        entries = [record_of(entry, answer.base) for entry in reversed(parse(answer).entries)]
         validator = hashlib.blake2b(answer.body, digest_size=16).hexdigest()
         yield Page({"at": None}, list(entries), None, validator, len(answer.body))
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -63,12 +63,27 @@ class Target:
         """The same request at another address of the same origin; its query is the one in the address."""
         return replace(self, url=url, params=())
 
+    def without_secrets(self, url: str) -> str:
+        """An address that a server gave, less the secret parameters it echoes; they are added again anyway."""
+        names = {name for name, _ in self.secret_params}
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        if not names & {name for name, _ in pairs}:
+            return url
+        return urlunsplit(parts._replace(query=urlencode([pair for pair in pairs if pair[0] not in names])))
+
+    def base(self, url: str) -> str:
+        """What relative links in the body of an address start from; it holds no query and no secret."""
+        parts = urlsplit(url)
+        path = "/" if "${" in self.shown.removeprefix("${") else parts.path
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete response: where it came from in the end, its headers and its decoded body."""
+    """A complete response: the base of its relative links, its headers and its decoded body."""
 
-    url: str
+    base: str
     headers: dict[str, str]
     body: bytes
 
@@ -167,7 +182,7 @@ class HttpClient:
                     continue
                 _check_status(response, target.shown)
                 body = _guard(target.shown, timeout, partial(read, response, deadline))
-                return Answer(response.url, {k.lower(): v for k, v in response.headers.items()}, body)
+                return Answer(target.base(url), {k.lower(): v for k, v in response.headers.items()}, body)
         raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
 
     def _send(self, target: Target, url: str, *, trusted: bool, first: bool, deadline: float) -> requests.Response:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 
 import msgspec
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
@@ -17,16 +18,17 @@ from db.queries.closing import end_run
 from db.queries.extraction import store_batch
 from db.queries.runs import MAX_OPEN_BATCHES, claim_run
 from db.queries.stats import source_totals
-from db.queries.upkeep import roll_up
+from db.queries.upkeep import add_partitions, roll_up
 from db.session import Database
-from etl.errors import LeaseLostError, StorageUnavailableError
+from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 from etl.records import Position, RawBatch, Sifted
 from etl.source import parse
-from tests.outside import Answered, Outside, as_json
+from tests.outside import Answered, Asked, Outside, as_json
 from tests.pump import Pump
+from worker import loading
 
 CANCELLED = Outcome(Status.CANCELLED, Failure("cancelled", "by the test"))
 
@@ -37,6 +39,11 @@ def csv_source(**more: object) -> dict[str, object]:
 
 def rows(count: int, *, price: int = 1, start: int = 0) -> str:
     return "id,name,price\n" + "".join(f"{n},thing {n},{price}\n" for n in range(start, start + count))
+
+
+def take_over(pump: Pump) -> None:
+    pump.database.run(sweep.take_over_runs)
+    pump.database.run(sweep.take_over_batches)
 
 
 def counts(run: dict[str, object]) -> dict[str, object]:
@@ -202,7 +209,7 @@ def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
     assert zombie
     assert pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60)) is None
     pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s'")
-    assert pump.database.run(sweep.take_over) == 1
+    assert pump.database.run(sweep.take_over_batches) == 1
     pump.sql("UPDATE etl_batches SET not_before = NULL")
     pump.drain()
     with pytest.raises(LeaseLostError):
@@ -251,7 +258,7 @@ def test_a_dead_extractor_is_resumed_where_it_stood(pump: Pump, monkeypatch: pyt
     monkeypatch.undo()
     assert pump.show(run_id)["records_extracted"] == 12
     pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
-    pump.database.run(sweep.take_over)
+    take_over(pump)
     pump.sql("UPDATE etl_runs SET not_before = NULL")
     pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
     pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
@@ -310,7 +317,7 @@ def _lose_answers(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
 def _sweep_everything(pump: Pump) -> None:
     for table in ("etl_runs", "etl_batches"):
         pump.sql(f"UPDATE {table} SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
-    pump.database.run(sweep.take_over)
+    take_over(pump)
     for table in ("etl_runs", "etl_batches"):
         pump.sql(f"UPDATE {table} SET not_before = NULL, dispatched_at = dispatched_at - interval '1 hour'")
     pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
@@ -367,7 +374,7 @@ def _poisoned(normalize):  # type: ignore[no-untyped-def]
 
 def _expire_batches(pump: Pump) -> None:
     pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
-    pump.database.run(sweep.take_over)
+    pump.database.run(sweep.take_over_batches)
     pump.sql("UPDATE etl_batches SET not_before = NULL")
     pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
 
@@ -385,7 +392,7 @@ def test_a_run_that_keeps_dying_without_progress_fails_with_the_cause(
             pump.drain()
         except SystemExit:
             pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
-            pump.database.run(sweep.take_over)
+            take_over(pump)
             pump.sql("UPDATE etl_runs SET not_before = NULL")
     run = pump.show(run_id)
     assert (run["status"], run["error"]["code"]) == ("failed", "worker_lost")
@@ -458,3 +465,179 @@ def test_numbers_keep_every_digit(pump: Pump, outside: Outside) -> None:
 def test_positions_survive_json() -> None:
     position = Position({"offset": 3}, 2, "v", 1, "c", "w")
     assert msgspec.json.decode(msgspec.json.encode(position), type=Position) == position
+
+
+# --- what a review by other eyes found
+
+
+def api(outside: Outside, path: str = "/a", **more: object) -> dict[str, object]:
+    return {"name": "shop", "type": "api", "request": {"url": outside.url + path}, "timeout": "2s", **more}
+
+
+def test_a_resumed_incremental_run_asks_the_same_question(pump: Pump, outside: Outside) -> None:
+    pump.settings = replace(pump.settings, batch_size=1)
+
+    def answer(asked: Asked) -> Answered:
+        page = int(asked.query["page"])
+        return as_json([{"id": page, "at": f"2026-01-01T00:00:{page:02}Z"}] if page <= 30 else [])
+
+    outside.on("/a", answer)
+    pump.declare(api(outside, paginate={"style": "page"}, incremental={"field": "at", "param": "since"}))
+    pump.run("shop")
+    assert pump.sql("SELECT value ->> 'watermark' FROM etl_checkpoints") == ["2026-01-01T00:00:30Z"]
+    outside.asked.clear()
+    pump.sql("UPDATE unified_items SET content_hash = ''::bytea")
+    assert counts(pump.run("shop")) == {"extracted": 30, "updated": 30}
+    assert {asked.query.get("since") for asked in outside.asked} == {"2026-01-01T00:00:30Z"}
+
+
+def test_a_wait_in_mid_source_keeps_what_was_read_and_ends(pump: Pump, outside: Outside) -> None:
+    def answer(asked: Asked) -> Answered:
+        page = int(asked.query["page"])
+        return as_json([{"id": page}]) if page < 3 else Answered(status=503, headers={"Retry-After": "120"})
+
+    outside.on("/a", answer)
+    pump.declare(api(outside, paginate={"style": "page"}))
+    run_id = pump.queue("shop")
+    pump.drain()
+    waiting = pump.show(run_id)
+    assert (waiting["status"], waiting["stage"], waiting["records_inserted"]) == ("running", "waiting", 2)
+    pump.sql("UPDATE etl_runs SET not_before = NULL")
+    pump.step(ExtractMessage(run_id))
+    run = pump.show(run_id)
+    assert (run["status"], run["error"]["code"]) == ("partial", "http_503")
+    assert [asked.query["page"] for asked in outside.asked] == ["1", "2", "3", "3"]
+
+
+def test_rejects_that_are_known_before_loads_do_not_fail_a_run(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,price\n" + "".join(f"{n},1\n" if n % 4 else f"{n}\n" for n in range(5000)))
+    run = pump.run("shop")
+    assert run["status"] == "partial"
+    assert counts(run) == {"extracted": 5000, "inserted": 3750, "failed": 1250}
+
+
+def test_a_locked_table_is_not_the_batchs_fault(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(1))
+    run_id = pump.queue("shop")
+    pump.step()
+    (batch_id,) = pump.open_batches()
+    monkeypatch.setattr(pump.database, "_patience", 0)
+    monkeypatch.setattr(loading, "load_batch", _locked)
+    for _ in range(6):
+        with pytest.raises(StorageConflictError):
+            pump.step(BatchMessage(batch_id))
+        pump.sql("UPDATE etl_batches SET not_before = NULL")
+    monkeypatch.undo()
+    pump.step(BatchMessage(batch_id))
+    assert counts(pump.show(run_id)) == {"extracted": 1, "inserted": 1}
+
+
+def _locked(*_: object) -> bool:
+    raise StorageConflictError("locked")
+
+
+def test_a_poisoned_record_gets_another_chance_in_the_next_run(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    test_a_batch_that_kills_its_workers_is_halved_down_to_the_record(pump, monkeypatch)
+    monkeypatch.undo()
+    assert counts(pump.run("shop")) == {"extracted": 9, "inserted": 1, "unchanged": 8}
+
+
+def test_items_carry_the_mapping_version_they_were_made_with(pump: Pump) -> None:
+    pump.declare(csv_source(map={"external_id": "id", "title": "name"}))
+    pump.write("shop.csv", rows(1))
+    pump.queue("shop")
+    pump.step()
+    (batch_id,) = pump.open_batches()
+    pump.messages = []
+    loading.normalize(pump.database, pump.settings, batch_id)
+    pump.declare(csv_source(map={"external_id": "id", "title": "price"}))
+    loading.load(pump.database, pump.settings, batch_id)
+    assert pump.sql("SELECT title, mapping_version FROM unified_items") == [("thing 0", 1)]
+    pump.run("shop")
+    assert pump.sql("SELECT title, mapping_version FROM unified_items") == [("1", 2)]
+
+
+def test_a_lock_that_copy_runs_into_is_waited_for(pump: Pump) -> None:
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(2))
+    with pump.database.engine.connect() as blocker:
+        blocker.execute(text("LOCK TABLE raw_data IN ACCESS EXCLUSIVE MODE"))
+        threading.Timer(6, blocker.rollback).start()
+        assert counts(pump.run("shop")) == {"extracted": 2, "inserted": 2}
+
+
+def test_records_that_lack_a_mapped_key_load(pump: Pump, outside: Outside) -> None:
+    outside.json("/a", [{"id": 1, "dc:title": "x", "tags": ["a"]}, {"id": 2, "tags": None}])
+    pump.declare(api(outside, map={"external_id": "id", "title": "dc:title", "description": "join(',', tags)"}))
+    run = pump.run("shop")
+    assert counts(run) == {"extracted": 2, "inserted": 1, "failed": 1}
+    assert pump.sql("SELECT title, description FROM unified_items") == [("x", "a")]
+    assert pump.sql("SELECT field, rule FROM rejected_records") == [("description", "type")]
+
+
+def test_paths_keep_digits(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(b'[{"id": 1, "p": 10.5, "q": "10.50", "r": [1.5, 2]}]'))
+    mapped = {"external_id": "id", "amount": "to_number(p)", "quantity": "to_number(q)", "rating": "sum(r)"}
+    pump.declare(api(outside, map=mapped))
+    assert pump.run("shop")["status"] == "success"
+    assert pump.sql("SELECT amount::text, quantity::text, rating::text FROM unified_items") == [
+        ("10.5", "10.50", "3.5")
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad", [b'"\\ud83d"', b"1e9999999999999999999", b"0." + b"1" * 20000, b"1" * 5000, b'"\\u0000"']
+)
+def test_one_record_that_cannot_be_stored_costs_only_itself(pump: Pump, outside: Outside, bad: bytes) -> None:
+    outside.on("/a", Answered(b'[{"id": 1}, {"id": 2, "x": ' + bad + b'}, {"id": 3}]'))
+    pump.declare(api(outside))
+    assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 2, "failed": 1}
+    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 3}
+
+
+def test_a_reject_that_is_mended_in_an_ignored_field_loads(pump: Pump) -> None:
+    pump.declare(csv_source(ignore=["at"], map={"external_id": "id", "published_at": "at"}))
+    pump.write("shop.csv", "id,at\n1,garbage\n2,2026-01-01\n3,2026-01-01\n")
+    assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 2, "failed": 1}
+    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 3}
+    pump.write("shop.csv", "id,at\n1,2026-01-02\n2,2026-01-01\n3,2026-01-01\n")
+    assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 1, "unchanged": 2}
+
+
+def test_secrets_are_not_stored(pump: Pump, outside: Outside) -> None:
+    feed = b"""<rss version="2.0"><channel><title>t</title><item><guid>1</guid><title>x</title><link>#frag</link>
+    <description>&lt;a href="#fn"&gt;1&lt;/a&gt;</description></item></channel></rss>"""
+    outside.on("/f", Answered(feed))
+    outside.on(
+        "/a",
+        lambda asked: as_json(
+            {"items": [{"id": 1}], "next": "?page=2&key=S3CRET" if "page" not in asked.query else None}
+        ),
+    )
+    pump.settings = replace(pump.settings, environment={"KEY": "S3CRET"}, batch_size=1)
+    auth = {"kind": "query", "name": "key", "value": "${KEY}"}
+    feed_source = {"name": "feed", "type": "rss", "request": {"url": outside.url + "/f", "auth": auth}}
+    request = {"url": outside.url + "/a", "auth": auth}
+    paged = {"name": "shop", "type": "api", "request": request, "records": "items", "paginate": {"style": "next_url"}}
+    pump.declare(feed_source, paged)
+    assert pump.run("feed")["status"] == pump.run("shop")["status"] == "success"
+    assert all(asked.query["key"] == "S3CRET" for asked in outside.asked)
+    assert pump.sql("SELECT url FROM unified_items WHERE source_name = 'feed'") == [outside.url + "/f#frag"]
+    for table in ("unified_items", "raw_data", "etl_runs", "etl_run_events", "etl_checkpoints"):
+        assert pump.sql(f"SELECT count(*) FROM {table} t WHERE t::text LIKE '%S3CRET%'") == [0], table
+
+
+def test_a_month_that_began_in_the_default_partition_stays_there(pump: Pump) -> None:
+    month = pump.sql("SELECT to_char(now() + interval '1 month', 'YYYY_MM')")[0]
+    pump.sql(f"DROP TABLE raw_data_{month}")
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(1))
+    pump.run("shop")
+    pump.sql(
+        "INSERT INTO raw_data SELECT id, now() + interval '1 month', run_id, source_type, source_name, source_id, raw_payload, content_hash FROM raw_data"
+    )
+    assert pump.database.run(add_partitions) == []
+    pump.sql("TRUNCATE raw_data")
+    assert pump.database.run(add_partitions) == [f"raw_data_{month}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,11 +13,25 @@ import pytest
 from flask.testing import FlaskClient
 
 from settings import SettingError
+from tests.outside import Answered, Outside
 from tests.pump import Pump
 from web.app import create_app
 from web.auth import hash_key
 
+FORGED = (
+    ["password", True, 1, "x"],
+    ["amount", True, 5, "abc"],
+    ["amount", True, 5, "NaN"],
+    ["title", True, 5, "a\x00"],
+    ["created_at", True, 5, "soon"],
+    ["title", True, "5", "a"],
+    ["title; DROP TABLE x", True, 5, "a"],
+)
 KEY = "correct horse battery staple"
+
+
+def forged(cursor: object) -> str:
+    return base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode().rstrip("=")
 
 
 @pytest.fixture
@@ -108,6 +123,7 @@ def test_filters(shop: Pump, client: FlaskClient) -> None:
         ("cursor=junk", "cursor"),
         ("cursor=W10", "cursor"),
         ("cursor=WyJwYXNzd29yZCIsdHJ1ZSwxXQ", "cursor"),
+        *((f"cursor={forged(cursor)}", "cursor") for cursor in FORGED),
         ("source_type=xml", "source_type"),
         ("page=99999999999999999999999", "page"),
     ],
@@ -124,6 +140,14 @@ def test_bad_queries_name_the_parameter(client: FlaskClient, query: str, field: 
 )
 def test_odd_text_is_no_server_error(client: FlaskClient, query: str) -> None:
     assert client.get(f"/data?{query}").status_code in {200, 422}
+
+
+def test_metadata_is_exact_too(pump: Pump, client: FlaskClient, outside: Outside) -> None:
+    number = b"12345678901234567890.123456789"
+    url = outside.on("/a", Answered(b'[{"id": 1, "x": ' + number + b"}]"))
+    pump.declare({"name": "shop", "type": "api", "request": {"url": url}})
+    pump.run("shop")
+    assert b'"x": ' + number in client.get("/data").data
 
 
 # --- runs
@@ -178,8 +202,21 @@ def test_bad_bodies_name_the_field(client: FlaskClient, body: object, field: str
 @pytest.mark.parametrize("body", [b"{", b"[]", b"\xff", b"null", b'{"source": NaN}', b"[" * 100_000])
 def test_broken_bodies_are_refused(client: FlaskClient, body: bytes) -> None:
     response = client.post("/runs", data=body, content_type="application/json")
-    assert response.status_code in {400, 422}
+    assert response.status_code == 422
     problem(response)
+
+
+@pytest.mark.parametrize("source", [b"\\u0000", b"\\ud800"])
+def test_text_that_no_column_holds_is_refused(client: FlaskClient, source: bytes) -> None:
+    response = client.post("/runs", data=b'{"source": "' + source + b'"}', content_type="application/json")
+    assert problem(response)["status"] == 422
+
+
+def test_a_body_that_is_not_declared_to_be_json_is_refused(pump: Pump, client: FlaskClient) -> None:
+    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    response = client.post("/runs", data=b'{"source": "nope"}', headers={"X-API-Key": KEY})
+    assert problem(response)["status"] == 415
+    assert client.get("/runs").json["runs"] == []
 
 
 def test_runs_are_listed_by_cursor(shop: Pump, client: FlaskClient) -> None:

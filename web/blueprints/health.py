@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.errors import StorageConflictError, StorageUnavailableError
 from messaging import broker_answers
 from web.extensions import service
+from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.stats import HealthSchema, ProbeSchema
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-blueprint = Blueprint("health", __name__, description="Is it well?")
+blueprint = Resource("health", __name__, description="Is it well?")
 
 SHOWN_SOURCES = 100
 

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import marshmallow as ma
 from flask import url_for
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from db.queries.closing import end_run
 from db.queries.events import list_events
@@ -21,6 +20,7 @@ from messaging import publish
 from web.cursors import RunCursor, pack, unpack
 from web.extensions import service
 from web.present import present_run
+from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
     QueuedRunsSchema,
@@ -31,7 +31,7 @@ from web.schemas.runs import (
     RunWithEventsSchema,
 )
 
-blueprint = Blueprint("runs", __name__, description="Passes over sources.")
+blueprint = Resource("runs", __name__, description="Passes over sources.")
 
 
 @blueprint.route("/runs")

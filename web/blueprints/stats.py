@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask.views import MethodView
-from flask_smorest import Blueprint
 
 from db.queries.runs import list_runs
 from db.queries.stats import overall, source_totals
 from web.extensions import service
 from web.present import present_run
+from web.requests import Resource
 from web.schemas.stats import StatsQuerySchema, StatsSchema
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-blueprint = Blueprint("stats", __name__, description="Totals, from counters.")
+blueprint = Resource("stats", __name__, description="Totals, from counters.")
 
 RECENT_RUNS = 20
 

@@ -27,7 +27,7 @@ class ItemSchema(Schema):
     quantity = fields.Decimal(allow_none=True)
     rating = fields.Decimal(allow_none=True)
     tags = fields.List(fields.String(), allow_none=True)
-    metadata = fields.Dict()
+    metadata = fields.Raw(metadata={"type": "object", "description": "what the mapping did not use"})
     status = fields.String()
     published_at = fields.AwareDateTime(allow_none=True)
     created_at = fields.AwareDateTime()

@@ -1,0 +1,32 @@
+"""How request bodies are read: strict JSON, declared as such."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from flask import Request, abort
+from flask_smorest import Blueprint
+from webargs.flaskparser import FlaskParser
+
+from web.errors import InvalidRequestError
+
+
+class StrictParser(FlaskParser):
+    """Refuses a body that is not declared to be JSON, instead of taking it for an empty one."""
+
+    def load_json(self, req: Request, schema: Any) -> Any:
+        """Read the body; an empty one is an empty object."""
+        del schema
+        if not req.is_json:
+            abort(415, "the body must be JSON, with Content-Type: application/json")
+        try:
+            return msgspec.json.decode(req.get_data(cache=True) or b"{}")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequestError("body", "", f"not valid JSON: {error}") from error
+
+
+class Resource(Blueprint):
+    """A blueprint whose bodies are read strictly."""
+
+    ARGUMENTS_PARSER = StrictParser()

@@ -82,6 +82,22 @@ def _now() -> Mapped[datetime]:
     return mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
 
 
+class ItemContent:
+    """What an item says, staged or served."""
+
+    title: Mapped[str | None]
+    description: Mapped[str | None]
+    category: Mapped[str | None]
+    url: Mapped[str | None]
+    image_url: Mapped[str | None]
+    author: Mapped[str | None]
+    amount: Mapped[Decimal | None]
+    quantity: Mapped[Decimal | None]
+    rating: Mapped[Decimal | None]
+    tags: Mapped[list[str] | None]
+    published_at: Mapped[datetime | None]
+
+
 class SourceRow(Base):
     """A declared source, and when it is due."""
 
@@ -262,7 +278,7 @@ class RawRow(Base):
     content_hash: Mapped[bytes]
 
 
-class StagedRow(Base):
+class StagedRow(ItemContent, Base):
     """A normalised record on its way into unified_items. Unlogged: a crash empties it, and load notices."""
 
     __tablename__ = "staged_items"
@@ -277,21 +293,10 @@ class StagedRow(Base):
     raw_ingested_at: Mapped[datetime]
     external_id: Mapped[str]
     content_hash: Mapped[bytes]
-    title: Mapped[str | None]
-    description: Mapped[str | None]
-    category: Mapped[str | None]
-    url: Mapped[str | None]
-    image_url: Mapped[str | None]
-    author: Mapped[str | None]
-    amount: Mapped[Decimal | None]
-    quantity: Mapped[Decimal | None]
-    rating: Mapped[Decimal | None]
-    tags: Mapped[list[str] | None]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
-    published_at: Mapped[datetime | None]
 
 
-class ItemRow(Base):
+class ItemRow(ItemContent, Base):
     """A thing as we serve it: one per source and external id."""
 
     __tablename__ = "unified_items"
@@ -310,19 +315,8 @@ class ItemRow(Base):
     source_type: Mapped[str]
     source_name: Mapped[str]
     external_id: Mapped[str]
-    title: Mapped[str | None]
-    description: Mapped[str | None]
-    category: Mapped[str | None]
-    url: Mapped[str | None]
-    image_url: Mapped[str | None]
-    author: Mapped[str | None]
-    amount: Mapped[Decimal | None]
-    quantity: Mapped[Decimal | None]
-    rating: Mapped[Decimal | None]
-    tags: Mapped[list[str] | None]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'::jsonb"))
     status: Mapped[str] = mapped_column(server_default="active")
-    published_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
     deleted_at: Mapped[datetime | None]

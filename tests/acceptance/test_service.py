@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import requests
 
-from tests.acceptance.conftest import PYTHON, SHOP, Service, wait_until
-from tests.conftest import Servers
+from bench.rig import PYTHON, Servers, Service, wait_until
+from tests.acceptance.conftest import SHOP
 
 
 def check_books(service: Service, run: dict[str, Any], count: int) -> None:

@@ -13,10 +13,10 @@ import psutil
 import pytest
 import requests
 
+from bench.rig import wait_until
 from settings import PROJECT
 from stack import account, ports
 from stack.supervisor import MARK
-from tests.acceptance.conftest import wait_until
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -1,0 +1,1 @@
+"""Benchmarks and fault runs: long, and not part of the tests."""

@@ -173,6 +173,10 @@ class Service:
         process.send_signal(signal.SIGTERM)
         return process.wait(60)
 
+    def process_id(self, name: str) -> int:
+        """The leader of a process's group."""
+        return self._processes[name].pid
+
     def stop_all(self) -> None:
         for name in list(self._processes):
             self.kill(name)

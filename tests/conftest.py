@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import text
 
 import settings
+from bench.outside import Outside
 from bench.rig import Servers, alembic_config, isolate, make_database
 from db.session import Database
-from tests.outside import Outside
 from tests.pump import Pump
 
 STATE = Path(tempfile.mkdtemp(prefix="kasparro-test-"))

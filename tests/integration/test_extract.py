@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
+from bench.outside import Answered, Asked, Outside, as_json
 from etl.errors import ETLError, FetchError, FormatError, RefusedError, WaitError
 from etl.extract import open_source
 from etl.extract.http import HttpClient, Policy
 from etl.records import BadRecord, Page, Position
 from etl.source import parse, secrets_of
-from tests.outside import Answered, Asked, Outside, as_json
 
 
 class Recorder:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
+from bench.outside import Answered, Asked, Outside, as_json
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import end_run
@@ -26,7 +27,6 @@ from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 from etl.records import Position, RawBatch, Sifted
 from etl.source import parse
-from tests.outside import Answered, Asked, Outside, as_json
 from tests.pump import Pump
 from worker import loading
 

@@ -12,8 +12,8 @@ from uuid import uuid4
 import pytest
 from flask.testing import FlaskClient
 
+from bench.outside import Answered, Outside
 from settings import SettingError
-from tests.outside import Answered, Outside
 from tests.pump import Pump
 from web.app import create_app
 from web.auth import hash_key

@@ -1,0 +1,83 @@
+"""`python -m bench.faults [--long] [--only kills,flushes] [--seed 1] [--json file]`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import alembic.command
+
+from bench.faults.arena import Arena, Report
+from bench.faults.scenarios import SCENARIOS
+from bench.faults.truth import Truth
+from bench.outside import Outside
+from bench.rig import Servers, alembic_config, isolate, make_database
+
+CONTROL = "control"
+
+
+def main() -> int:
+    """Run the scenarios; 0 if the books are clean, and the control arm lost records."""
+    arguments = _parser().parse_args()
+    names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
+    with tempfile.TemporaryDirectory(prefix="kasparro-faults-") as folder:
+        isolate(Path(folder) / "state")
+        servers = Servers.make(Path(folder) / "servers")
+        try:
+            servers.start("postgres")
+            servers.start("valkey")
+            os.environ |= {"DATABASE_URL": servers.postgres.url, "REDIS_URL": servers.valkey.url}
+            alembic.command.upgrade(alembic_config(make_database(servers, "migrated")), "head")
+            reports = [_run(name, arguments, servers, Path(folder)) for name in names]
+        finally:
+            servers.remove()
+    if arguments.json:
+        Path(arguments.json).write_text("[" + ",\n".join(report.as_json() for report in reports) + "]\n")
+    return 0 if all(map(_as_expected, reports)) else 1
+
+
+def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Path) -> Report:
+    function, short, long = SCENARIOS[name]
+    count = arguments.count or (long if arguments.long else short)
+    truth = Truth(arguments.sources, arguments.records // arguments.sources, arguments.seed)
+    if name == "beats":
+        truth = Truth(100 if arguments.long else 10, 20, arguments.seed)
+    report = Report(name, arguments.seed)
+    place = folder / name
+    place.mkdir()
+    started = time.monotonic()
+    with Outside() as outside:
+        arena = Arena(servers, outside, truth, place, report)
+        try:
+            report.verdict = function(arena, count)
+        finally:
+            arena.stop()
+    report.seconds = time.monotonic() - started
+    print(report.line(), flush=True)
+    for complaint in report.verdict.complaints:
+        print(f"  {complaint}", flush=True)
+    return report
+
+
+def _as_expected(report: Report) -> bool:
+    return report.verdict.lost > 0 if report.scenario == CONTROL else report.verdict.clean
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench.faults", description=__doc__)
+    parser.add_argument("--long", action="store_true", help="the full counts: about an hour")
+    parser.add_argument("--only", default="", help=f"of {', '.join(SCENARIOS)}")
+    parser.add_argument("--count", type=int, default=0, help="how many faults, instead of the scenario's own number")
+    parser.add_argument("--sources", type=int, default=10)
+    parser.add_argument("--records", type=int, default=20_000, help="over all sources")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", default="", help="write the reports here too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,224 @@
+"""The faults, one function each. A function breaks things while records are loaded; the oracle judges afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from typing import TYPE_CHECKING
+
+import requests
+
+from bench.faults import naive
+from bench.faults.launcher import POINTS
+from bench.faults.oracle import Verdict
+from bench.rig import PYTHON, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.faults.arena import Arena
+
+WORKERS = ("one", "two")
+
+
+def kills(arena: Arena, count: int) -> Verdict:
+    """SIGKILL of whole workers at random moments."""
+    _start(arena)
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(0.3, 3))
+        arena.keep_busy()
+        arena.kill_worker(arena.dice.choice(WORKERS))
+        if arena.dice.random() < 0.25:
+            arena.await_progress()
+    return arena.settle()
+
+
+def crash_points(arena: Arena, count: int) -> Verdict:
+    """A crash at every point of every stage, each once; `count` is not used."""
+    del count
+    arena.service.start_web()
+    for stage in ("extract", "normalize", "load"):
+        for point in POINTS:
+            if stage == "normalize" and point in {"before_publish", "after_publish"}:
+                continue  # the chain's own link follows normalise; nothing of ours is sent
+            _crash(arena, stage, point)
+    return arena.settle()
+
+
+def _crash(arena: Arena, stage: str, point: str) -> None:
+    marker = arena.service.folder / f"crashed-{stage}-{point}"
+    arena.truth.round += 1
+    arena.start_worker("one", CRASH_AT=f"{stage}:{point}", CRASH_MARKER=str(marker))
+    arena.queue_all()
+    with contextlib.suppress(AssertionError):
+        wait_until(marker.exists, 25)
+    if not marker.exists():
+        arena.report.figures[f"{stage}:{point}"] = "not_reached"
+    else:
+        arena.report.count("crash point")
+    arena.service.kill("one")
+    arena.start_worker("one")
+    arena.await_progress()
+    with contextlib.suppress(AssertionError):
+        wait_until(lambda: not arena.active(), 60)
+    arena.service.kill("one")
+
+
+def flushes(arena: Arena, count: int) -> Verdict:
+    """FLUSHALL every five seconds."""
+    _start(arena)
+    for _ in range(count):
+        time.sleep(5)
+        arena.keep_busy()
+        arena.service.flush_broker()
+        arena.report.count("FLUSHALL")
+    return arena.settle()
+
+
+def broker_away(arena: Arena, count: int) -> Verdict:
+    """Redis is gone for `count` seconds; runs are asked for all the while."""
+    _start(arena)
+    wait_until(lambda: not arena.active(), 300)
+    arena.servers.kill("valkey")
+    arena.report.count("Redis stopped")
+    answers, until = [], time.monotonic() + count
+    while time.monotonic() < until:
+        answers.append(arena.ask(arena.dice.choice(arena.truth.names)))
+        time.sleep(0.2)
+    arena.servers.start("valkey")
+    slowest = sorted(seconds for seconds, _ in answers)
+    arena.report.figures |= {
+        "asked": len(answers),
+        "p50": round(slowest[len(slowest) // 2], 2),
+        "p99": round(slowest[int(len(slowest) * 0.99)], 2),
+        "5xx": sum(status >= 500 for _, status in answers),
+    }
+    arena.await_progress()
+    return arena.settle()
+
+
+def database_restarts(arena: Arena, count: int) -> Verdict:
+    """PostgreSQL stopped at once (SIGQUIT) and started again, every five seconds."""
+    _start(arena)
+    for _ in range(count):
+        time.sleep(5)
+        arena.keep_busy()
+        arena.servers.signal("postgres", signal.SIGQUIT)
+        arena.servers.processes["postgres"].wait(30)
+        arena.report.count("PostgreSQL restart")
+        arena.servers.start("postgres")
+        arena.await_progress()
+    return arena.settle()
+
+
+def zombies(arena: Arena, count: int) -> Verdict:
+    """Workers stopped beyond their lease, then woken: what they write then must be refused."""
+    _start(arena)
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(1, 3))
+        arena.keep_busy()
+        time.sleep(arena.dice.uniform(0, 1))
+        name = arena.dice.choice(WORKERS)
+        arena.freeze(name)
+        arena.report.count("SIGSTOP past the lease")
+        time.sleep(9)
+        arena.thaw(name)
+    verdict = arena.settle()
+    arena.report.figures["fenced_out"] = sum(arena.service.log(name).count("lease_lost") for name in WORKERS)
+    return verdict
+
+
+def repeats(arena: Arena, count: int) -> Verdict:
+    """Every message `count` times, shuffled with older ones."""
+    arena.service.start_web()
+    for name in WORKERS:
+        arena.start_worker(name, REPEAT=str(count), SEED=str(arena.report.seed))
+    arena.queue_all()
+    verdict = arena.settle()
+    arena.report.faults[f"messages x {count}"] = 1
+    return verdict
+
+
+def beats(arena: Arena, count: int) -> Verdict:
+    """Three beats for `count` slots of every source."""
+    arena.truth.trouble = 0
+    text = (arena.service.folder / "sources.yaml").read_text().replace("type: api", "schedule: {every: 2s}, type: api")
+    arena.service.declare(text)
+    arena.service.start_web()
+    for name in WORKERS:
+        arena.start_worker(name)
+    for number in range(3):
+        arguments = ("-A", "worker", "beat", "--pidfile=")
+        arena.service.start(f"beat{number}", "celery", *arguments, ENABLE_SCHEDULER="true")
+    wait_until(lambda: arena.service.sql("SELECT count(DISTINCT scheduled_for) FROM etl_runs")[0] >= count, 600)
+    arena.service.declare(text.replace("type: api", "enabled: false, type: api"))
+    query = """SELECT count(*), count(DISTINCT (source_name, scheduled_for)), count(DISTINCT scheduled_for), sum(slots_missed)
+               FROM etl_runs"""
+    runs, slots, moments, missed = arena.service.sql(query)[0]
+    arena.report.figures |= {"slots": int(moments), "runs": int(runs), "distinct": int(slots), "missed": int(missed)}
+    arena.report.faults["beats at once"] = 3
+    verdict = arena.settle()
+    if runs != slots:
+        verdict.complaints.append(f"{runs - slots} slots were run twice")
+    return verdict
+
+
+def control(arena: Arena, count: int) -> Verdict:
+    """The naive chain under the same kills. It is expected to lose records."""
+    arena.truth.trouble = 0
+    arena.service.sql(naive.TABLE)
+    arguments = ("-A", "bench.faults.naive", "worker", "-Q", "naive", "--concurrency=2")
+    for name in WORKERS:
+        arena.service.start(name, "celery", *arguments, f"--hostname={name}@naive")
+    for name in arena.truth.names:
+        _send_naive(arena, f"{arena.url}/{name}")
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(0.3, 3))
+        name = arena.dice.choice(WORKERS)
+        arena.service.kill(name)
+        arena.report.count("SIGKILL")
+        arena.service.start(name, "celery", *arguments, f"--hostname={name}@naive")
+    _await_still(arena)
+    expected = arena.truth.sources * len(arena.truth.good())
+    found = arena.service.sql("SELECT count(*) FROM naive_items")[0]
+    return Verdict(records=arena.truth.sources * arena.truth.records, lost=expected - found)
+
+
+def _send_naive(arena: Arena, url: str) -> None:
+    arena.service.command(
+        *(PYTHON, "-m", "celery", "-A", "bench.faults.naive", "call", "bench.faults.naive.extract"),
+        f'--args=["{url}", 1]',
+    )
+
+
+def _await_still(arena: Arena) -> None:
+    """Until nothing has been loaded for fifteen seconds."""
+    last, since = -1, time.monotonic()
+    while time.monotonic() - since < 15:
+        now = arena.service.sql("SELECT count(*) FROM naive_items")[0]
+        if now != last:
+            last, since = now, time.monotonic()
+        time.sleep(0.5)
+
+
+def _start(arena: Arena) -> None:
+    arena.service.start_web()
+    for name in WORKERS:
+        arena.start_worker(name)
+    with contextlib.suppress(requests.RequestException):
+        arena.queue_all()
+
+
+SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
+    # name: function, its count when short, its count when long
+    "kills": (kills, 10, 200),
+    "crash_points": (crash_points, 1, 1),
+    "flushes": (flushes, 4, 12),
+    "broker_away": (broker_away, 10, 60),
+    "database_restarts": (database_restarts, 3, 20),
+    "zombies": (zombies, 2, 10),
+    "repeats": (repeats, 5, 5),
+    "beats": (beats, 5, 20),
+    "control": (control, 10, 40),
+}

@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCE ?=
+FAULTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements bench docker-up docker-down
+        test lint format requirements faults docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -70,6 +71,9 @@ lint: .venv/lint ## style, types, layers, secrets
 format: .venv/lint ## format the code
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
+
+faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
+	@$(BIN)/python -m bench.faults $(FAULTS)
 
 requirements: .venv/installed ## pin the requirements anew
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools

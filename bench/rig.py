@@ -208,8 +208,16 @@ class Service:
             connection.close()
         return [row[0] if len(row) == 1 else row for row in rows]
 
+    def broker(self) -> redis.Redis:
+        """A client of the message broker itself."""
+        return redis.Redis.from_url(self._valkey.url)
+
     def flush_broker(self) -> None:
-        redis.Redis.from_url(self._valkey.url).flushall()
+        self.broker().flushall()
+
+    def is_running(self, name: str) -> bool:
+        """Whether a process has not ended by itself."""
+        return self._processes[name].poll() is None
 
     def write_csv(self, count: int, *, price: int = 1) -> None:
         lines = "".join(f"{n},thing {n},{price}\n" for n in range(count))

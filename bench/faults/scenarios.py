@@ -7,15 +7,17 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import psycopg2
 import requests
 
 from bench.faults import naive
 from bench.faults.launcher import POINTS
 from bench.faults.oracle import Verdict
+from bench.faults.proxy import Proxy
 from bench.rig import PYTHON, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bench.faults.arena import Arena
 
@@ -37,6 +39,8 @@ def kills(arena: Arena, count: int) -> Verdict:
 def crash_points(arena: Arena, count: int) -> Verdict:
     """A crash at every point of every stage, each once; `count` is not used."""
     del count
+    # Many small batches, so that extraction also waits for room and is sent for again by a load.
+    arena.service.environment["BATCH_SIZE"] = "100"
     arena.service.start_web()
     for stage in ("extract", "normalize", "load"):
         for point in POINTS:
@@ -110,6 +114,80 @@ def database_restarts(arena: Arena, count: int) -> Verdict:
         arena.servers.start("postgres")
         arena.await_progress()
     return arena.settle()
+
+
+def broker_hung(arena: Arena, count: int) -> Verdict:
+    """Redis stops answering for `count` seconds, with its connections open."""
+    _start(arena)
+    time.sleep(2)
+    arena.servers.signal("valkey", signal.SIGSTOP)
+    arena.report.count("Redis hung")
+    try:
+        answers = [arena.ask(name) for name in arena.truth.names]
+        time.sleep(count)
+    finally:
+        arena.servers.signal("valkey", signal.SIGCONT)
+    arena.report.figures |= {"slowest": round(max(seconds for seconds, _ in answers), 2)}
+    arena.report.figures |= {"5xx": sum(status >= 500 for _, status in answers)}
+    arena.await_progress()
+    return arena.settle()
+
+
+def broker_full(arena: Arena, count: int) -> Verdict:
+    """Redis refuses every write for `count` seconds, because its memory is used up."""
+    _start(arena)
+    time.sleep(2)
+    arena.service.broker().config_set("maxmemory", "1kb")
+    arena.report.count("Redis full")
+    time.sleep(count)
+    arena.service.broker().config_set("maxmemory", "512mb")
+    arena.await_progress()
+    verdict = arena.settle()
+    arena.report.figures["workers_exited"] = sum(not arena.service.is_running(name) for name in WORKERS)
+    return verdict
+
+
+def half_open(arena: Arena, count: int) -> Verdict:
+    """The workers' connections to Redis and PostgreSQL stay open and carry nothing any more."""
+    with _proxies(arena) as (broker, database):
+        _start(arena)
+        for _ in range(count):
+            time.sleep(3)
+            arena.keep_busy()
+            broker.black_hole()
+            arena.report.count("half-open Redis link")
+            arena.await_progress()
+            database.black_hole()
+            arena.report.count("half-open PostgreSQL link")
+            arena.await_progress()
+        return arena.settle()
+
+
+def lost_answers(arena: Arena, count: int) -> Verdict:
+    """For `count` seconds, answers of Redis and PostgreSQL are lost on the way, those to COMMIT and BRPOP among them."""
+    with _proxies(arena) as (broker, database):
+        _start(arena)
+        broker.lose_answers, database.lose_answers = 0.02, 0.005
+        until = time.monotonic() + count
+        while time.monotonic() < until:
+            time.sleep(1)
+            with contextlib.suppress(requests.RequestException, psycopg2.Error):
+                arena.keep_busy()
+        broker.lose_answers = database.lose_answers = 0
+        arena.report.faults |= {"lost Redis answers": broker.lost, "lost PostgreSQL answers": database.lost}
+        return arena.settle()
+
+
+@contextlib.contextmanager
+def _proxies(arena: Arena) -> Iterator[tuple[Proxy, Proxy]]:
+    """Put proxies between the service and its servers."""
+    servers, seed, environment = arena.servers, arena.report.seed, arena.service.environment
+    with Proxy(servers.valkey.port, seed) as broker, Proxy(servers.postgres.port, seed) as database:
+        environment["REDIS_URL"] = environment["REDIS_URL"].replace(f":{servers.valkey.port}/", f":{broker.port}/")
+        environment["DATABASE_URL"] = environment["DATABASE_URL"].replace(
+            f":{servers.postgres.port}/", f":{database.port}/"
+        )
+        yield broker, database
 
 
 def zombies(arena: Arena, count: int) -> Verdict:
@@ -218,6 +296,10 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     "broker_away": (broker_away, 10, 60),
     "database_restarts": (database_restarts, 3, 20),
     "zombies": (zombies, 2, 10),
+    "broker_hung": (broker_hung, 5, 60),
+    "broker_full": (broker_full, 5, 20),
+    "half_open": (half_open, 1, 5),
+    "lost_answers": (lost_answers, 10, 120),
     "repeats": (repeats, 5, 5),
     "beats": (beats, 5, 20),
     "control": (control, 10, 40),

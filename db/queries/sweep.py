@@ -63,7 +63,8 @@ def take_over_batches(connection: Connection) -> int:
     return len(connection.execute(_EXPIRED_BATCHES, {"limit": LIMIT}).all())
 
 
-# A message is sent again when it must have left the queue: a later one was taken, or the queue is empty.
+# A message is sent again when it must have left the queue: a later one was taken, or the queue is empty. Those sent in
+# one pass bear one time, since their order in the queue is not known.
 _UNDELIVERED = """
     (dispatched_at IS NULL
      OR (claimed_at IS NULL
@@ -74,7 +75,7 @@ _UNDELIVERED = """
 
 _DUE_RUNS = text(f"""
     UPDATE etl_runs r
-    SET dispatched_at = clock_timestamp(), claimed_at = NULL,
+    SET dispatched_at = statement_timestamp(), claimed_at = NULL,
         dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
     FROM (SELECT run_id FROM etl_runs q
           WHERE status IN ('queued', 'running') AND extracted_at IS NULL AND lease_expires_at IS NULL
@@ -90,7 +91,7 @@ _DUE_RUNS = text(f"""
 
 _DUE_BATCHES = text(f"""
     UPDATE etl_batches b
-    SET dispatched_at = clock_timestamp(), claimed_at = NULL,
+    SET dispatched_at = statement_timestamp(), claimed_at = NULL,
         dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
     FROM (SELECT batch_id FROM etl_batches
           WHERE state IN ('extracted', 'normalized') AND lease_expires_at IS NULL

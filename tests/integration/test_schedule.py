@@ -105,3 +105,32 @@ def test_a_message_that_could_not_be_sent_is_due_again(pump: Pump) -> None:
     run_id = pump.queue("a")
     pump.database.run(lambda c: sweep.unsend_runs(c, [ExtractMessage(run_id)]))
     assert pump.database.run(lambda c: sweep.due_runs(c, queue_empty=False)) == [ExtractMessage(run_id)]
+
+
+def test_a_backlog_is_not_sent_again_and_again(pump: Pump) -> None:
+    """3,000 runs due at once, drained at 50 a second by a queue that keeps its order."""
+    pump.sql("""
+        INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, created_at)
+        SELECT gen_random_uuid(), 's' || n, 'csv', 'schedule', 'queued', 'queued', now() - interval '1 hour'
+        FROM generate_series(1, 3000) n
+    """)
+    queue: list[str] = []
+    sent = taken = 0
+    while taken < 3_000:
+        # A pass every two seconds of pretended time: everything that has happened moves two seconds into the past.
+        pump.sql("""
+            UPDATE etl_runs SET dispatched_at = dispatched_at - interval '2 s', claimed_at = claimed_at - interval '2 s'
+            WHERE dispatched_at IS NOT NULL
+        """)
+        found = pump.database.run(lambda c: sweep.due_runs(c, queue_empty=not queue))
+        sent += len(found)
+        queue += [str(message.run_id) for message in found]
+        for run_id in queue[:100]:
+            taken += len(
+                pump.sql(
+                    "UPDATE etl_runs SET claimed_at = now() WHERE run_id = :id AND claimed_at IS NULL RETURNING 1",
+                    id=run_id,
+                )
+            )
+        del queue[:100]
+        assert sent < 3_300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -23,6 +24,8 @@ CONTROL = "control"
 def main() -> int:
     """Run the scenarios; 0 if the books are clean, and the control arm lost records."""
     arguments = _parser().parse_args()
+    # Also when it is ended from outside, nothing of it stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
     with tempfile.TemporaryDirectory(prefix="kasparro-faults-") as folder:
         isolate(Path(folder) / "state")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -242,6 +243,29 @@ def beats(arena: Arena, count: int) -> Verdict:
     return verdict
 
 
+def skew(arena: Arena, count: int) -> Verdict:
+    """One worker's clock is two hours ahead, another's two behind, while `count` workers are killed. Needs libfaketime."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        arena.report.figures["skipped"] = "libfaketime is not installed"
+        return Verdict()
+    clocks = {
+        name: {"LD_PRELOAD": str(library), "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+        for name, hours in zip(WORKERS, ("+2h", "-2h"), strict=True)
+    }
+    arena.service.start_web()
+    for name in WORKERS:
+        arena.start_worker(name, **clocks[name])
+    arena.report.faults["clocks off by two hours"] = len(WORKERS)
+    arena.queue_all()
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(1, 3))
+        arena.keep_busy()
+        name = arena.dice.choice(WORKERS)
+        arena.kill_worker(name, **clocks[name])
+    return arena.settle()
+
+
 def control(arena: Arena, count: int) -> Verdict:
     """The naive chain under the same kills. It is expected to lose records."""
     arena.truth.trouble = 0
@@ -302,5 +326,6 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     "lost_answers": (lost_answers, 10, 120),
     "repeats": (repeats, 5, 5),
     "beats": (beats, 5, 20),
+    "skew": (skew, 3, 20),
     "control": (control, 10, 40),
 }

@@ -16,6 +16,7 @@ help: ## show this list
 	    { echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "· installing the pinned requirements (first time only)"
 	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q wheel
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.txt
 	@touch $@
 

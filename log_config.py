@@ -33,6 +33,7 @@ def configure(settings: Settings) -> None:
     root.setLevel(settings.log_level)
     # At DEBUG it writes whole addresses, secrets in the query included.
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
 
 
 def _renderers(settings: Settings) -> list[Any]:

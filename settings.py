@@ -102,12 +102,12 @@ def load_connected() -> Settings:
 def environment() -> dict[str, str]:
     """Merge the three places settings come from."""
     merged = explicit_environment()
-    return {**_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env"), **merged}
+    return {**read_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env"), **merged}
 
 
 def explicit_environment() -> dict[str, str]:
     """What the operator said: the process environment, then `.env`. An empty value is no value."""
-    given = {**_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
+    given = {**read_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
     return {name: value.strip() for name, value in given.items() if value.strip()}
 
 
@@ -147,7 +147,7 @@ def is_placeholder(value: str) -> bool:
     return any(word in value.lower() for word in PLACEHOLDERS)
 
 
-def _file(path: Path) -> dict[str, str]:
+def read_file(path: Path) -> dict[str, str]:
     """The variables of one env file; `$` stays as it is written."""
     if not path.is_file():
         return {}

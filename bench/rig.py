@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg2
 import redis
 import requests
-from alembic.config import Config
 
 import settings
+from db.__main__ import alembic_config
 from settings import PROJECT
 from stack import account, ports
 from stack.postgres import Postgres
@@ -26,6 +26,8 @@ from stack.valkey import Valkey
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+__all__ = ["Servers", "Service", "alembic_config", "isolate", "make_database", "wait_until"]
 
 PYTHON = sys.executable
 
@@ -98,12 +100,6 @@ def make_database(servers: Servers, name: str, *, template: str = "template1") -
         cursor.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
     connection.close()
     return servers.postgres.url.rsplit("/", 1)[0] + f"/{name}"
-
-
-def alembic_config(url: str) -> Config:
-    config = Config(settings.PROJECT / "alembic.ini")
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
 
 
 class Service:

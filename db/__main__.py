@@ -15,30 +15,45 @@ from db.queries.sources import apply_sources
 from db.queries.upkeep import add_partitions
 from db.session import Database
 from etl.catalog import load_catalog
-from etl.errors import ETLError
+from etl.errors import ConfigError, ETLError
 from etl.source import secrets_of
 
 
 def migrate() -> None:
     """Upgrade to the newest revision."""
-    alembic.command.upgrade(Config(settings.PROJECT / "alembic.ini"), "head")
+    alembic.command.upgrade(alembic_config(), "head")
     database = Database(settings.load_connected().database_url, name="kasparro-migrate", pool_size=1)
     database.run(add_partitions)
     database.close()
+
+
+def alembic_config(url: str | None = None) -> Config:
+    """Alembic's configuration; a `%` in the folder's name or in the address must not be taken for its own."""
+    config = Config(settings.PROJECT / "alembic.ini")
+    config.set_main_option("script_location", str(settings.PROJECT / "alembic").replace("%", "%%"))
+    config.set_main_option("prepend_sys_path", str(settings.PROJECT).replace("%", "%%"))
+    if url is not None:
+        config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
 
 
 def sources() -> None:
     """Apply the sources file, and say what that changed."""
     current = settings.load_connected()
     interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
+    name = current.sources_file.name
     catalog = load_catalog(current.sources_file, interval, current.secret)
     for item in catalog:
         for name in secrets_of(item.source):
             if settings.is_placeholder(current.secret(name) or ""):
                 print(f"warning: {item.source.name}: the secret {name} looks like a placeholder", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
-    applied = database.run(lambda connection: apply_sources(connection, catalog, datetime.now(UTC)))
-    database.close()
+    try:
+        applied = database.run(lambda connection: apply_sources(connection, catalog, datetime.now(UTC)))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error.message}", code=error.code) from error
+    finally:
+        database.close()
     for what, names in vars(applied).items():
         if names:
             print(f"sources {what}: {', '.join(names)}")

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from etl.errors import ConfigError
-from etl.source import AnySource, Schedule, SourcesFile, parse, secrets_of
+from etl.source import AnySource, Schedule, SourcesFile, explain, parse, secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ def load_catalog(path: Path, interval: str, secret: Callable[[str], str | None])
     try:
         file = msgspec.convert(_read(path), SourcesFile)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path.name}: {error}") from error
+        raise ConfigError(f"{path.name}: {explain(error)}") from error
     defaults = file.defaults if isinstance(file.defaults, dict) else {}
     for key in defaults:
         if key not in DEFAULTABLE:
@@ -66,8 +66,18 @@ def _entry(
     seen.add(source.name)
     for name in secrets_of(source) if source.enabled else ():
         if not secret(name):
-            raise ConfigError(f"{label}: the secret ${{{name}}} is not set in the environment or .env")
+            raise ConfigError(
+                f"{label}: `{_place(entry, name)}`: the secret {name} is not set in the environment or .env"
+            )
     return Scheduled(source, source.schedule or Schedule(every=interval))
+
+
+def _place(value: Any, secret: str, path: str = "") -> str:
+    """The key whose value names a secret."""
+    if isinstance(value, dict):
+        found = (_place(child, secret, f"{path}.{key}" if path else str(key)) for key, child in value.items())
+        return next(filter(None, found), "")
+    return path if f"${{{secret}}}" in str(value) else ""
 
 
 def _read(path: Path) -> Any:

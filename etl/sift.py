@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from etl.records import RawRecord, Sifted
+from etl.records import Sifted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from etl.records import Known, RawRecord
 
 
-def sift(records: list[RawRecord], unchanged: Collection[str | bytes], written: Collection[str | bytes]) -> Sifted:
-    """Leave out the records whose id has, everywhere in this batch, the content that is already served.
+def sift(records: list[RawRecord], known: Known) -> Sifted:
+    """Leave out the records whose id has, everywhere in this batch, the content that is stored already.
 
     An id with any occurrence that differs is kept with all its occurrences, because the last one has to win.
 
     Args:
         records: the batch, in source order.
-        unchanged: keys whose stored content equals that of *every* record of that key in the batch.
-        written: those of `unchanged` that this run itself has written before, which makes a repeat a duplicate.
+        known: what is stored, for keys with a single content in the batch.
     """
     kept: list[RawRecord] = []
+    counts = {"unchanged": 0, "duplicate": 0, "rejected": 0}
     seen: set[str | bytes] = set()
-    repeats = 0
     for record in records:
         key = record.key
-        if key not in unchanged:
+        if key not in known.served and key not in known.rejected:
             kept.append(record)
-        elif key in seen or key in written:
-            repeats += 1
+        elif key in seen or key in known.written:
+            counts["duplicate"] += 1
+        else:
+            counts["rejected" if key in known.rejected else "unchanged"] += 1
         seen.add(key)
-    return Sifted(kept, len(records) - len(kept) - repeats, repeats)
+    return Sifted(kept, **counts)
 
 
 def single_valued(records: list[RawRecord]) -> dict[str | bytes, RawRecord]:

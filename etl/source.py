@@ -280,7 +280,7 @@ def parse(document: dict[str, Any]) -> AnySource:
     try:
         source: AnySource = msgspec.convert(document, type=AnySource)
     except msgspec.ValidationError as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explain(error)) from error
     return source
 
 
@@ -312,15 +312,15 @@ def mapping_of(document: dict[str, Any]) -> dict[str, Any]:
     return {key: document.get(key) for key in MAPPING_KEYS}
 
 
-def identity_of(document: dict[str, Any]) -> tuple[Any, ...]:
-    """The part of a document that decides what identifies its records."""
-    return (
-        document.get("type"),
-        document.get("identity", "external_id"),
+def identity_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The keys that decide what identifies the records of a document, and their values."""
+    return {
+        "type": document.get("type"),
+        "identity": document.get("identity", "external_id"),
         # Unmapped, `id` is the first of the usual names.
-        (document.get("map") or {}).get("external_id", "id"),
-        document.get("records", "@"),
-    )
+        "map.external_id": (document.get("map") or {}).get("external_id", "id"),
+        "records": document.get("records", "@"),
+    }
 
 
 def zone(name: str) -> ZoneInfo:
@@ -349,13 +349,23 @@ def check_cron(line: str) -> None:
         raise ValueError(f"`cron`: {line!r} names a date that never comes") from error
 
 
-def _explain(error: msgspec.ValidationError) -> str:
+_PATTERNS = {
+    "name": "lower-case letters, digits and _, at most 100",
+    "url": "an http or https address without user and password",
+}
+
+
+def explain(error: msgspec.ValidationError) -> str:
     """The key first, then what is wrong with it."""
     text, _, path = str(error).partition(" - at `")
     key = path.rstrip("`").removeprefix("$").removeprefix(".")
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
         return f"unknown key `{key + '.' if key else ''}{unknown[1]}`"
+    if text.startswith("Expected `str` matching regex"):
+        return f"`{key}`: expected {_PATTERNS.get(key.rpartition('.')[2], 'a duration such as 30s, 30m, 1h or 7d')}"
+    if key == "type" and text.startswith("Invalid value"):
+        return f"`type`: {text}; there are api, csv and rss"
     missing = re.fullmatch(r"Object missing required field `(.*)`", text)
     if missing:
         return f"missing key `{key + '.' if key else ''}{missing[1]}`"

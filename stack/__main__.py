@@ -57,7 +57,10 @@ EXPECTED = (
 def up(_: argparse.Namespace) -> int:
     """Start everything, run every enabled source once, and show what came of it."""
     stack = LocalStack()
-    if not stack.supervisor.running:
+    if stack.supervisor.running:
+        if changed := stack.differences():
+            raise CommandError(f"the stack runs already, with other settings; make restart {' '.join(changed)}")
+    else:
         stack.check_ports()
         _say("setting up the database and the message broker")
         stack.prepare()
@@ -72,8 +75,10 @@ def up(_: argparse.Namespace) -> int:
     client.await_ready(READY_SECONDS)
     _await_flower(stack)
     status = _run(client, None, FIRST_RUN_SECONDS)
+    if status:
+        print("The service is up, but not every source succeeded.\n")
     _print_urls(stack, client)
-    return status
+    return 0
 
 
 def down(_: argparse.Namespace) -> int:
@@ -85,7 +90,7 @@ def down(_: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a source, or all, and wait; 0 only if every run succeeded."""
-    return _run(Client(settings.load()), arguments.source or None, arguments.timeout)
+    return _run(Client(_running().settings), arguments.source or None, arguments.timeout)
 
 
 def ps(_: argparse.Namespace) -> int:
@@ -105,10 +110,7 @@ def logs(arguments: argparse.Namespace) -> int:
     if not found:
         raise CommandError("there is no log yet")
     follow = [] if arguments.no_follow else ["-F"]
-    try:
-        return subprocess.run(["tail", "-n", str(arguments.lines), *follow, *found], check=False).returncode
-    except KeyboardInterrupt:
-        return 0
+    os.execvp("tail", ["tail", "-n", str(arguments.lines), *follow, *found])  # noqa: S606 -- replaces this process
 
 
 def urls(_: argparse.Namespace) -> int:
@@ -133,7 +135,7 @@ def clean(_: argparse.Namespace) -> int:
 def db_shell(_: argparse.Namespace) -> int:
     """Open psql on the stack's database."""
     psql = account.binaries() / "bin" / "psql"
-    os.execv(psql, [str(psql), settings.load().database_url])  # noqa: S606 -- replaces this process
+    os.execv(psql, [str(psql), _running().settings.database_url])  # noqa: S606 -- replaces this process
 
 
 def docker_up(_: argparse.Namespace) -> int:
@@ -188,7 +190,7 @@ class Progress:
         line = "  ".join(
             f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in runs[:4]
         )
-        if line != self._last and time.monotonic() - self._at > 1:
+        if line != self._last and time.monotonic() - self._at > 2:
             _say(line + ("  …" if len(runs) > len(runs[:4]) else ""))
             self._last, self._at = line, time.monotonic()
 
@@ -215,6 +217,8 @@ def _seconds(one: dict[str, Any]) -> str:
 
 
 def _print_urls(stack: LocalStack, client: Client) -> None:
+    if stack.settings.public:
+        print(f"Listens on {stack.settings.web_host}; every call needs a key: {shown(stack.settings.key_file)}")
     print(f"API      {client.url}/data   {client.url}/stats   {client.url}/health")
     print(f"Docs     {client.url}/docs   {client.url}/redoc")
     print(f"Flower   http://127.0.0.1:{stack.settings.flower_port}")
@@ -265,15 +269,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     try:
         return int(arguments.function(arguments))
-    except (
-        CommandError,
-        ContainerError,
-        SettingError,
-        PortTakenError,
-        PostgresError,
-        SupervisorError,
-        ServiceError,
-    ) as error:
+    except EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

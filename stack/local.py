@@ -19,16 +19,25 @@ from web.auth import check_exposure, hash_key
 SERVERS = ("postgres", "valkey")
 APPS = ("samples", "web", "worker", "beat", "flower")
 READY_SECONDS = 60
+# What an operator may choose for a stack, and cannot change while it runs.
+CHOSEN = ("WEB_HOST", "WEB_PORT", "FLOWER_PORT", "SAMPLES_PORT")
 
 
 class LocalStack:
     """Embedded servers, unless the operator names real ones, and the service's processes."""
 
     def __init__(self) -> None:
-        """Read the settings as they are now; nothing is started."""
+        """Read the settings as they are now; nothing is started.
+
+        Of a running stack they are those it runs with; to start one counts what the operator says, not what an
+        earlier start said.
+        """
         self.explicit = settings.explicit_environment()
-        self.settings = settings.read(settings.environment())
+        self.settings = settings.read(self.explicit)
         self.supervisor = Supervisor(self.settings.state_dir)
+        self.runtime = settings.read_file(self.runtime_file)
+        if self.supervisor.running:
+            self.settings = settings.read({**settings.environment(), **self._chosen()})
         self._postgres: Postgres | None = None
         self._valkey: Valkey | None = None
 
@@ -37,17 +46,28 @@ class LocalStack:
         """What other processes learn about the running stack from."""
         return self.settings.state_dir / "runtime.env"
 
+    def differences(self) -> list[str]:
+        """What the operator says now and the running stack does otherwise, as `NAME=value`."""
+        running = self._chosen()
+        return [
+            f"{name}={self.explicit[name]}"
+            for name in running
+            if self.explicit.get(name, running[name]) != running[name]
+        ]
+
+    def _chosen(self) -> dict[str, str]:
+        return {name: self.runtime[name] for name in CHOSEN if name in self.runtime}
+
     def prepare(self) -> None:
         """Choose ports, passwords and the admin key, and set up the embedded servers' files."""
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = settings.environment()
         runtime = dict[str, str]()
         if "DATABASE_URL" not in self.explicit:
-            self._postgres = self._make_postgres(known.get("KASPARRO_POSTGRES", ""))
+            self._postgres = self._make_postgres(self.runtime.get("KASPARRO_POSTGRES", ""))
             runtime |= {"DATABASE_URL": self._postgres.url, "KASPARRO_POSTGRES": _pair(self._postgres)}
             self._postgres.initialise()
         if "REDIS_URL" not in self.explicit:
-            self._valkey = self._make_valkey(known.get("KASPARRO_VALKEY", ""))
+            self._valkey = self._make_valkey(self.runtime.get("KASPARRO_VALKEY", ""))
             runtime |= {"REDIS_URL": self._valkey.url, "KASPARRO_VALKEY": _pair(self._valkey)}
             self._valkey.initialise()
         self._write_runtime(runtime)
@@ -55,9 +75,13 @@ class LocalStack:
     def check_ports(self) -> None:
         """Refuse to start when a port of the service is taken."""
         current = self.settings
-        ports.require("WEB_PORT", current.web_port, current.web_host)
-        ports.require("FLOWER_PORT", current.flower_port)
-        ports.require("SAMPLES_PORT", current.samples_port)
+        ports.require(
+            {
+                "WEB_PORT": (current.web_port, current.web_host),
+                "FLOWER_PORT": (current.flower_port, "127.0.0.1"),
+                "SAMPLES_PORT": (current.samples_port, "127.0.0.1"),
+            }
+        )
 
     def start_servers(self) -> None:
         """Start the supervisor, and wait until the embedded servers answer."""

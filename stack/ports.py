@@ -30,12 +30,17 @@ def free_port(preferred: int | None = None) -> int:
         return int(probe.getsockname()[1])
 
 
-def require(name: str, port: int, host: str = "127.0.0.1") -> None:
-    """Refuse to go on without this port.
+def require(wanted: dict[str, tuple[int, str]]) -> None:
+    """Refuse to go on without these ports.
+
+    Args:
+        wanted: by the name of the setting, port and address.
 
     Raises:
-        PortTakenError: says which setting changes it.
+        PortTakenError: says which are in use, and which settings change them.
     """
-    if not is_free(port, host):
-        other = free_port()
-        raise PortTakenError(f"port {port} ({name}) is in use; choose another, for example: make up {name}={other}")
+    taken = {name: port for name, (port, host) in wanted.items() if not is_free(port, host)}
+    if taken:
+        which = ", ".join(f"{port} ({name})" for name, port in taken.items())
+        others = " ".join(f"{name}={free_port()}" for name in taken)
+        raise PortTakenError(f"in use: port {which}; choose another, for example: make up {others}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 HASH_MARK = "sha256:"
 # These show no data: probes must work before anyone has a key, and so must the documentation.
+_FRONT = "/"
 _ALWAYS_OPEN = ("/health/live", "/health/ready", "/openapi.json", "/docs", "/redoc", "/assets/", "/favicon.ico")
 _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -46,11 +47,13 @@ def install(app: Flask, settings: Settings) -> None:
     def _check_caller() -> None:
         if _is_open(settings) or _has_key(hashes):
             return
+        if not settings.public and _from_loopback() and (request.method, request.path) in _OPEN_ON_LOOPBACK:
+            abort(415, "the body must be JSON, with Content-Type: application/json")
         abort(401)
 
 
 def _is_open(settings: Settings) -> bool:
-    if request.path.startswith(_ALWAYS_OPEN):
+    if request.path == _FRONT or request.path.startswith(_ALWAYS_OPEN):
         return True
     if settings.public or not _from_loopback():
         return False

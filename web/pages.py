@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.resources import as_file, files
 
-from flask import Blueprint, Response, abort, send_file
+from flask import Blueprint, Response, abort, redirect, send_file
 
 blueprint = Blueprint("pages", __name__)
 
@@ -29,6 +29,12 @@ REDOC = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>body { margin: 0 }</style></head>
 <body><redoc spec-url="/openapi.json"></redoc><script src="/assets/redoc.standalone.js"></script></body></html>
 """
+
+
+@blueprint.get("/")
+def front() -> Response:
+    """Leads to the documentation."""
+    return redirect("/docs")  # type: ignore[return-value]
 
 
 @blueprint.get("/docs")

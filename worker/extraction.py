@@ -169,8 +169,8 @@ class Slice:
 
     def _store_once(self, connection: Connection, batch: RawBatch) -> Stored:
         known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected)
-        sifted = sift(batch.records, known.unchanged, known.written)
-        new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.unchanged]
+        sifted = sift(batch.records, known)
+        new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
         return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease)
 
     def _before_attempt(self, seconds: float) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from db.copy import Json, copy_rows
 from etl.errors import LeaseLostError
 from etl.payload import digest
+from etl.records import Known
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
 
 # Bytes of an unstorable record that the quarantine keeps.
 MAX_RAW_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Known:
-    """Of the keys asked about, those whose stored content is the same, and those of them this run wrote itself."""
-
-    unchanged: frozenset[str | bytes]
-    written: frozenset[str | bytes]
 
 
 @dataclass(frozen=True)
@@ -73,15 +66,28 @@ def find_known(
     with_id = [record for record in records.values() if record.external_id is not None]
     ids = {"ids": [r.external_id for r in with_id], "hashes": [r.content_hash.hex() for r in with_id]}
     query = _UNCHANGED_ITEMS + (_NOT_PENDING if claim.open_batches else "")
-    found = {row.key: row.written for row in connection.execute(text(query), values | ids)} if with_id else {}
-    # A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
+    served = {row.key: row.written for row in connection.execute(text(query), values | ids)} if with_id else {}
+    rejects = _known_rejects(connection, claim, records, rejected, values)
+    written = {key for found in (served, rejects) for key, ours in found.items() if ours}
+    return Known(frozenset(served), frozenset(rejects.keys() - served.keys()), frozenset(written))
+
+
+def _known_rejects(
+    connection: Connection,
+    claim: RunClaim,
+    records: dict[str | bytes, RawRecord],
+    rejected: list[BadRecord],
+    values: dict[str, Any],
+) -> dict[str | bytes, bool]:
+    """The keys in open quarantine, and whether this run put them there.
+
+    A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
+    """
     whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
     whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
-    for row in connection.execute(_OPEN_REJECTS, values | {"hashes": [h.hex() for h in whole]}):
-        key = whole[bytes(row.content_hash)]
-        if row.external_id is None or row.external_id == key:
-            found.setdefault(key, row.written)
-    return Known(frozenset(found), frozenset(key for key, written in found.items() if written))
+    rows = connection.execute(_OPEN_REJECTS, values | {"hashes": [content_hash.hex() for content_hash in whole]})
+    found = [(whole[bytes(row.content_hash)], row) for row in rows]
+    return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
 
 
 def store_batch(
@@ -99,7 +105,7 @@ def store_batch(
     batch_id = None
     if batch.extracted:
         raw_ids = _copy_raw(connection, claim, sifted.kept)
-        batch_id = _insert_batch(connection, claim, batch, sifted, len(new_rejects), raw_ids)
+        batch_id = _insert_batch(connection, claim, batch, sifted, raw_ids)
         _copy_unstorable(connection, claim, new_rejects)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if sifted.kept else None, open_batches)
@@ -161,7 +167,6 @@ def _insert_batch(
     claim: RunClaim,
     batch: RawBatch,
     sifted: Sifted,
-    failed: int,
     raw_ids: tuple[int, int] | None,
 ) -> int:
     values = {
@@ -172,10 +177,10 @@ def _insert_batch(
         "last": raw_ids and raw_ids[1],
         "state": "extracted" if raw_ids else "loaded",
         "extracted": batch.extracted,
-        # An unstorable record that is in quarantine already is as unchanged as any other.
-        "unchanged": sifted.unchanged + len(batch.rejected) - failed,
+        "unchanged": sifted.unchanged,
         "duplicate": sifted.duplicate,
-        "failed": failed,
+        # What is in quarantine already is not put there again, but it has failed again.
+        "failed": sifted.rejected + len(batch.rejected),
     }
     return int(connection.execute(_INSERT_BATCH, values).scalar_one())
 

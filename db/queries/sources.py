@@ -61,7 +61,7 @@ def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: da
         if old is not None and old.config == document and old.enabled == item.source.enabled:
             unchanged.append(item.source.name)
             continue
-        _refuse_identity_change(item.source, old, document)
+        _refuse_identity_change(connection, item.source, old, document)
         _write(connection, item, document, old, now)
         (created if old is None else changed).append(item.source.name)
     names = [item.source.name for item in declared]
@@ -74,14 +74,24 @@ def _schedule_document(schedule: Schedule) -> dict[str, Any]:
     return document
 
 
-def _refuse_identity_change(source: AnySource, old: Row[Any] | None, document: dict[str, Any]) -> None:
-    if old is None or source.identity_change or identity_of(old.config) == identity_of(document):
+def _refuse_identity_change(
+    connection: Connection, source: AnySource, old: Row[Any] | None, document: dict[str, Any]
+) -> None:
+    if old is None or source.identity_change:
         return
-    raise ConfigError(
-        f"source {source.name!r}: what identifies its records would change, and every item would be stored "
-        "a second time; if that is meant, set `identity_change: true`",
-        code="identity_change",
-    )
+    before, after = identity_of(old.config), identity_of(document)
+    changed = [key for key, value in after.items() if before[key] != value]
+    if changed and _has_items(connection, source.name):
+        raise ConfigError(
+            f"source {source.name!r}: `{changed[0]}` would change what identifies its records, and every item would be "
+            "stored a second time; if that is meant, set `identity_change: true`",
+            code="identity_change",
+        )
+
+
+def _has_items(connection: Connection, name: str) -> bool:
+    query = text("SELECT EXISTS (SELECT 1 FROM unified_items WHERE source_name = :name)")
+    return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
 def _write(

@@ -243,7 +243,8 @@ class HttpClient:
         for *_, address in found:
             if not _allowed(str(address[0]), parts.hostname, port, self._policy.private_hosts):
                 raise RefusedError(
-                    f"{shown}: {parts.hostname} is on a private network; ALLOWED_PRIVATE_HOSTS can allow it",
+                    f"{shown}: {parts.hostname} is on a private network; ALLOWED_PRIVATE_HOSTS can allow it, "
+                    "which workers read when they start",
                     code="private_address",
                 )
 

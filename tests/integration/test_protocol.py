@@ -21,7 +21,7 @@ from db.queries.runs import MAX_OPEN_BATCHES, claim_run
 from db.queries.stats import source_totals
 from db.queries.upkeep import add_partitions, roll_up
 from db.session import Database
-from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
+from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
@@ -150,7 +150,8 @@ def test_quarantined_records_are_not_quarantined_again(pump: Pump) -> None:
     pump.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n5,e\n6,f,6\n7,g,7\n")
     pump.run("shop")
     run = pump.run("shop")
-    assert counts(run) == {"extracted": 6, "unchanged": 6}
+    assert run["status"] == "partial"
+    assert counts(run) == {"extracted": 6, "unchanged": 3, "failed": 3}
     assert pump.sql("SELECT count(*) FROM rejected_records") == [3]
     assert pump.sql("SELECT count(*) FROM raw_data") == [5]
 
@@ -196,7 +197,7 @@ def test_a_cancelled_run_stores_nothing_more(pump: Pump) -> None:
     pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
     batch = RawBatch([], [], Position(finished=True), 1, 1)
     with pytest.raises(LeaseLostError):
-        pump.database.run(lambda c: store_batch(c, claim, batch, Sifted([], 0, 0), [], 60))
+        pump.database.run(lambda c: store_batch(c, claim, batch, Sifted([]), [], 60))
 
 
 def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
@@ -594,14 +595,14 @@ def test_one_record_that_cannot_be_stored_costs_only_itself(pump: Pump, outside:
     outside.on("/a", Answered(b'[{"id": 1}, {"id": 2, "x": ' + bad + b'}, {"id": 3}]'))
     pump.declare(api(outside))
     assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 2, "failed": 1}
-    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 3}
+    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 2, "failed": 1}
 
 
 def test_a_reject_that_is_mended_in_an_ignored_field_loads(pump: Pump) -> None:
     pump.declare(csv_source(ignore=["at"], map={"external_id": "id", "published_at": "at"}))
     pump.write("shop.csv", "id,at\n1,garbage\n2,2026-01-01\n3,2026-01-01\n")
     assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 2, "failed": 1}
-    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 3}
+    assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 2, "failed": 1}
     pump.write("shop.csv", "id,at\n1,2026-01-02\n2,2026-01-01\n3,2026-01-01\n")
     assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 1, "unchanged": 2}
 
@@ -641,3 +642,14 @@ def test_a_month_that_began_in_the_default_partition_stays_there(pump: Pump) -> 
     assert pump.database.run(add_partitions) == []
     pump.sql("TRUNCATE raw_data")
     assert pump.database.run(add_partitions) == [f"raw_data_{month}"]
+
+
+def test_an_identity_may_change_while_nothing_is_stored(pump: Pump) -> None:
+    pump.declare(csv_source(map={"external_id": "nope"}))
+    pump.write("shop.csv", rows(3))
+    assert pump.run("shop")["status"] == "failed"
+    pump.declare(csv_source())
+    assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 3}
+    with pytest.raises(ConfigError, match=r"'shop': `identity` would change"):
+        pump.declare(csv_source(identity="content"))
+    pump.declare(csv_source(identity="content", identity_change=True))

@@ -20,7 +20,10 @@ def load(tmp_path: Path, text: str, **secrets: str) -> list[object]:
         ("sources:\n  - {name: a, type: csv, fil: a.csv}\n", ["'a'", "`fil`"]),
         ("sources:\n  - {name: a, type: xml, file: a.csv}\n", ["'a'", "`type`", "'xml'"]),
         ("sources:\n" + GOOD + GOOD, ["'a'", "duplicate"]),
-        ("sources:\n  - {name: a, type: rss, request: {url: 'http://x', headers: {k: '${NOPE}'}}}\n", ["'a'", "NOPE"]),
+        (
+            "sources:\n  - {name: a, type: rss, request: {url: 'http://x', headers: {k: '${NOPE}'}}}\n",
+            ["'a'", "NOPE", "`request.headers.k`"],
+        ),
         ("sources:\n  - {name: a, type: rss, request: {ulr: 'http://x'}}\n", ["'a'", "`request.ulr`"]),
         ("sources:\n  - {name: a, type: csv}\n", ["'a'", "`file`"]),
         ("sources:\n  - {name: A B, type: csv, file: x}\n", ["'A B'", "`name`"]),
@@ -35,7 +38,8 @@ def load(tmp_path: Path, text: str, **secrets: str) -> list[object]:
         ("sources:\n  - {name: a, type: api, request: {url: 'http://x'}, records: 'a..b'}\n", ["'a'", "`records`"]),
         ("defaults: {scheduel: {every: 1h}}\nsources: []\n", ["defaults", "`scheduel`"]),
         ("sources: 3\n", ["sources"]),
-        ("surces: []\n", ["surces"]),
+        ("surces: []\n", ["unknown key `surces`"]),
+        ("sources:\n  - {name: a, type: csv, file: x, timeout: 1 hour}\n", ["'a'", "`timeout`", "30s"]),
         ("sources:\n  - a\n b\n", ["line"]),
     ],
 )

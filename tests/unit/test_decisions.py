@@ -14,7 +14,7 @@ from etl.extract.api import next_link
 from etl.extract.batching import Batcher
 from etl.mapping import Mapper
 from etl.outcome import Failure, Status, judge, must_stop
-from etl.records import BadRecord, Counts, Page, Position, RawRecord, StoredRecord
+from etl.records import BadRecord, Counts, Known, Page, Position, RawRecord, StoredRecord
 from etl.sift import sift, single_valued
 from etl.source import fill, fingerprint, parse
 
@@ -107,14 +107,19 @@ def test_an_id_that_varies_in_the_batch_is_kept_whole() -> None:
     records = [raw("1", "a"), raw("2", "x"), raw("1", "b"), raw("2", "x")]
     candidates = single_valued(records)
     assert set(candidates) == {"2"}
-    sifted = sift(records, unchanged={"2"}, written=set())
+    sifted = sift(records, Known(served=frozenset({"2"})))
     assert [r.external_id for r in sifted.kept] == ["1", "1"]
     assert (sifted.unchanged, sifted.duplicate) == (1, 1)
 
 
 def test_what_this_run_has_written_is_a_duplicate() -> None:
-    sifted = sift([raw("1", "a")], unchanged={"1"}, written={"1"})
+    sifted = sift([raw("1", "a")], Known(served=frozenset({"1"}), written=frozenset({"1"})))
     assert (sifted.kept, sifted.unchanged, sifted.duplicate) == ([], 0, 1)
+
+
+def test_what_is_in_quarantine_fails_again() -> None:
+    sifted = sift([raw("1", "a"), raw("1", "a"), raw("2", "b")], Known(rejected=frozenset({"1"})))
+    assert ([r.external_id for r in sifted.kept], sifted.rejected, sifted.duplicate) == (["2"], 1, 1)
 
 
 # --- batching

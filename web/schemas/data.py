@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields, validate
 
 from db.queries.items import SORTABLE
-from web.schemas.text import Text
+from web.schemas.text import Moment, Text
 
 MAX_PAGE_SIZE = 1000
 
@@ -61,9 +61,9 @@ class DataQuerySchema(Schema):
         validate=validate.Length(1, 500),
         metadata={"description": 'words in title and description; "phrases", or, -not'},
     )
-    published_after = fields.AwareDateTime(default_timezone=None)
-    published_before = fields.AwareDateTime(default_timezone=None)
-    updated_since = fields.AwareDateTime(default_timezone=None)
+    published_after = Moment()
+    published_before = Moment()
+    updated_since = Moment()
     sort_by = Text(load_default="created_at", validate=validate.OneOf(SORTABLE))
     sort_order = Text(load_default="desc", validate=validate.OneOf(("asc", "desc")))
 

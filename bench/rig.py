@@ -58,6 +58,7 @@ class Servers:
     @classmethod
     def make(cls, folder: Path) -> Servers:
         """Set up both, on free ports; nothing is started."""
+        folder.mkdir(mode=0o700, parents=True)
         postgres = Postgres(account.server_folder(folder), ports.free_port(), "test")
         valkey = Valkey(folder / "valkey", ports.free_port(), "test")
         postgres.initialise()

@@ -17,7 +17,8 @@ from bench.rig import Servers, alembic_config, isolate, make_database
 from db.session import Database
 from tests.pump import Pump
 
-STATE = Path(tempfile.mkdtemp(prefix="kasparro-test-"))
+# Made when the first test needs servers.
+STATE = Path(tempfile.gettempdir()) / f"kasparro-test-{os.getpid()}"
 isolate(STATE)
 
 TABLES = (

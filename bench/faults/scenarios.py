@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.faults.arena import Arena
 
 WORKERS = ("one", "two")
+KEY = "fault-suite"
 
 
 def kills(arena: Arena, count: int) -> Verdict:
@@ -241,6 +242,32 @@ def beats(arena: Arena, count: int) -> Verdict:
     return verdict
 
 
+def cancels(arena: Arena, count: int) -> Verdict:
+    """Runs cancelled at random moments; nothing of them may be stored afterwards, and the last runs load all."""
+    arena.service.environment["API_KEYS"] = KEY
+    _start(arena)
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(0, 0.5))
+        active = arena.service.sql("SELECT run_id::text FROM etl_runs WHERE status IN ('queued', 'running')")
+        if not active:
+            arena.truth.round += 1
+            arena.queue_all()
+            continue
+        address = f"{arena.service.url}/runs/{arena.dice.choice(active)}/cancel"
+        if requests.post(address, headers={"X-API-Key": KEY}, timeout=30).status_code == 202:
+            arena.report.count("cancel")
+    wait_until(lambda: not arena.active(), 300)
+    arena.truth.round += 1
+    arena.queue_all()
+    verdict = arena.settle()
+    late = arena.service.sql("""
+        SELECT count(*) FROM etl_batches b JOIN etl_runs r USING (run_id)
+        WHERE r.status = 'cancelled' AND greatest(b.created_at, b.normalized_at, b.loaded_at) > r.completed_at""")[0]
+    if late:
+        verdict.complaints.append(f"stored after the cancel: {late} batches")
+    return verdict
+
+
 def skew(arena: Arena, count: int) -> Verdict:
     """One worker's clock is two hours ahead, another's two behind, while `count` workers are killed. Needs libfaketime."""
     library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
@@ -324,6 +351,7 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     "lost_answers": (lost_answers, 10, 120),
     "repeats": (repeats, 5, 5),
     "beats": (beats, 5, 20),
+    "cancels": (cancels, 20, 500),
     "skew": (skew, 3, 20),
     "control": (control, 10, 40),
 }

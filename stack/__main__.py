@@ -90,7 +90,7 @@ def down(_: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a source, or all, and wait; 0 only if every run succeeded."""
-    return _run(Client(_running().settings), arguments.source or None, arguments.timeout)
+    return _run(Client(LocalStack().settings), arguments.source or None, arguments.timeout)
 
 
 def ps(_: argparse.Namespace) -> int:

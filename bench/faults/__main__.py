@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -63,6 +64,10 @@ def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Pat
     print(report.line(), flush=True)
     for complaint in report.verdict.complaints:
         print(f"  {complaint}", flush=True)
+    if not _as_expected(report):
+        kept = Path(tempfile.mkdtemp(prefix=f"kasparro-{name}-"))
+        shutil.copytree(place, kept, dirs_exist_ok=True)
+        print(f"  the logs are in {kept}", flush=True)
     return report
 
 

@@ -109,6 +109,15 @@ class Arena:
                 return
             time.sleep(0.1)
 
+    def await_release(self) -> None:
+        """Measure how long it takes until everything that was held at this moment has been taken up again."""
+        started = time.monotonic()
+        held = """SELECT 'run ' || run_id || token FROM etl_runs WHERE lease_expires_at IS NOT NULL
+            UNION ALL SELECT 'batch ' || batch_id || ' ' || token FROM etl_batches WHERE lease_expires_at IS NOT NULL"""
+        before = set(self.service.sql(held))
+        wait_until(lambda: not before & set(self.service.sql(held)), 120)
+        self.report.recovery.append(time.monotonic() - started)
+
     def keep_busy(self) -> None:
         """When all is loaded, let every record change, and load again."""
         if not self.active():

@@ -9,11 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if "FAKETIME" in os.environ:
+    # libfaketime does not know the call behind Python's sleep; select waits as well.
+    time.sleep = lambda seconds: select.select([], [], [], max(0.0, seconds)) and None  # type: ignore[assignment]
 
 from celery.__main__ import main
 

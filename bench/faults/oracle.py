@@ -61,6 +61,11 @@ def _check_runs(service: Service, verdict: Verdict) -> None:
             GROUP BY source_name, scheduled_for HAVING count(*) > 1) t""",
         "records quarantined as poison": "SELECT count(*) FROM rejected_records WHERE rule = 'poison'",
     }
+    errors = """SELECT error_code, count(*), min(error_message) FROM etl_runs
+        WHERE status IN ('failed', 'partial') AND error_code <> 'records_rejected' GROUP BY 1"""
+    verdict.complaints += [
+        f"runs ended with {code}: {count} ({message})" for code, count, message in service.sql(errors)
+    ]
     for what, query in checks.items():
         if count := service.sql(query)[0]:
             verdict.complaints.append(f"{what}: {count}")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 WORKERS = ("one", "two")
 KEY = "fault-suite"
+HELD = """SELECT (SELECT count(*) FROM etl_runs WHERE lease_expires_at > clock_timestamp())
+    + (SELECT count(*) FROM etl_batches WHERE lease_expires_at > clock_timestamp())"""
 
 
 def kills(arena: Arena, count: int) -> Verdict:
@@ -35,6 +37,21 @@ def kills(arena: Arena, count: int) -> Verdict:
         arena.kill_worker(arena.dice.choice(WORKERS))
         if arena.dice.random() < 0.25:
             arena.await_progress()
+    return arena.settle()
+
+
+def default_lease(arena: Arena, count: int) -> Verdict:
+    """The only worker is killed with the default lease of a minute; each time it is measured when work goes on."""
+    arena.service.environment["LEASE_SECONDS"] = "60"
+    arena.service.start_web()
+    arena.start_worker("one")
+    arena.queue_all()
+    for _ in range(count):
+        time.sleep(arena.dice.uniform(1, 3))
+        arena.keep_busy()
+        wait_until(lambda: arena.service.sql(HELD)[0] > 0, 60)
+        arena.kill_worker("one")
+        arena.await_release()
     return arena.settle()
 
 
@@ -340,6 +357,7 @@ def _start(arena: Arena) -> None:
 SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     # name: function, its count when short, its count when long
     "kills": (kills, 10, 200),
+    "default_lease": (default_lease, 1, 5),
     "crash_points": (crash_points, 1, 1),
     "flushes": (flushes, 4, 12),
     "broker_away": (broker_away, 10, 60),

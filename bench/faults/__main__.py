@@ -20,6 +20,8 @@ from bench.outside import Outside
 from bench.rig import Servers, alembic_config, isolate, make_database
 
 CONTROL = "control"
+# Enough that the workers of the control arm are busy whenever one of them is killed.
+CONTROL_RECORDS = 300_000
 
 
 def main() -> int:
@@ -50,6 +52,8 @@ def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Pat
     truth = Truth(arguments.sources, arguments.records // arguments.sources, arguments.seed)
     if name == "beats":
         truth = Truth(100 if arguments.long else 10, 20, arguments.seed)
+    if name == CONTROL:
+        truth = Truth(arguments.sources, CONTROL_RECORDS // arguments.sources, arguments.seed)
     report = Report(name, arguments.seed)
     place = folder / name
     place.mkdir()

@@ -317,8 +317,10 @@ def control(arena: Arena, count: int) -> Verdict:
         arena.service.start(name, "celery", *arguments, f"--hostname={name}@naive")
     for name in arena.truth.names:
         _send_naive(arena, f"{arena.url}/{name}")
+    wait_until(lambda: arena.service.sql("SELECT count(*) FROM naive_items")[0] > 0, 60)
     for _ in range(count):
-        time.sleep(arena.dice.uniform(0.3, 3))
+        # It is done in seconds: the kills have to fall into them, as they do into the product's longer runs.
+        time.sleep(arena.dice.uniform(0.2, 0.8))
         name = arena.dice.choice(WORKERS)
         arena.service.kill(name)
         arena.report.count("SIGKILL")

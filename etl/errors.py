@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, ClassVar
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from typing import Any, ClassVar
 
 
 class Recovery(StrEnum):
@@ -134,13 +131,3 @@ class RunFinishedError(ETLError):
     """The run has already ended."""
 
     code = "run_finished"
-
-
-class NotYetError(ETLError):
-    """Something is not due before a moment in time."""
-
-    code = "not_due"
-
-    def __init__(self, message: str, *, not_before: datetime) -> None:
-        super().__init__(message)
-        self.not_before = not_before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
 from celery import Celery, chain, signature
@@ -13,6 +13,8 @@ from etl import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from redis import Redis
 
     from etl.messages import Message
 
@@ -55,6 +57,15 @@ def publish(app: Celery, outgoing: Iterable[M]) -> list[M]:
     except BROKER_ERRORS as error:
         log.warning("publish_failed", error=str(error)[:200], unsent=len(waiting))
     return waiting
+
+
+def client(app: Celery) -> Redis:
+    """A client of the message broker's own Redis, on a connection that the caller keeps.
+
+    Raises:
+        one of BROKER_ERRORS.
+    """
+    return cast("Redis", app.connection_for_write().default_channel.client)
 
 
 def queue_is_empty(app: Celery, queue: str) -> bool:

@@ -116,6 +116,11 @@ class SourceRow(Base):
     paused_until: Mapped[datetime | None]
     next_run_at: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
+    not_before_reason: Mapped[str | None]
+    rest: Mapped[dict[str, Any] | None]
+    moved_to: Mapped[str | None]
+    moved_count: Mapped[int] = _small()
+    gone_reason: Mapped[str | None]
     origin: Mapped[str]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()

@@ -22,6 +22,9 @@ MAX_NUMBER_EXPONENT = 300
 # Epoch numbers above this are milliseconds.
 EPOCH_MILLISECONDS = 10**11
 
+# Times of things that are published lie after this year; what is before it is a broken clock or a misread number.
+EARLIEST = 1990
+
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?")
 _EPOCH = re.compile(r"\d{9,14}(\.\d+)?")
 _TAGS = re.compile(r"[,;|]")
@@ -128,6 +131,11 @@ class Moment:
             return aware.astimezone(UTC)
         except OverflowError as error:
             raise ValueError("time out of range") from error
+
+
+def iso_time(epoch: float) -> str:
+    """Epoch seconds as ISO 8601 in UTC."""
+    return (_EPOCH_START + timedelta(seconds=epoch)).isoformat().replace("+00:00", "Z")
 
 
 def _from_epoch(value: Decimal) -> datetime:

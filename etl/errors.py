@@ -70,6 +70,17 @@ class WaitError(ETLError):
         self.cause = cause
 
 
+class PostponedError(ETLError):
+    """The host is not to be asked for now: by its own word, or because its circuit is open."""
+
+    recovery = Recovery.SKIP
+    code = "postponed"
+
+    def __init__(self, message: str, *, seconds: float, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.seconds = seconds
+
+
 class RecordError(ETLError):
     """One record cannot become an item; its neighbours can."""
 
@@ -125,6 +136,19 @@ class UnknownRunError(ETLError):
     """No run has this id."""
 
     code = "unknown_run"
+
+
+class UnknownHostError(ETLError):
+    """Nothing is remembered about this host."""
+
+    code = "unknown_host"
+
+
+class BrokerUnavailableError(ETLError):
+    """Redis cannot be reached."""
+
+    recovery = Recovery.RETRY
+    code = "broker_unavailable"
 
 
 class RunFinishedError(ETLError):

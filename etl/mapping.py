@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from etl import convert, payload
 from etl.errors import RecordError
+from etl.model import zone
 from etl.paths import path as compiled_path
 from etl.records import Item, RawRecord, Reject, StagedItem, StoredRecord
-from etl.source import TARGETS, AnySource, zone
+from etl.source import TARGETS, AnySource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

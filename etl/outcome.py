@@ -25,6 +25,9 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+# Errors that say "not now": a run that got nothing before one of them was skipped, not failed.
+NOT_NOW = frozenset({"postponed", "breaker_open", "not_due"})
+
 ACTIVE = (Status.QUEUED, Status.RUNNING)
 
 
@@ -49,7 +52,8 @@ def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outco
     if counts.failed and (over_limit(counts, max_rejected) or counts.failed == counts.extracted):
         return Outcome(Status.FAILED, too_many(counts, max_rejected))
     if failure:
-        return Outcome(Status.PARTIAL if counts.extracted else Status.FAILED, failure)
+        nothing = Status.SKIPPED if failure.code in NOT_NOW else Status.FAILED
+        return Outcome(Status.PARTIAL if counts.extracted else nothing, failure)
     if counts.failed:
         return Outcome(Status.PARTIAL, Failure("records_rejected", f"{counts.failed} records were quarantined"))
     return Outcome(Status.SUCCESS)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # jsonb stores numbers as numeric; far beyond these magnitudes PostgreSQL refuses them, and nobody means them.
 MAX_NUMBER_DIGITS = 1000
+# Deeper than any real record, and far from what would exhaust a parser's stack.
+MAX_DEPTH = 64
 
 # A cheap look first: only a text with one of these marks can hold a NUL or a number out of range.
 _SUSPECT = re.compile(rb"\\u0000|NaN|\dE|\d{%d}" % MAX_NUMBER_DIGITS)
@@ -80,6 +82,8 @@ def encode(payload: Any) -> bytes:
         text = _encode(payload)
     except (UnicodeEncodeError, RecursionError) as error:
         raise RecordError("", "storable", None, f"cannot be stored as JSON: {error}") from error
+    if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_deeper(payload, MAX_DEPTH):
+        raise RecordError("", "depth", None, f"nested deeper than {MAX_DEPTH} levels")
     if _SUSPECT.search(text):
         _refuse_unstorable(payload)
     return text
@@ -93,6 +97,13 @@ def digest(text: bytes) -> bytes:
 def without(payload: dict[str, Any], ignored: Collection[str]) -> dict[str, Any]:
     """The payload less the top-level fields that do not make a record `changed`."""
     return {key: value for key, value in payload.items() if key not in ignored}
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, (dict, list)):
+        return False
+    children = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
 
 
 def _refuse_unstorable(payload: Any) -> None:

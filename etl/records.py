@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -20,26 +21,84 @@ class BadRecord(msgspec.Struct, frozen=True):
     message: str
 
 
+class Records(Protocol):
+    """The records of a page; a large page reads them as they are asked for."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[dict[str, Any] | BadRecord]:
+        """One after the other, the same each time."""
+
+
+class Validator(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What tells whether an answer has changed: the server's own marks, byte for byte, and the hash of the body.
+
+    They are good for one `request` only, known by its digest.
+    """
+
+    request: str
+    etag: str | None = None
+    last_modified: str | None = None
+    digest: str = ""
+
+
+class FileMark(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What was read of a file: the hash of its first `offset` bytes, in which there are `row` rows of data.
+
+    `appending` is set in mode append, where the next run goes on at `offset`.
+    """
+
+    digest: str
+    offset: int
+    row: int = 0
+    appending: bool = False
+
+
+class Kept(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run leaves to the next one, beside the watermark."""
+
+    validator: Validator | None = None
+    files: dict[str, FileMark] = {}
+
+
+class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Where the next run starts. `config` and `mapping` name the settings and the mapping that it is good for."""
+
+    kind: str = "none"
+    version: int = 1
+    config: str = ""
+    mapping: int = 0
+    watermark: str | None = None
+    kept: Kept = Kept()
+
+
+Record = dict[str, Any] | BadRecord
+
+
 class Page(msgspec.Struct, frozen=True):
     """What one request, or one stretch of a file, gave: records in source order.
 
     `cursor` leads to this page again, `following` to the next one and is None at the end. `validator` tells whether
-    the page, fetched again, is still the same. `watermark` is the highest cursor value seen, for incremental sources.
+    the page, fetched again, is still the same. `watermark` is the highest cursor value seen, for incremental sources;
+    `kept` what the next run should know once everything up to here is loaded.
     """
 
     cursor: Cursor
-    records: list[dict[str, Any] | BadRecord]
+    records: Records
     following: Cursor | None
     validator: str | None = None
     size: int = 0
     watermark: str | None = None
+    kept: Kept | None = None
 
 
 class Position(msgspec.Struct, frozen=True):
     """Where extraction goes on: a page, the records of it that are done, and whether it is still that page.
 
     `tries` counts the calls that failed on this page so far, so that a wait across slices does not reset them.
-    `config` is the fingerprint of the source's settings the cursor belongs to.
+    `config` is the fingerprint of the source's settings the cursor belongs to, `mapping` the version of the mapping at
+    the start; `kept` is that of the last whole page.
     """
 
     cursor: Cursor | None = None
@@ -47,8 +106,10 @@ class Position(msgspec.Struct, frozen=True):
     validator: str | None = None
     tries: int = 0
     config: str = ""
+    mapping: int = 0
     watermark: str | None = None
     finished: bool = False
+    kept: Kept | None = None
 
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):

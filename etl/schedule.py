@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from cronsim import CronSim
 
 from etl.duration import duration
-from etl.source import Schedule, zone
+from etl.model import zone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from etl.source import Schedule
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How many missed cron slots are counted one by one; beyond that the count is a floor.
@@ -32,6 +34,12 @@ class Due:
     slot: datetime
     missed: int
     following: datetime
+
+
+def rests(now: datetime, hours: list[int], days: list[int]) -> bool:
+    """True in the hours (0 to 23, UTC) and on the days (0 is Monday) in which a source asks not to be polled."""
+    moment = now.astimezone(UTC)
+    return moment.hour in hours or moment.weekday() in days
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime:

@@ -9,38 +9,24 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
-from zoneinfo import ZoneInfo
 
 import msgspec
-from cronsim import CronSim, CronSimError
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from etl import payload
-from etl.duration import PATTERN, seconds
+from etl.duration import seconds
 from etl.errors import ConfigError
-from etl.paths import path
-
-Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$")]
-Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
-Url = Annotated[
-    str,
-    Meta(
-        pattern=r"^(https?://[^/@]+|\$\{[A-Za-z_][A-Za-z0-9_]*\})(/.*)?$",
-        description="http or https, without user info; may start with ${NAME}",
-    ),
-]
-Scalar = str | int | float | bool
-
-_SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+from etl.model import Duration, Model, Name, Rate, check_cron, check_path, zone
+from etl.paging import NoPaging, Paging
+from etl.request import SECRET, Request
 
 # What decides how a record is mapped: a change makes a new mapping version.
 MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")
 # Settings that a resume position does not depend on.
-_POLICY_KEYS = ("enabled", "schedule", "timeout", "max_rejected", "identity_change", "map", "dates", "timezone")
-
-
-class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Base of all declared things."""
+_POLICY_KEYS = (
+    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change"),
+    *("map", "dates", "timezone"),
+)
 
 
 class Schedule(Model, frozen=True):
@@ -61,121 +47,41 @@ class Schedule(Model, frozen=True):
             check_cron(self.cron)
 
 
-class HeaderAuth(Model, frozen=True, tag_field="kind", tag="header"):
-    """A key in a request header."""
-
-    name: str
-    value: str
-
-
-class QueryAuth(Model, frozen=True, tag_field="kind", tag="query"):
-    """A key in the query string."""
-
-    name: str
-    value: str
-
-
-class BearerAuth(Model, frozen=True, tag_field="kind", tag="bearer"):
-    """`Authorization: Bearer …`."""
-
-    token: str
-
-
-class BasicAuth(Model, frozen=True, tag_field="kind", tag="basic"):
-    """HTTP basic authentication."""
-
-    username: str
-    password: str
-
-
-Auth = HeaderAuth | QueryAuth | BearerAuth | BasicAuth
-
-
-class Request(Model, frozen=True):
-    """The request that gives the first page."""
-
-    url: Url
-    params: dict[str, Scalar] = {}
-    headers: dict[str, str] = {}
-    auth: Auth | None = None
-
-
-class NoPaging(Model, frozen=True, tag_field="style", tag="none"):
-    """One request gives all."""
-
-
-class PagePaging(Model, frozen=True, tag_field="style", tag="page"):
-    """`?page=1`, `?page=2`, … until a page is empty."""
-
-    param: str = "page"
-    start: int = 1
-    max_pages: Annotated[int, Meta(ge=1)] = 1000
-
-
-class OffsetPaging(Model, frozen=True, tag_field="style", tag="offset"):
-    """`?offset=0`, `?offset=N`, … until a page is empty."""
-
-    param: str = "offset"
-    start: int = 0
-    limit_param: str = "limit"
-    limit: Annotated[int, Meta(ge=1)] = 100
-    max_pages: Annotated[int, Meta(ge=1)] = 1000
-
-
-class CursorPaging(Model, frozen=True, tag_field="style", tag="cursor"):
-    """The body names the value that leads to the next page, at the JMESPath `next`."""
-
-    next: str
-    param: str = "cursor"
-    max_pages: Annotated[int, Meta(ge=1)] = 1000
-
-    def __post_init__(self) -> None:
-        check_path(self.next, "next")
-
-
-class NextUrlPaging(Model, frozen=True, tag_field="style", tag="next_url"):
-    """The body holds the address of the next page, at the JMESPath `next`."""
-
-    next: str = "next"
-    max_pages: Annotated[int, Meta(ge=1)] = 1000
-
-    def __post_init__(self) -> None:
-        check_path(self.next, "next")
-
-
-class LinkPaging(Model, frozen=True, tag_field="style", tag="link_header"):
-    """The `Link` header holds the address of the next page, with `rel="next"`."""
-
-    max_pages: Annotated[int, Meta(ge=1)] = 1000
-
-
-Paging = NoPaging | PagePaging | OffsetPaging | CursorPaging | NextUrlPaging | LinkPaging
-
-
 class Incremental(Model, frozen=True):
-    """Ask only for what changed: the highest `field` seen, less `lookback`, goes out as `param`."""
+    """Ask only for what changed: the highest `field` seen, less `lookback`, goes out as `param`.
+
+    `missing` says what becomes of a record without the field: it is taken as any other, left out, or it fails the run.
+    """
 
     field: str
     param: str
     lookback: Duration = "0s"
+    missing: Literal["include", "exclude", "fail"] = "include"
 
     def __post_init__(self) -> None:
         check_path(self.field, "field")
 
 
 class Dialect(Model, frozen=True):
-    """How a CSV file is written."""
+    """How a CSV file is written.
 
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] = ","
+    Without a `delimiter` it is found out from the first rows: comma, semicolon, tab or bar. Without an `encoding` a
+    byte order mark decides, else UTF-8; a row that is not UTF-8 is read as `fallback_encoding`.
+    """
+
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
     quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
-    encoding: str = "utf-8"
+    encoding: str | None = None
+    fallback_encoding: str | None = "cp1252"
     header: bool = True
 
     def __post_init__(self) -> None:
-        try:
-            "a".encode(self.encoding)
-        except LookupError as error:
-            raise ValueError(f"unknown encoding {self.encoding!r}") from error
+        for key in ("encoding", "fallback_encoding"):
+            name = getattr(self, key)
+            try:
+                "a".encode(name or "utf-8")
+            except LookupError as error:
+                raise ValueError(f"`{key}`: unknown encoding {name!r}") from error
 
 
 class Source(Model, frozen=True, kw_only=True, tag_field="type"):
@@ -185,6 +91,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     enabled: bool = True
     schedule: Schedule | None = None
     timeout: Duration = "30s"
+    rate: Rate | None = None
+    honour_cache: bool = True
     map: dict[str, str] | None = None
     ignore: list[str] = []
     identity: Literal["external_id", "content"] | list[str] = "external_id"
@@ -218,6 +126,7 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
 
     request: Request
     records: str = "@"
+    allow_missing: bool = False
     paginate: Paging = NoPaging()
     incremental: Incremental | None = None
 
@@ -227,23 +136,34 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
 
 
 class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
-    """A CSV file, on disk or by URL."""
+    """CSV files on disk, or one by URL.
+
+    `file` is a path, a folder or a pattern such as `exports/*.csv`. Mode `append` reads only what was added to a file
+    since the last run.
+    """
 
     file: str | None = None
     request: Request | None = None
-    mode: Literal["full"] = "full"
+    mode: Literal["full", "append"] = "full"
     csv: Dialect = Dialect()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.file is None) == (self.request is None):
             raise ValueError("exactly one of `file` and `request` is needed")
+        if self.mode == "append" and self.file is None:
+            raise ValueError("`mode`: only a `file` can be read in mode append")
 
 
 class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):
-    """An RSS or Atom feed."""
+    """An RSS or Atom feed.
+
+    `entry_id` says what identifies an entry: its guid, its link, a hash of title and date, or the first of these that
+    it has.
+    """
 
     request: Request
+    entry_id: Literal["auto", "guid", "link", "hash"] = "auto"
 
 
 AnySource = ApiSource | CsvSource | RssSource
@@ -293,12 +213,7 @@ def dump(source: AnySource) -> dict[str, Any]:
 
 def secrets_of(source: AnySource) -> list[str]:
     """The names of the secrets a source refers to, in order of appearance."""
-    return list(dict.fromkeys(_SECRET.findall(payload.encode(dump(source)).decode())))
-
-
-def fill(text: str, secrets: dict[str, str]) -> str:
-    """Put the secrets into a text that names them."""
-    return _SECRET.sub(lambda match: secrets[match[1]], text)
+    return list(dict.fromkeys(SECRET.findall(payload.encode(dump(source)).decode())))
 
 
 def fingerprint(source: AnySource) -> str:
@@ -320,38 +235,15 @@ def identity_of(document: dict[str, Any]) -> dict[str, Any]:
         # Unmapped, `id` is the first of the usual names.
         "map.external_id": (document.get("map") or {}).get("external_id", "id"),
         "records": document.get("records", "@"),
+        "entry_id": document.get("entry_id", "auto"),
     }
-
-
-def zone(name: str) -> ZoneInfo:
-    """The time zone of this name."""
-    try:
-        return ZoneInfo(name)
-    except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"`timezone`: unknown time zone {name!r}") from error
-
-
-def check_path(text: str, key: str) -> None:
-    """Refuse what is not JMESPath, naming the key."""
-    try:
-        path(text)
-    except ValueError as error:
-        raise ValueError(f"`{key}`: {error}") from error
-
-
-def check_cron(line: str) -> None:
-    """Refuse what is not a five-field cron line."""
-    try:
-        next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 -- only tries the line
-    except CronSimError as error:
-        raise ValueError(f"`cron`: {line!r} is not a cron line: {error}") from error
-    except StopIteration as error:
-        raise ValueError(f"`cron`: {line!r} names a date that never comes") from error
 
 
 _PATTERNS = {
     "name": "lower-case letters, digits and _, at most 100",
     "url": "an http or https address without user and password",
+    "token_url": "an http or https address without user and password",
+    "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
 }
 
 

@@ -11,9 +11,10 @@ from flask.json.provider import JSONProvider
 from flask_smorest import Api
 
 from db.session import Database
+from hosts import RedisStore
 from messaging import make_producer
 from web import auth, pages
-from web.blueprints import data, health, runs, stats
+from web.blueprints import breakers, data, health, runs, stats
 from web.errors import register_error_handlers
 from web.extensions import Service
 from web.schemas.problem import ProblemSchema
@@ -84,10 +85,15 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
         },
     )
     pool = Database(settings.database_url, name=f"kasparro-web-{os.getpid()}", pool_size=8, patience=2.0)
-    app.extensions["kasparro"] = Service(settings, database or pool, make_producer())
+    app.extensions["kasparro"] = _service(settings, database or pool)
     auth.install(app, settings)
     api = ProblemApi(app)
-    for blueprint in (health.blueprint, data.blueprint, stats.blueprint, runs.blueprint):
+    for blueprint in (health.blueprint, data.blueprint, stats.blueprint, runs.blueprint, breakers.blueprint):
         api.register_blueprint(blueprint)
     app.register_blueprint(pages.blueprint)
     return app
+
+
+def _service(settings: Settings, database: Database) -> Service:
+    producer = make_producer()
+    return Service(settings, database, producer, RedisStore(producer))

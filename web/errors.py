@@ -13,12 +13,14 @@ from werkzeug.exceptions import HTTPException
 
 from etl.errors import (
     AlreadyActiveError,
+    BrokerUnavailableError,
     ConfigError,
     ETLError,
     RunFinishedError,
     SourceInactiveError,
     StorageConflictError,
     StorageUnavailableError,
+    UnknownHostError,
     UnknownRunError,
     UnknownSourceError,
 )
@@ -29,10 +31,12 @@ if TYPE_CHECKING:
 STATUSES: dict[type[ETLError], HTTPStatus] = {
     UnknownSourceError: HTTPStatus.NOT_FOUND,
     UnknownRunError: HTTPStatus.NOT_FOUND,
+    UnknownHostError: HTTPStatus.NOT_FOUND,
     SourceInactiveError: HTTPStatus.CONFLICT,
     AlreadyActiveError: HTTPStatus.CONFLICT,
     RunFinishedError: HTTPStatus.CONFLICT,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    BrokerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageConflictError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from celery import Celery
 
     from db.session import Database
+    from hosts import RedisStore
     from settings import Settings
 
 
@@ -21,6 +22,7 @@ class Service:
     settings: Settings
     database: Database
     producer: Celery
+    hosts: RedisStore
 
 
 def service() -> Service:

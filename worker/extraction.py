@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +14,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from db.queries.closing import close_run
 from db.queries.events import record_event
 from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import (
     MAX_OPEN_BATCHES,
     RunClaim,
@@ -23,16 +25,28 @@ from db.queries.runs import (
     resume_extraction,
 )
 from etl import source as declared
-from etl.errors import ConfigError, ETLError, LeaseLostError, StorageConflictError, StorageUnavailableError, WaitError
-from etl.extract import open_source
+from etl.errors import (
+    ConfigError,
+    ETLError,
+    LeaseLostError,
+    PostponedError,
+    RefusedError,
+    StorageConflictError,
+    StorageUnavailableError,
+    WaitError,
+)
+from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
-from etl.extract.http import HttpClient, Policy
+from etl.extract.context import Context
+from etl.http.client import HttpClient, Policy, Watch
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure
 from etl.payload import digest
-from etl.records import Position
+from etl.records import Checkpoint, Position
 from etl.sift import sift, single_valued
+from worker.polling import ALIVE_SECONDS, MOVED_AFTER, Hearing, settled_target
+from worker.process import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,6 +97,8 @@ class Slice:
         self._lease = settings.lease.total_seconds()
         self._started = time.monotonic()
         self._leased_until = self._started + self._lease
+        self._checkpoint = msgspec.convert(claim.checkpoint, Checkpoint)
+        self._hearing = Hearing(lambda: self._keep_lease(ALIVE_SECONDS), self._on_warning)
 
     def guarded(self) -> Failure | None:
         """Do the work; the failure that ends the extraction, if there is one."""
@@ -96,6 +112,7 @@ class Slice:
             log.warning("slice_too_long")
             self._release("queued", dispatch=True)
         except ETLError as error:
+            self._note_failure(error)
             return Failure(error.code, error.message)
         except Exception as error:
             # A defect of ours must not look like a dead worker that is worth five more tries.
@@ -106,13 +123,15 @@ class Slice:
     def _work(self) -> None:
         source = declared.parse(self.claim.config)
         start = self._start(source)
-        mapper = Mapper(source)
-        pages = self._open(source).pages(start)
-        for batch in Batcher(mapper, self._settings.batch_size, self._is_over).batches(pages, start):
+        extractor = self._open(source)
+        for batch in Batcher(Mapper(source), self._settings.batch_size, self._is_over).batches(
+            extractor.pages(start), start
+        ):
             stored = self._store(batch)
             if stored.batch_id is not None:
                 self._publish([BatchMessage(stored.batch_id)])
             if batch.position.finished:
+                self._note_poll(source)
                 return
             if stored.open_batches >= MAX_OPEN_BATCHES:
                 self._make_room()
@@ -135,17 +154,41 @@ class Slice:
         config = declared.fingerprint(source)
         if self.claim.position.config == config:
             return self.claim.position
-        checkpoint = self.claim.checkpoint
-        watermark = checkpoint.get("watermark") if checkpoint.get("config") == config else None
-        return Position(config=config, watermark=watermark)
+        if self.claim.position.config or self._checkpoint.config not in {"", config}:
+            self._hearing.warn("config_changed", "the source's settings have changed; it is read from its start")
+        watermark = self._checkpoint.watermark if self._checkpoint.config == config else None
+        return Position(config=config, mapping=self.claim.mapping_version, watermark=watermark)
 
     def _open(self, source: AnySource) -> Extractor:
+        """The extractor of the source.
+
+        Raises:
+            PostponedError: its server has asked for a pause that is not over.
+            ConfigError: a secret is missing.
+        """
+        target = settled_target(target_for(source, self._secrets(source)), self.claim)
+        if self.claim.postponed_for > 0:
+            seconds = self.claim.postponed_for
+            raise PostponedError(
+                f"the server asked not to be called for another {seconds:.0f} s", code="not_due", seconds=seconds
+            )
         policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS)
+        http = HttpClient(policy, gate(), Watch(self._keep_lease, self._on_retry))
+        return open_source(source, target, self._context(source, http))
+
+    def _context(self, source: AnySource, http: HttpClient) -> Context:
         scratch = self._settings.state_dir / "downloads" / f"{self.claim.run_id}.csv"
         scratch.parent.mkdir(parents=True, exist_ok=True)
-        http = HttpClient(policy, self._before_attempt, self._on_retry)
-        return open_source(
-            source, http, self._secrets(source), scratch, self._settings.csv_roots, self._settings.sources_file.parent
+        before = self._checkpoint
+        is_good = before.config == declared.fingerprint(source) and before.mapping == self.claim.mapping_version
+        return Context(
+            http=http,
+            report=self._hearing,
+            scratch=scratch,
+            roots=self._settings.csv_roots,
+            base=self._settings.sources_file.parent,
+            checkpoint=before if is_good else Checkpoint(),
+            now=datetime.now(UTC),
         )
 
     def _secrets(self, source: AnySource) -> dict[str, str]:
@@ -173,7 +216,7 @@ class Slice:
         new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
         return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease)
 
-    def _before_attempt(self, seconds: float) -> None:
+    def _keep_lease(self, seconds: float) -> None:
         """The lease must outlive the attempt."""
         needed = max(self._lease, seconds + MARGIN)
         if time.monotonic() + seconds + MARGIN < self._leased_until:
@@ -185,6 +228,25 @@ class Slice:
         log.warning("retry", code=error.code, message=error.message, tries=tries, wait=round(seconds, 1))
         detail = {"code": error.code, "message": error.message, "tries": tries, "wait": round(seconds, 1)}
         self._database.run(lambda connection: record_event(connection, self.claim.run_id, "retry", **detail))
+
+    def _on_warning(self, code: str, message: str) -> None:
+        detail = {"code": code, "message": message[:500]}
+        self._database.run(lambda connection: record_event(connection, self.claim.run_id, "warning", **detail))
+
+    def _note_poll(self, source: AnySource) -> None:
+        """Nothing is written for a source whose server has no wishes, and had none."""
+        poll = self._hearing.poll(self.claim, honour_cache=source.honour_cache)
+        if self.claim.manners.noted or poll.fresh or poll.rest or poll.moved_to:
+            self._database.run(lambda connection: note_poll(connection, source.name, poll))
+
+    def _note_failure(self, error: ETLError) -> None:
+        name, manners = self.claim.config["name"], self.claim.manners
+        if isinstance(error, PostponedError) and error.code == "postponed":
+            self._database.run(lambda connection: note_postponed(connection, name, error.seconds))
+        elif isinstance(error, RefusedError) and manners.moved_count >= MOVED_AFTER:
+            self._database.run(lambda connection: note_not_moved(connection, name))
+        elif error.code == "http_410" and self.claim.position.cursor is None:
+            self._database.run(lambda connection: note_gone(connection, name, error.message))
 
     def _waiting(self, error: WaitError) -> Position:
         """The same place, with the failed tries counted."""

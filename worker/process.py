@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import settings
 from db.session import Database
+from etl.breaker import BreakerPolicy
+from etl.gate import Gate
+from hosts import RedisStore, SharedStore
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -27,6 +30,18 @@ def name() -> str:
 def database() -> Database:
     """The database of this process."""
     return _database_of(os.getpid())
+
+
+def gate() -> Gate:
+    """The gate before the hosts that this process calls."""
+    return _gate_of(os.getpid())
+
+
+@cache
+def _gate_of(_: int) -> Gate:
+    current = settings.load_connected()
+    policy = BreakerPolicy(current.breaker_threshold, current.breaker_reset.total_seconds())
+    return Gate(SharedStore(RedisStore()), policy, name())
 
 
 @cache

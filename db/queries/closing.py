@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from db.queries.events import record_event
 from etl.outcome import Failure, Outcome, Status, judge, must_stop
-from etl.records import Counts
+from etl.records import Checkpoint, Counts, Kept, Position
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -134,21 +134,35 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
 
 
-def _checkpoint(outcome: Outcome, tally: Tally) -> dict[str, Any] | None:
+def _checkpoint(outcome: Outcome, tally: Tally) -> Checkpoint | None:
     """What the next run starts from, None to leave the checkpoint as it is.
 
-    A run whose extraction broke off leaves it too: pages that were not read may hold older cursor values.
+    A run whose extraction broke off leaves it too: pages that were not read may hold older cursor values. After
+    rejects the source is asked for everything again, or it would look well at the next run; only files that grow go
+    on where they ended.
     """
-    watermark = tally.position.get("watermark")
-    if outcome.status not in {Status.SUCCESS, Status.PARTIAL} or tally.failure or watermark is None:
+    if outcome.status not in {Status.SUCCESS, Status.PARTIAL} or tally.failure:
         return None
-    return {"kind": "watermark", "watermark": watermark, "config": tally.position.get("config", "")}
+    position = msgspec.convert(tally.position, Position)
+    kept = position.kept or Kept()
+    if outcome.status is Status.PARTIAL:
+        kept = Kept(files={name: mark for name, mark in kept.files.items() if mark.appending})
+    if position.watermark is None and position.kept is None:
+        return None
+    return Checkpoint(
+        kind="watermark" if position.watermark is not None else "kept",
+        config=position.config,
+        mapping=position.mapping,
+        watermark=position.watermark,
+        kept=kept,
+    )
 
 
 _PROMOTE = text("""
     INSERT INTO etl_checkpoints AS c (source_name, source_type, kind, version, value, run_id)
-    SELECT source_name, source_type, 'watermark', 1, CAST(:checkpoint AS jsonb), run_id
+    SELECT source_name, source_type, CAST(:checkpoint AS jsonb) ->> 'kind', 1, CAST(:checkpoint AS jsonb), run_id
     FROM etl_runs WHERE run_id = :run_id
     ON CONFLICT (source_name) DO UPDATE SET kind = excluded.kind, version = c.version + 1, value = excluded.value,
         run_id = excluded.run_id, updated_at = clock_timestamp()
+    WHERE c.value IS DISTINCT FROM excluded.value
 """)

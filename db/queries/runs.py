@@ -38,8 +38,20 @@ class NewRun:
 
 
 @dataclass(frozen=True)
+class Manners:
+    """What the source's server asked for earlier: where it has moved to, how often it said so, and all else."""
+
+    moved_to: str | None = None
+    moved_count: int = 0
+    noted: bool = False
+
+
+@dataclass(frozen=True)
 class RunClaim:
-    """A claimed run: everything a slice needs to know, and the token that fences its writes."""
+    """A claimed run: everything a slice needs to know, and the token that fences its writes.
+
+    `postponed_for` is the rest of a pause that the server asked for, in seconds.
+    """
 
     run_id: UUID
     token: int
@@ -50,6 +62,9 @@ class RunClaim:
     checkpoint: dict[str, Any]
     config: dict[str, Any]
     mapping_version: int
+    scheduled_for: datetime | None = None
+    postponed_for: float = 0.0
+    manners: Manners = Manners()
 
 
 _QUEUE = text("""
@@ -108,6 +123,11 @@ _CLAIM = text("""
       AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
       AND r.attempt < :max_attempts
     RETURNING r.run_id, r.token, r.attempt, r.batches, r.position, r.checkpoint_before, s.config, s.mapping_version,
+        r.scheduled_for, s.moved_to, s.moved_count,
+        num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
+        CASE WHEN s.not_before_reason = 'asked'
+            THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
+            AS postponed_for,
         (SELECT count(*) FROM etl_batches b
          WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
 """)
@@ -131,6 +151,9 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -
         checkpoint=row.checkpoint_before or {},
         config=row.config,
         mapping_version=row.mapping_version,
+        scheduled_for=row.scheduled_for,
+        postponed_for=row.postponed_for,
+        manners=Manners(row.moved_to, row.moved_count, row.noted),
     )
 
 

@@ -14,6 +14,7 @@ from etl.outcome import Failure, Status
 from etl.source import Schedule
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 CLAIMED_AT_ONCE = 200
 
 _DUE = text("""
-    SELECT name, type, config -> 'schedule' AS schedule, next_run_at, not_before, clock_timestamp() AS now
+    SELECT name, type, config -> 'schedule' AS schedule, next_run_at, not_before, rest, clock_timestamp() AS now
     FROM sources
-    WHERE enabled AND next_run_at <= clock_timestamp() AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+    WHERE enabled AND gone_reason IS NULL AND next_run_at <= clock_timestamp()
+      AND (paused_until IS NULL OR paused_until <= clock_timestamp())
     ORDER BY next_run_at, name LIMIT :limit
     FOR UPDATE SKIP LOCKED
 """)
@@ -56,13 +58,23 @@ def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
     )
     query = text("UPDATE sources SET next_run_at = :following WHERE name = :name")
     connection.execute(query, {"following": due.following, "name": row.name})
-    if row.not_before is not None and row.not_before > row.now:
-        record_run(connection, run, Status.SKIPPED, Failure("not_due", f"asked to wait until {row.not_before:%FT%TZ}"))
+    reason = _not_due(row, due.slot)
+    if reason:
+        record_run(connection, run, Status.SKIPPED, Failure("not_due", reason))
         return None
     if not queue_run(connection, run):
         _record_skipped(connection, run)
         return None
     return run.run_id if run.not_before is None else None
+
+
+def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> str | None:
+    """Why a slot is left out by the server's own word."""
+    if row.not_before is not None and row.not_before > max(slot, row.now):
+        return f"the server asked to wait until {row.not_before:%FT%TZ}"
+    if row.rest and slots.rests(row.now, row.rest["hours"], row.rest["days"]):
+        return "the source asks not to be polled at this hour"
+    return None
 
 
 def _record_skipped(connection: Connection, run: NewRun) -> None:
@@ -76,6 +88,6 @@ def seconds_to_next(connection: Connection) -> float | None:
     """How long until the next slot of any source; None without sources."""
     query = text("""
         SELECT extract(epoch FROM min(next_run_at) - clock_timestamp())::double precision FROM sources
-        WHERE enabled AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+        WHERE enabled AND gone_reason IS NULL AND (paused_until IS NULL OR paused_until <= clock_timestamp())
     """)
     return connection.execute(query).scalar()

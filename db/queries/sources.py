@@ -40,6 +40,7 @@ _UPSERT = text("""
     VALUES (:name, :type, CAST(:config AS jsonb), :enabled, :next_run_at, :origin)
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
         next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
+        not_before = NULL, not_before_reason = NULL, rest = NULL, moved_to = NULL, moved_count = 0, gone_reason = NULL,
         mapping_version = sources.mapping_version + :remapped, updated_at = clock_timestamp()
 """)
 
@@ -120,7 +121,7 @@ def _disable_others(connection: Connection, names: list[str]) -> tuple[str, ...]
 
 
 def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Row[Any]]:
-    """The sources of these names, in their order; without names all that are enabled and not paused.
+    """The sources of these names, in their order; without names all that are enabled, not paused and not gone.
 
     Raises:
         UnknownSourceError: one of the names is not known.
@@ -129,7 +130,10 @@ def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Ro
         SELECT name, type, enabled, coalesce(paused_until > clock_timestamp(), false) AS paused FROM sources
     """
     if names is None:
-        active = " WHERE enabled AND (paused_until IS NULL OR paused_until <= clock_timestamp()) ORDER BY name"
+        active = """
+            WHERE enabled AND gone_reason IS NULL AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+            ORDER BY name
+        """
         return list(connection.execute(text(query + active)))
     found = {
         row.name: row for row in connection.execute(text(query + " WHERE name = ANY (:names)"), {"names": list(names)})

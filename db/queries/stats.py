@@ -20,7 +20,9 @@ _TOTALS = """
                 FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
             max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
             max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at,
-            max(completed_at) AS last_run_at, (array_agg(status ORDER BY completed_at DESC))[1] AS last_status
+            max(completed_at) AS last_run_at,
+            -- a run that was left out says nothing about the source
+            (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1] AS last_status
         FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_name
     ), loaded AS (
         SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
@@ -30,8 +32,9 @@ _TOTALS = """
         UNION SELECT source_name FROM ended UNION SELECT source_name FROM loaded
     ), totals AS (
         SELECT names.name AS source_name, coalesce(c.source_type, e.source_type, s.type) AS source_type,
-            s.name IS NOT NULL AND s.enabled AS active, s.name IS NOT NULL AS declared,
-            s.next_run_at, s.paused_until,
+            s.name IS NOT NULL AND s.enabled AND s.gone_reason IS NULL AS active,
+            s.name IS NOT NULL AND s.enabled AS enabled, s.name IS NOT NULL AS declared,
+            s.next_run_at, s.paused_until, s.not_before, s.gone_reason, s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
             (coalesce(c.total_success, 0) + coalesce(e.success, 0))::bigint AS success,
@@ -41,8 +44,7 @@ _TOTALS = """
             (coalesce(c.total_seconds, 0) + coalesce(e.seconds, 0))::double precision AS seconds,
             greatest(c.last_success_at, e.last_success_at) AS last_success_at,
             greatest(c.last_failure_at, e.last_failure_at) AS last_failure_at,
-            CASE WHEN e.last_run_at >= coalesce(c.last_run_at, e.last_run_at) THEN e.last_status ELSE c.last_status END
-                AS last_status,
+            coalesce(e.last_status, c.last_status) AS last_status,
             greatest(c.last_run_at, e.last_run_at) AS last_run_at, c.value AS checkpoint
         FROM names
         LEFT JOIN sources s ON s.name = names.name
@@ -99,8 +101,9 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
         + """
         SELECT t.*, (SELECT status FROM etl_runs r WHERE r.source_name = t.source_name AND r.lane = 'fetch'
                      AND r.status IN ('queued', 'running')) AS active_status
-        FROM totals t WHERE active
-        ORDER BY (last_status = 'failed') DESC NULLS LAST, (last_status = 'partial') DESC NULLS LAST, source_name
+        FROM totals t WHERE enabled
+        ORDER BY (gone_reason IS NOT NULL) DESC, (last_status = 'failed') DESC NULLS LAST,
+            (last_status = 'partial') DESC NULLS LAST, source_name
         LIMIT :limit
         """
     )
@@ -114,7 +117,7 @@ def health_counts(connection: Connection) -> Row[Any]:
         + """
         SELECT count(*) AS total, count(*) FILTER (WHERE last_status IN ('success', 'partial')) AS successful,
             count(*) FILTER (WHERE last_status = 'failed') AS failed
-        FROM totals WHERE active
+        FROM totals WHERE enabled
         """
     )
     return connection.execute(text(query)).one()

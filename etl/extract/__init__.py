@@ -1,7 +1,6 @@
 """Fetching: one extractor per source type, all giving pages of records in source order.
 
-`open_source` picks the extractor; `batching` cuts its pages into batches. HTTP, its retries and its limits are in
-`http`.
+`open_source` picks the extractor, `context` is what it works with, `batching` cuts its pages into batches.
 """
 
 from __future__ import annotations
@@ -11,15 +10,16 @@ from typing import TYPE_CHECKING
 from etl.extract.api import ApiExtractor
 from etl.extract.csv import CsvExtractor
 from etl.extract.feed import FeedExtractor
-from etl.extract.http import target_of
+from etl.http.target import target_of
+from etl.model import interval_of
 from etl.source import ApiSource, CsvSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Protocol
 
-    from etl.extract.http import HttpClient
+    from etl.extract.context import Context
+    from etl.http.target import Target
     from etl.records import Page, Position
     from etl.source import AnySource
 
@@ -30,21 +30,18 @@ if TYPE_CHECKING:
             """The pages from `position.cursor` (None: the start) to the end of the source."""
 
 
-def open_source(
-    source: AnySource, http: HttpClient, secrets: dict[str, str], scratch: Path, roots: tuple[Path, ...], base: Path
-) -> Extractor:
-    """The extractor of a source.
+def target_for(source: AnySource, secrets: dict[str, str]) -> Target | None:
+    """The first request of a source with its secrets, None for files."""
+    return None if source.request is None else target_of(source.request, secrets, interval_of(source.rate))
 
-    Args:
-        source: what to extract.
-        http: makes the requests.
-        secrets: the values of the secrets the source names.
-        scratch: a path of this run's own, for a local copy of what was downloaded.
-        roots: the folders that file sources may read.
-        base: the folder that relative paths start from.
-    """
-    target = None if source.request is None else target_of(source.request, secrets)
+
+def open_source(source: AnySource, target: Target | None, context: Context) -> Extractor:
+    """The extractor of a source; `target` is its first request, None for files."""
     if isinstance(source, CsvSource):
-        return CsvExtractor(source, http, target, scratch, roots, base)
+        return CsvExtractor(source, target, context)
     assert target is not None
-    return ApiExtractor(source, http, target) if isinstance(source, ApiSource) else FeedExtractor(source, http, target)
+    return (
+        ApiExtractor(source, target, context)
+        if isinstance(source, ApiSource)
+        else FeedExtractor(source, target, context)
+    )

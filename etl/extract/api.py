@@ -1,195 +1,120 @@
-"""REST APIs: pages of JSON, in the common styles of paging."""
+"""REST APIs: pages of JSON, fetched one by one."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from dataclasses import replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin
+import tempfile
+from typing import TYPE_CHECKING, BinaryIO, cast
 
-from etl import payload
-from etl.convert import Moment
-from etl.duration import duration
-from etl.errors import FormatError, RefusedError
-from etl.extract.http import Answer, HttpClient, Target, same_origin
-from etl.paths import path
-from etl.records import BadRecord, Cursor, Page
-from etl.source import (
-    CursorPaging,
-    LinkPaging,
-    NextUrlPaging,
-    NoPaging,
-    OffsetPaging,
-    PagePaging,
-)
+from etl.duration import seconds
+from etl.errors import RefusedError
+from etl.extract.document import STREAM_OVER, Document, open_document
+from etl.extract.pager import Pager
+from etl.extract.watermark import Watermark
+from etl.records import Kept, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from etl.records import Position
+    from etl.extract.context import Context
+    from etl.http.client import Answer
+    from etl.http.target import Target
+    from etl.records import Cursor, Position, Record, Records
     from etl.source import ApiSource
 
-_NEXT_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^,;=]+=(?:"[^"]*"|[^,;"]*))*)')
-_REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
-_SHOWN = 2000
+# The largest page that may be read in pieces: bytes.
+MAX_PAGE = 2 * 1024 * 1024 * 1024
+# What servers say to a cursor that they no longer know.
+_EXPIRED = frozenset({"http_400", "http_404", "http_410"})
 
 
 class ApiExtractor:
-    """Follows one style of paging from page to page."""
+    """Reads pages to the end. A cursor is the pager's, with `since`, the watermark that the run asks from."""
 
-    def __init__(self, source: ApiSource, http: HttpClient, target: Target) -> None:
+    def __init__(self, source: ApiSource, target: Target, context: Context) -> None:
         """`target` is the source's request with its secrets."""
         self._source = source
-        self._http = http
         self._target = target
-        self._records = path(source.records)
+        self._context = context
+        self._pager = Pager(source.paginate, target)
+        self._watermark = None if source.incremental is None else Watermark(source.incremental)
 
     def pages(self, position: Position) -> Iterator[Page]:
-        """Pages from the position on. A cursor that comes up twice is a failure, not an end."""
-        cursor, tries, watermark = position.cursor or self._start(), position.tries, position.watermark
-        since = position.watermark if position.cursor is None else cursor.get("since")
-        cursor = {**cursor, "since": since} if since else cursor
-        seen: set[str] = set()
-        while True:
-            self._guard_loop(cursor, seen)
-            answer = self._http.get(self._at(cursor), self._source.timeout, tries)
-            tries = 0
-            body = payload.decode(answer.body)
-            records = self._find(body)
-            watermark = self._highest(records, watermark)
-            following = self._following(cursor, answer, body, records) if records or self._body_decides() else None
-            if following is not None and since:
-                # A resumed run has to ask the same question.
-                following = {**following, "since": since}
-            yield Page(cursor, list(map(_checked, records)), following, _hash(answer.body), len(answer.body), watermark)
-            if following is None:
-                return
-            cursor = following
-
-    def _start(self) -> Cursor:
-        paging = self._source.paginate
-        return {"number": 1, "at": paging.start if isinstance(paging, PagePaging | OffsetPaging) else None}
-
-    def _guard_loop(self, cursor: Cursor, seen: set[str]) -> None:
-        paging = self._source.paginate
-        if str(cursor["at"]) in seen:
-            raise FormatError("paging loops: a page led back to one already read", code="paging_loop")
-        seen.add(str(cursor["at"]))
-        if not isinstance(paging, NoPaging) and cursor["number"] > paging.max_pages:
-            raise FormatError(f"more than max_pages = {paging.max_pages} pages", code="too_many_pages")
-
-    def _at(self, cursor: Cursor) -> Target:
-        """The request for one page."""
-        paging, at = self._source.paginate, cursor["at"]
-        if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
-            return self._target.at(str(at))
-        added: list[tuple[str, str]] = []
-        if isinstance(paging, PagePaging | OffsetPaging) or (isinstance(paging, CursorPaging) and at is not None):
-            added.append((paging.param, str(at)))
-        if isinstance(paging, OffsetPaging):
-            added.append((paging.limit_param, str(paging.limit)))
-        if self._source.incremental and cursor.get("since"):
-            added.append((self._source.incremental.param, self._since(str(cursor["since"]))))
-        names = {name for name, _ in added}
-        kept = [pair for pair in self._target.params if pair[0] not in names]
-        return replace(self._target, params=tuple(kept + added))
-
-    def _find(self, body: Any) -> list[Any]:
+        """Pages from the position on. A cursor that the server has forgotten starts the run anew, once."""
+        cursor = position.cursor
+        if cursor is None:
+            start = self._pager.start()
+            yield from self._from({**start, "since": position.watermark} if position.watermark else start, position)
+            return
+        pages = self._from(cursor, position)
         try:
-            found = self._records.search(body)
-        except ValueError as error:
-            raise FormatError(f"`records` does not fit the answer: {error}", code="no_records") from error
-        if isinstance(found, list):
-            return found
-        kind = "nothing" if found is None else f"a {type(found).__name__}"
-        raise FormatError(f"expected a list of records at `{self._source.records}`, found {kind}", code="no_records")
+            first = next(pages)
+        except RefusedError as error:
+            if error.code not in _EXPIRED or "restarted" in cursor:
+                raise
+            self._context.report.warn("cursor_expired", f"the run starts again: {error.message}")
+            since = {"since": cursor["since"]} if "since" in cursor else {}
+            yield from self._from({**self._pager.start(), **since, "restarted": True}, position)
+            return
+        yield first
+        yield from pages
 
-    def _body_decides(self) -> bool:
-        """Where the server names the next page, an empty page is not yet the end."""
-        return isinstance(self._source.paginate, CursorPaging | NextUrlPaging | LinkPaging)
+    def _from(self, cursor: Cursor, position: Position) -> Iterator[Page]:
+        tries, watermark = position.tries, position.watermark
+        while True:
+            self._pager.check(cursor)
+            with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
+                page = self._page(cast(BinaryIO, spool), cursor, tries, watermark)
+                yield page
+            if page.following is None:
+                return
+            tries, watermark, cursor = 0, page.watermark or watermark, page.following
 
-    def _following(self, cursor: Cursor, answer: Answer, body: Any, records: list[Any]) -> Cursor | None:
-        paging, number = self._source.paginate, cursor["number"] + 1
-        at: Any = None
-        if isinstance(paging, PagePaging):
-            at = cursor["at"] + 1
-        elif isinstance(paging, OffsetPaging):
-            at = cursor["at"] + len(records)
-        elif isinstance(paging, CursorPaging):
-            at = path(paging.next).search(body)
-        elif isinstance(paging, NextUrlPaging):
-            at = self._resolve(answer, path(paging.next).search(body))
-        elif isinstance(paging, LinkPaging):
-            at = self._resolve(answer, next_link(answer.headers.get("link", "")))
-        return None if at in (None, "", False) else {"number": number, "at": at}
+    def _page(self, file: BinaryIO, cursor: Cursor, tries: int, watermark: str | None) -> Page:
+        since = self._watermark.parameter(cursor.get("since")) if self._watermark else []
+        target = self._pager.request(cursor, since)
+        is_first = cursor["number"] == 1
+        known = self._context.known if is_first else None
+        answer = self._context.http.fetch(target, seconds(self._source.timeout), file, tries, known, limit=MAX_PAGE)
+        self._context.report.answered(answer.fresh, answer.moved_to if is_first else None)
+        if is_first and self._context.is_known(target, answer):
+            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, answer))
+        document = open_document(
+            file, answer.size, self._source.records, self._pager.paths, allow_missing=self._source.allow_missing
+        )
+        return self._read(cursor, target, answer, document, watermark)
 
-    def _resolve(self, answer: Answer, link: Any) -> str | None:
-        if not link:
-            return None
-        url = urljoin(answer.base, str(link))
-        if not same_origin(url, self._target.url):
-            raise RefusedError("the next page is on another host", code="foreign_page")
-        return self._target.without_secrets(url)
+    def _read(self, cursor: Cursor, target: Target, answer: Answer, document: Document, watermark: str | None) -> Page:
+        if len(document.records):
+            self._pager.check_body(answer.digest)
+        following = self._pager.following(cursor, answer, document)
+        if following is not None:
+            # A resumed run has to ask the same question.
+            following = {**{name: cursor[name] for name in ("since", "restarted") if name in cursor}, **following}
+        # Only an answer that was the whole run can tell the next run that nothing is new.
+        is_whole = following is None and cursor["number"] == 1
+        kept = self._context.kept(target, answer) if is_whole else Kept()
+        records = self._wanted(document.records)
+        highest = self._watermark.highest(records, watermark) if self._watermark else None
+        return Page(cursor, records, following, answer.digest, answer.size, highest, kept)
 
-    def _highest(self, records: list[Any], watermark: str | None) -> str | None:
-        """The newest cursor value seen, as ISO 8601 text or a number."""
-        if self._source.incremental is None:
-            return None
-        field = path(self._source.incremental.field)
-        found = [_comparable(field.search(record)) for record in records if isinstance(record, dict)]
-        known = [_comparable(watermark)] if watermark else []
-        values = [value for value in found + known if value is not None]
-        return max(values)[1] if values else None
-
-    def _since(self, watermark: str) -> str:
-        assert self._source.incremental is not None
-        lookback = duration(self._source.incremental.lookback)
-        moment = _moment(watermark)
-        if moment is None or not lookback:
-            return watermark
-        return (moment - lookback).isoformat().replace("+00:00", "Z")
-
-
-def next_link(header: str) -> str | None:
-    """The address of `rel="next"` in a Link header, None when there is none."""
-    for address, parameters in _NEXT_LINK.findall(header):
-        relation = _REL.search(parameters)
-        if relation and "next" in relation[1].lower().split():
-            return str(address)
-    return None
+    def _wanted(self, records: Records) -> Records:
+        if self._watermark is None or self._source.incremental is None:
+            return records
+        if self._source.incremental.missing != "exclude":
+            return records
+        return _Chosen(records, self._watermark)
 
 
-def _checked(record: Any) -> dict[str, Any] | BadRecord:
-    if isinstance(record, dict):
-        return record
-    return BadRecord(repr(record)[:_SHOWN].encode(), "", "not_an_object", "the record is not a JSON object")
+class _Chosen:
+    """The records that have a cursor value."""
 
+    def __init__(self, records: Records, watermark: Watermark) -> None:
+        self._records = records
+        self._watermark = watermark
+        self._count = sum(1 for _ in self)
 
-def _hash(body: bytes) -> str:
-    return hashlib.blake2b(body, digest_size=16).hexdigest()
+    def __len__(self) -> int:
+        return self._count
 
-
-def _comparable(value: Any) -> tuple[float, str] | None:
-    """Cursor values compare as instants or numbers, never as text."""
-    if value is None or isinstance(value, (dict, list, bool)):
-        return None
-    moment = _moment(str(value))
-    if moment is not None:
-        return moment.timestamp(), str(value)
-    try:
-        return float(value), str(value)
-    except ValueError as error:
-        raise FormatError(
-            f"the cursor value {str(value)[:50]!r} is neither a time nor a number", code="bad_cursor"
-        ) from error
-
-
-def _moment(value: str) -> datetime | None:
-    if re.fullmatch(r"[+-]?\d+(\.\d+)?", value):
-        return None
-    try:
-        return Moment(UTC)(value)  # type: ignore[arg-type]
-    except ValueError:
-        return None
+    def __iter__(self) -> Iterator[Record]:
+        return filter(self._watermark.wanted, iter(self._records))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from etl.errors import ETLError, RecordError
-from etl.records import BadRecord, Page, Position, RawBatch, RawRecord
+from etl.records import BadRecord, RawBatch, RawRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from etl.mapping import Mapper
+    from etl.records import Page, Position
 
 # A batch ends at this many bytes of payload, whatever its number of records.
 MAX_BYTES = 8 * 1024 * 1024
@@ -43,15 +46,14 @@ class Batcher:
                 if position is not stored:
                     yield self._cut(position)
                 raise
-            watermark = page.watermark or position.watermark
-            yield from self._fill(page, start, watermark)
-            position = _after(page, len(page.records), start.config, watermark)
+            yield from self._fill(page, start, position)
+            position = _after(page, len(page.records), position)
             if self._in_hurry() and not position.finished:
                 yield self._cut(position)
                 stored = position
-        yield self._cut(Position(config=start.config, watermark=position.watermark, finished=True))
+        yield self._cut(replace(position, cursor=None, done=0, validator=None, tries=0, finished=True))
 
-    def _fill(self, page: Page, start: Position, watermark: str | None) -> Iterator[RawBatch]:
+    def _fill(self, page: Page, start: Position, before: Position) -> Iterator[RawBatch]:
         """Take in one page, giving the batches that it fills."""
         self._pages += 1
         self._fetched += page.size
@@ -60,7 +62,7 @@ class Batcher:
                 continue
             self._take(record)
             if self._full():
-                position = _after(page, done, start.config, watermark)
+                position = _after(page, done, before)
                 # The batch that ends the source is cut by the caller, so that it says so.
                 if not position.finished:
                     yield self._cut(position)
@@ -100,8 +102,10 @@ def _already_done(page: Page, start: Position) -> int:
     return start.done if same else 0
 
 
-def _after(page: Page, done: int, config: str, watermark: str | None) -> Position:
-    """Where to go on once `done` records of a page are stored."""
+def _after(page: Page, done: int, before: Position) -> Position:
+    """Where to go on once `done` records of a page are stored; `before` is the position before the page."""
+    after = replace(before, tries=0, watermark=page.watermark or before.watermark)
     if done < len(page.records):
-        return Position(page.cursor, done, page.validator, config=config, watermark=watermark)
-    return Position(page.following, config=config, watermark=watermark, finished=page.following is None)
+        return replace(after, cursor=page.cursor, done=done, validator=page.validator)
+    kept, finished = page.kept or before.kept, page.following is None
+    return replace(after, cursor=page.following, done=0, validator=None, finished=finished, kept=kept)

@@ -1,310 +1,244 @@
-"""CSV files, on disk or by URL, read row by row with flat memory.
+"""CSV files, on disk or by URL, with flat memory.
 
-A URL or a compressed file becomes a local plain copy first, so that every slice can go on at a byte offset.
+What comes by URL, is compressed or in a wide encoding becomes a local plain copy first, so that every slice can go on
+at a byte offset.
 """
 
 from __future__ import annotations
 
-import bz2
 import codecs
-import contextlib
-import csv
-import gzip
 import os
-import re
-import stat
-import zipfile
-import zlib
-from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from etl.errors import ConfigError, FormatError
-from etl.records import BadRecord, Cursor, Page
+from etl.duration import seconds
+from etl.errors import ETLError, FormatError, PostponedError, WaitError
+from etl.files.archive import is_ascii_compatible, is_packed, is_plain, make_plain
+from etl.files.dialect import SAMPLE, find_delimiter
+from etl.files.find import digest_of, find_files
+from etl.files.rows import Format, Rows, numbered, read_header
+from etl.records import FileMark, Kept, Page, Validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from etl.extract.http import HttpClient, Target
-    from etl.records import Position
+    from etl.extract.context import Context
+    from etl.http.target import Target
+    from etl.records import Cursor, Position
     from etl.source import CsvSource
-
-PAGE_ROWS = 1000
-MAX_FIELD = 1024 * 1024
-MAX_LINE = 8 * 1024 * 1024
-MAX_UNPACKED = 16 * 1024 * 1024 * 1024
-_COPY_CHUNK = 1024 * 1024
-# A carriage return that stands alone ends a line too, as csv.reader expects.
-_BARE_RETURN = re.compile(rb"(?<=\r)(?!\n)")
-
-csv.field_size_limit(MAX_FIELD)
 
 
 class CsvExtractor:
-    """Reads a file in pages of 1,000 rows. A cursor is `{offset, row}`: bytes before the page, and rows before it."""
+    """Reads files one after the other.
 
-    def __init__(
-        self,
-        source: CsvSource,
-        http: HttpClient,
-        target: Target | None,
-        scratch: Path,
-        roots: tuple[Path, ...],
-        base: Path,
-    ) -> None:
-        """`target` is the source's request, None for a file; the other arguments are those of `open_source`."""
+    A cursor is `{name, file, offset, row, digest}`: the file, what tells that it is still the same, the bytes and rows
+    before the page, and the hash of the whole. Of a download it also holds the `validator`.
+    """
+
+    def __init__(self, source: CsvSource, target: Target | None, context: Context) -> None:
+        """`target` is the source's request, None for files."""
         self._source = source
-        self._http = http
         self._target = target
-        self._scratch = scratch
-        self._roots = roots
-        self._base = base
+        self._context = context
 
     def pages(self, position: Position) -> Iterator[Page]:
-        """The pages from the position on, or from the start when the file is no longer the same."""
-        path = self._local(position)
-        with path.open("rb") as file:
-            validator = _identity(os.fstat(file.fileno()), is_copy=path == self._scratch)
-            header, first = self._header(file)
-            # The cursor names the file its offset belongs to; another file is read from its start.
-            cursor = position.cursor
-            if cursor is None or cursor.get("file") != validator:
-                cursor = {"offset": first, "row": 0, "file": validator}
-            yield from self._read(file, header, cursor, validator)
-        if path == self._scratch:
-            path.unlink(missing_ok=True)
+        """The pages from the position on. A file that is no longer the same is read from its start."""
+        if self._target is not None:
+            yield from self._download(self._target, position)
+        else:
+            yield from self._files(position)
 
-    def _read(self, file: BinaryIO, header: list[str] | None, cursor: Cursor, validator: str) -> Iterator[Page]:
-        lines = _Lines(file, cursor["offset"], self._source.csv.encoding)
-        row, columns = cursor["row"], header
-        start, records = cursor, list[dict[str, Any] | BadRecord]()
-        for fields in self._rows(lines):
-            if fields == []:
-                continue
-            row += 1
-            if not isinstance(fields, BadRecord):
-                columns = columns or [f"column_{number}" for number in range(1, len(fields) + 1)]
-                records.append(_record(columns, fields, row, lines))
-            else:
-                records.append(msgspec.structs.replace(fields, message=f"row {row}: {fields.message}"))
-            if len(records) >= PAGE_ROWS:
-                following = {"offset": lines.offset, "row": row, "file": validator}
-                yield Page(start, records, following, validator, lines.offset - start["offset"])
-                start, records = following, []
-        yield Page(start, records, None, validator, lines.offset - start["offset"])
+    # By URL.
 
-    def _rows(self, lines: _Lines) -> Iterator[list[str] | BadRecord]:
-        """Rows of fields. A row that cannot be read costs its first line only: the rest is read again."""
-        reader = self._reader(lines)
-        while True:
-            lines.begin()
-            try:
-                yield next(reader)
-            except StopIteration:
+    def _download(self, target: Target, position: Position) -> Iterator[Page]:
+        context, scratch, cursor = self._context, self._context.scratch, position.cursor
+        if cursor is not None and scratch.exists():
+            kept = Kept(validator=msgspec.convert(cursor.get("validator"), Validator | None))
+        else:
+            part = scratch.with_suffix(".part")
+            timeout = seconds(self._source.timeout)
+            with part.open("wb") as file:
+                answer = context.http.fetch(target, timeout, file, position.tries, context.known, patient=True)
+            context.report.answered(answer.fresh, answer.moved_to)
+            kept = context.kept(target, answer)
+            if context.is_known(target, answer):
+                part.unlink()
+                yield Page({"name": ""}, [], None, size=answer.size, kept=kept)
                 return
-            except (csv.Error, UnicodeDecodeError) as error:
-                yield self._bad_row(lines, error)
-                reader = self._reader(lines)
-
-    def _bad_row(self, lines: _Lines, error: csv.Error | UnicodeDecodeError) -> BadRecord:
-        raw, alone = lines.retry()
-        if alone and isinstance(error, UnicodeDecodeError):
-            return BadRecord(raw, "", "encoding", f"not valid {self._source.csv.encoding}: {error.reason}")
-        reason = "a quote is not closed" if isinstance(error, UnicodeDecodeError) else error
-        return BadRecord(raw, "", "csv", f"not a CSV row: {reason}")
-
-    def _reader(self, lines: _Lines) -> Iterator[list[str]]:
-        dialect = self._source.csv
-        return csv.reader(lines, delimiter=dialect.delimiter, quotechar=dialect.quote, strict=True)
-
-    def _header(self, file: BinaryIO) -> tuple[list[str] | None, int]:
-        """The column names, None when there are none yet, and the offset of the first row."""
-        bom = len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0
-        if not self._source.csv.header:
-            return None, bom
-        lines = _Lines(file, bom, self._source.csv.encoding)
-        for fields in self._rows(lines):
-            if isinstance(fields, BadRecord):
-                raise FormatError(f"the header cannot be read: {fields.message}", code="bad_header")
-            if any(name.strip() for name in fields):
-                return column_names(fields), lines.offset
-        raise FormatError("the file has no header", code="bad_header")
-
-    def _local(self, position: Position) -> Path:
-        """A plain file to read: the source's own, or a copy."""
-        if self._target is None:
-            path = self._allowed()
-            return path if _plain(path, self._source.csv.encoding) else self._copy(path)
-        if position.cursor is not None and self._scratch.exists():
-            return self._scratch
-        partial = self._scratch.with_suffix(".part")
-        with partial.open("wb") as file:
-            self._http.download(self._target, self._source.timeout, file, position.tries)
-        return self._copy(partial, move=True)
-
-    def _copy(self, path: Path, *, move: bool = False) -> Path:
-        """Unpack and transcode into the scratch file, whole or not at all."""
-        if not move and self._scratch.exists() and self._scratch.stat().st_mtime >= path.stat().st_mtime:
-            return self._scratch
-        if move and _plain(path, self._source.csv.encoding):
-            return path.replace(self._scratch)
-        unpacked = self._scratch.with_suffix(".unpacked")
-        with _unpack(path) as packed, unpacked.open("wb") as file:
-            _transcode(packed, file, self._source.csv.encoding)
-        if move:
-            path.unlink()
-        return unpacked.replace(self._scratch)
-
-    def _allowed(self) -> Path:
-        """The file, if it is a regular file in one of the allowed folders."""
-        assert self._source.file is not None
-        path = (self._base / self._source.file).resolve()
-        if not any(path.is_relative_to(root.resolve()) for root in self._roots):
-            raise ConfigError(f"`file`: {self._source.file} is not in a folder of CSV_ROOTS", code="file_not_allowed")
-        try:
-            mode = path.stat().st_mode
-        except OSError as error:
-            raise FormatError(f"{self._source.file}: {error.strerror}", code="file_not_found") from error
-        if not stat.S_ISREG(mode):
-            raise FormatError(f"{self._source.file} is not a regular file", code="not_a_file")
-        return path
-
-
-class _Lines:
-    """Decoded lines of a binary file, for csv.reader: counts bytes, and can give lines again."""
-
-    def __init__(self, file: BinaryIO, offset: int, encoding: str) -> None:
-        file.seek(offset)
-        self.offset = offset
-        # Other encodings were turned into UTF-8 on the way to the scratch file.
-        self._encoding = encoding if _ascii_compatible(encoding) else "utf-8"
-        self._file = file
-        self._taken: list[bytes] = []
-        self._again: list[bytes] = []
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._again.pop() if self._again else self._next_line()
-        self.offset += len(line)
-        self._taken.append(line)
-        return line.decode(self._encoding)
-
-    def begin(self) -> None:
-        """A new record starts here."""
-        self._taken.clear()
-
-    def taken(self) -> bytes:
-        """The bytes of the current record."""
-        return b"".join(self._taken)
-
-    def retry(self) -> tuple[bytes, bool]:
-        """Give up the first line of the current record, and read the others again; the line, and if it was alone."""
-        first, *others = self._taken
-        self._again.extend(reversed(others))
-        self.offset -= sum(map(len, others))
-        return first, not others
-
-    def _next_line(self) -> bytes:
-        line = self._file.readline(MAX_LINE)
-        if not line:
-            raise StopIteration
-        if line.find(b"\r", 0, -2) < 0:
-            return line
-        parts = [part for part in _BARE_RETURN.split(line) if part]
-        if not line.endswith(b"\n") and len(line) == MAX_LINE and len(parts) > 1:
-            self._file.seek(-len(parts.pop()), os.SEEK_CUR)
-        self._again.extend(reversed(parts[1:]))
-        return parts[0]
-
-
-def column_names(fields: list[str]) -> list[str]:
-    """Header cells as unique names: trimmed, `column_N` for an empty one, `name_2` for a repeat."""
-    names: list[str] = []
-    for number, field in enumerate(fields, 1):
-        name = base = field.strip() or f"column_{number}"
-        repeat = 1
-        while name in names:
-            repeat += 1
-            name = f"{base}_{repeat}"
-        names.append(name)
-    return names
-
-
-def _record(columns: list[str], fields: list[str], row: int, lines: _Lines) -> dict[str, Any] | BadRecord:
-    if len(fields) != len(columns):
-        message = f"row {row}: {len(fields)} fields where the header has {len(columns)}"
-        return BadRecord(lines.taken(), "", "columns", message)
-    return dict(zip(columns, fields, strict=True))
-
-
-def _identity(status: os.stat_result, *, is_copy: bool) -> str:
-    """Tells whether a file is still the same: its size, and for an original the time it was written."""
-    return f"{status.st_size}" if is_copy else f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-
-
-def _ascii_compatible(encoding: str) -> bool:
-    return "a\n".encode(encoding) == b"a\n"
-
-
-def _plain(path: Path, encoding: str) -> bool:
-    with path.open("rb") as file:
-        start = file.read(6)
-    packed = start.startswith((b"\x1f\x8b", b"BZh", b"PK\x03\x04"))
-    wide = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return not packed and not wide and _ascii_compatible(encoding)
-
-
-@contextlib.contextmanager
-def _unpack(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file by what it is, not by its name: gzip, bzip2, a zip with one member, or plain."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    with contextlib.ExitStack() as stack:
-        try:
-            if start.startswith(b"\x1f\x8b"):
-                yield cast("IO[bytes]", stack.enter_context(gzip.open(path)))
-            elif start.startswith(b"BZh"):
-                yield cast("IO[bytes]", stack.enter_context(bz2.open(path)))
-            elif start.startswith(b"PK\x03\x04"):
-                yield stack.enter_context(_only_member(stack.enter_context(zipfile.ZipFile(path))))
+            if is_plain(part, self._source.csv.encoding):
+                part.replace(scratch)
             else:
-                yield stack.enter_context(path.open("rb"))
-        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise FormatError(f"the compressed file is damaged: {error}", code="bad_archive") from error
+                self._make_plain(part, scratch)
+                part.unlink()
+        with scratch.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            mark = f"{size}"
+            start = {"name": "", "file": mark, "validator": msgspec.to_builtins(kept.validator)}
+            yield from self._read(file, size, start, cursor, Kept(), kept)
+        scratch.unlink(missing_ok=True)
+
+    # On disk.
+
+    def _files(self, position: Position) -> Iterator[Page]:
+        """All files; one that cannot be read does not keep the others from it, but fails the run at the end."""
+        assert self._source.file is not None
+        done = dict(position.kept.files) if position.kept else {}
+        failures: list[ETLError] = []
+        pages = 0
+        for name, path in find_files(self._source.file, self._context.base, self._context.roots).items():
+            if name in done:
+                continue
+            try:
+                for page in self._file(name, path, position, done):
+                    pages += 1
+                    done = page.kept.files if page.kept else done
+                    yield msgspec.structs.replace(page, following=page.following or {"name": name, "file": "read"})
+            except (WaitError, PostponedError):
+                raise
+            except ETLError as error:
+                self._context.report.warn(error.code, f"{name}: {error.message}")
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        yield Page({"name": None}, [], None, kept=Kept(files=done))
+
+    def _file(self, name: str, path: Path, position: Position, done: dict[str, FileMark]) -> Iterator[Page]:
+        before = self._context.checkpoint.kept.files.get(name)
+        with path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            size, mark = status.st_size, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+            start, cursor = {"name": name, "file": mark}, position.cursor
+            if self._source.mode == "append":
+                self._check_appendable(path)
+                yield from self._append(file, size, start, cursor, before, done)
+                return
+            resumed = cursor is not None and cursor.get("name") == name and cursor.get("file") == mark
+            digest = cursor["digest"] if resumed and cursor else digest_of(file, size, self._context.report.alive)
+            after = Kept(files={**done, name: FileMark(digest, size)})
+            if before is not None and before.digest == digest and not before.appending:
+                yield Page({**start, "offset": size, "row": 0}, [], None, kept=after)
+                return
+            start = {**start, "digest": digest}
+            if is_plain(path, self._source.csv.encoding):
+                yield from self._read(file, size, start, cursor, Kept(files=done), after)
+                return
+        yield from self._copied(path, start, cursor, Kept(files=done), after)
+
+    def _copied(self, path: Path, start: Cursor, cursor: Cursor | None, during: Kept, after: Kept) -> Iterator[Page]:
+        """By way of a plain copy, which the slices of a run share."""
+        scratch = self._context.scratch
+        copy = scratch.with_name(f"{scratch.stem}-{start['digest']}")
+        if not copy.exists():
+            self._make_plain(path, copy)
+        with copy.open("rb") as file:
+            yield from self._read(file, os.fstat(file.fileno()).st_size, start, cursor, during, after)
+        copy.unlink(missing_ok=True)
+
+    def _append(
+        self,
+        file: BinaryIO,
+        size: int,
+        start: Cursor,
+        cursor: Cursor | None,
+        before: FileMark | None,
+        done: dict[str, FileMark],
+    ) -> Iterator[Page]:
+        """What was added to a file; all of it when what was read before has changed."""
+        goes_on = cursor is not None and cursor.get("name") == start["name"]
+        start = {**start, "file": "growing"}
+        if before is not None and not goes_on:
+            if self._has_grown(file, size, before, str(start["name"])):
+                cursor, goes_on = {**start, "offset": before.offset, "row": before.row}, True
+            else:
+                before = None
+        last: Page | None = None
+        for page in self._read(file, size, start, cursor if goes_on else None, Kept(files=done), Kept(files=done)):
+            if last is not None:
+                yield last
+            last = page
+        assert last is not None
+        mark = self._mark(file, last.cursor, before)
+        yield msgspec.structs.replace(last, following=None, kept=Kept(files={**done, str(start["name"]): mark}))
+
+    def _mark(self, file: BinaryIO, end: Cursor, before: FileMark | None) -> FileMark:
+        if before is not None and before.offset == end["offset"]:
+            return before
+        digest = digest_of(file, end["offset"], self._context.report.alive)
+        return FileMark(digest, end["offset"], end["row"], appending=True)
+
+    def _has_grown(self, file: BinaryIO, size: int, before: FileMark, name: str) -> bool:
+        """True when a file begins with what was read before; else it was cut or replaced."""
+        if size < before.offset:
+            self._context.report.warn("file_truncated", f"{name} is shorter than what was read of it; it is read anew")
+            return False
+        if digest_of(file, before.offset, self._context.report.alive) != before.digest:
+            self._context.report.warn("file_rewritten", f"{name} no longer begins as it did; it is read anew")
+            return False
+        return True
+
+    def _check_appendable(self, path: Path) -> None:
+        if not is_plain(path, self._source.csv.encoding):
+            kind = "compressed" if is_packed(path) else "wide-character"
+            raise FormatError(f"a {kind} file cannot be read in mode append", code="not_appendable")
+
+    def _make_plain(self, path: Path, copy: Path) -> None:
+        """A plain copy, whole or not at all."""
+        part = copy.with_suffix(".unpacked")
+        with part.open("wb") as file:
+            make_plain(path, file, self._source.csv.encoding, self._context.report.alive)
+        part.replace(copy)
+
+    # Both.
+
+    def _read(
+        self, file: BinaryIO, size: int, start: Cursor, cursor: Cursor | None, during: Kept, after: Kept
+    ) -> Iterator[Page]:
+        """The pages of one file. The last one has none following, and `after` is kept."""
+        form = self._format(file)
+        offset = 3 if _starts_with(file, codecs.BOM_UTF8) else 0
+        columns, offset = self._columns(file, form, offset)
+        rows = Rows(file, size, form, columns, growing=self._source.mode == "append")
+        at = {**start, "offset": offset, "row": 0}
+        if cursor is not None and cursor.get("name") == start["name"] and cursor.get("file") == start["file"]:
+            at = {**start, "offset": cursor["offset"], "row": cursor["row"]}
+        fallbacks = 0
+        for stretch in rows.stretches(at["offset"], at["row"]):
+            self._context.report.alive()
+            fallbacks += stretch.fallbacks
+            following = {**start, "offset": stretch.offset, "row": stretch.row}
+            page_size = stretch.offset - at["offset"]
+            yield Page(at, stretch.records, following, str(start["file"]), page_size, kept=during)
+            at = following
+        if fallbacks:
+            message = f"{fallbacks} lines are not {form.encoding} and were read as {form.fallback}"
+            self._context.report.warn("fallback_encoding", message)
+        yield Page(at, [], None, str(start["file"]), kept=after)
+
+    def _columns(self, file: BinaryIO, form: Format, offset: int) -> tuple[list[str] | None, int]:
+        """The names of the columns, and where the data starts. Without a header the first row says how many."""
+        if self._source.csv.header:
+            return read_header(file, offset, form)
+        try:
+            names, _ = read_header(file, offset, form)
+        except FormatError:
+            return None, offset
+        return numbered(len(names)), offset
+
+    def _format(self, file: BinaryIO) -> Format:
+        declared = self._source.csv
+        file.seek(0)
+        delimiter = declared.delimiter or find_delimiter(
+            file.read(SAMPLE).removeprefix(codecs.BOM_UTF8), declared.quote
+        )
+        if declared.encoding is None:
+            return Format(delimiter, declared.quote, "utf-8", declared.fallback_encoding)
+        # Wide encodings were turned into UTF-8 on the way to the copy.
+        encoding = declared.encoding if is_ascii_compatible(declared.encoding) else "utf-8"
+        return Format(delimiter, declared.quote, encoding, None)
 
 
-def _only_member(archive: zipfile.ZipFile) -> IO[bytes]:
-    members = [member for member in archive.infolist() if not member.is_dir()]
-    if len(members) != 1:
-        raise FormatError(f"the zip holds {len(members)} files; exactly one is expected", code="bad_archive")
-    return archive.open(members[0])
-
-
-def _transcode(packed: IO[bytes], file: BinaryIO, encoding: str) -> None:
-    """Copy; encodings in which a line end is not one byte become UTF-8."""
-    start = packed.read(2)
-    wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) and codecs.lookup(encoding).name == "utf-8"
-    if _ascii_compatible(encoding) and not wide:
-        file.write(start)
-        file.writelines(_capped(packed))
-        return
-    decoder = codecs.getincrementaldecoder("utf-16" if wide else encoding)()
-    try:
-        file.write(decoder.decode(start).encode())
-        file.writelines(decoder.decode(chunk).encode() for chunk in _capped(packed))
-        file.write(decoder.decode(b"", final=True).encode())
-    except UnicodeDecodeError as error:
-        raise FormatError(f"the file is not valid {encoding}: {error.reason}", code="bad_encoding") from error
-
-
-def _capped(packed: IO[bytes]) -> Iterator[bytes]:
-    """The rest of a file, in chunks; refuses to unpack without end."""
-    size = 0
-    while chunk := packed.read(_COPY_CHUNK):
-        size += len(chunk)
-        if size > MAX_UNPACKED:
-            raise FormatError(f"unpacks to more than {MAX_UNPACKED} bytes", code="too_large")
-        yield chunk
+def _starts_with(file: BinaryIO, mark: bytes) -> bool:
+    file.seek(0)
+    return file.read(len(mark)) == mark

@@ -25,7 +25,7 @@ from etl.errors import ConfigError, LeaseLostError, StorageConflictError, Storag
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
-from etl.records import Position, RawBatch, Sifted
+from etl.records import FileMark, Kept, Position, RawBatch, Sifted
 from etl.source import parse
 from tests.pump import Pump
 from worker import loading
@@ -67,6 +67,8 @@ def test_unchanged_records_are_not_written(pump: Pump) -> None:
     pump.write("shop.csv", rows(12))
     pump.run("shop")
     before = pump.sql("SELECT id, updated_at, change_xid::text FROM unified_items ORDER BY id")
+    assert counts(pump.run("shop")) == {}
+    pump.write("shop.csv", rows(12) + "\n")
     run = pump.run("shop")
     assert counts(run) == {"extracted": 12, "unchanged": 12}
     assert run["status"] == "success"
@@ -123,6 +125,7 @@ def test_exact_duplicates_are_counted_as_such(pump: Pump) -> None:
     pump.declare(csv_source(identity="content"))
     pump.write("shop.csv", "a,b\n1,2\n1,2\n3,4\n1,2\n")
     assert counts(pump.run("shop")) == {"extracted": 4, "inserted": 2, "duplicate": 2}
+    pump.write("shop.csv", "a,b\n1,2\n1,2\n3,4\n1,2\n\n")
     assert counts(pump.run("shop")) == {"extracted": 4, "unchanged": 2, "duplicate": 2}
 
 
@@ -464,7 +467,7 @@ def test_numbers_keep_every_digit(pump: Pump, outside: Outside) -> None:
 
 
 def test_positions_survive_json() -> None:
-    position = Position({"offset": 3}, 2, "v", 1, "c", "w")
+    position = Position({"offset": 3}, 2, "v", 1, "c", 7, "w", False, Kept(files={"a": FileMark("d", 3, 1, True)}))
     assert msgspec.json.decode(msgspec.json.encode(position), type=Position) == position
 
 

@@ -10,13 +10,14 @@ import pytest
 from etl import payload
 from etl.backoff import LONGEST, wait_before
 from etl.errors import ConfigError, FormatError, RecordError
-from etl.extract.api import next_link
 from etl.extract.batching import Batcher
+from etl.extract.pager import next_link
 from etl.mapping import Mapper
 from etl.outcome import Failure, Status, judge, must_stop
 from etl.records import BadRecord, Counts, Known, Page, Position, RawRecord, StoredRecord
+from etl.request import fill
 from etl.sift import sift, single_valued
-from etl.source import fill, fingerprint, parse
+from etl.source import fingerprint, parse
 
 
 def mapper(**more: object) -> Mapper:

@@ -10,9 +10,12 @@ from flask.views import MethodView
 
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
+from etl.breaker import State
 from etl.errors import StorageConflictError, StorageUnavailableError
-from messaging import broker_answers
-from web.extensions import service
+from etl.http.address import host_of
+from etl.request import fill
+from messaging import BROKER_ERRORS, broker_answers
+from web.extensions import Service, service
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.stats import HealthSchema, ProbeSchema
@@ -38,7 +41,7 @@ class Health(MethodView):
         broker = broker_answers(parts.producer)
         try:
             with parts.database.transaction() as connection:
-                return _picture(connection, broker=broker)
+                return _picture(connection, _breakers(parts) if broker else None, broker=broker)
         except (StorageUnavailableError, StorageConflictError) as error:
             return _unhealthy(error.message, broker=broker), HTTPStatus.SERVICE_UNAVAILABLE
 
@@ -66,7 +69,15 @@ class Ready(MethodView):
         return {"status": "ready"}
 
 
-def _picture(connection: Connection, *, broker: bool) -> dict[str, Any]:
+def _breakers(parts: Service) -> dict[str, str] | None:
+    """The state of every host of which something is remembered, None when nobody knows."""
+    try:
+        return {host: str(state.circuit.state(now)) for host, (state, now) in parts.hosts.all().items()}
+    except BROKER_ERRORS:
+        return None
+
+
+def _picture(connection: Connection, breakers: dict[str, str] | None, *, broker: bool) -> dict[str, Any]:
     counts = health_counts(connection)
     workers = count_alive(connection, "worker")
     reasons = list(_reasons(workers, counts.failed, broker=broker))
@@ -79,7 +90,7 @@ def _picture(connection: Connection, *, broker: bool) -> dict[str, Any]:
         "total_sources": counts.total,
         "successful_sources": counts.successful,
         "failed_sources": counts.failed,
-        "sources": [_source(row) for row in source_health(connection, limit=SHOWN_SOURCES)],
+        "sources": [_source(row, breakers) for row in source_health(connection, limit=SHOWN_SOURCES)],
     }
 
 
@@ -98,14 +109,27 @@ def _unhealthy(reason: str, *, broker: bool) -> dict[str, Any]:
     return {"status": "unhealthy", "reasons": [reason], "database_connected": False, "broker_connected": broker}
 
 
-def _source(row: Row[Any]) -> dict[str, Any]:
+def _breaker(url: str | None, breakers: dict[str, str] | None) -> str | None:
+    """The state of a source's host."""
+    if url is None or breakers is None:
+        return None
+    try:
+        host = host_of(fill(url, service().settings.environment))
+    except (KeyError, ValueError):
+        return None
+    return breakers.get(host, str(State.CLOSED))
+
+
+def _source(row: Row[Any], breakers: dict[str, str] | None) -> dict[str, Any]:
     return {
         "name": row.source_name,
         "type": row.source_type,
-        "status": row.active_status or row.last_status or "never_run",
+        "status": row.active_status or ("gone" if row.gone_reason else row.last_status) or "never_run",
         "last_run_at": row.last_run_at,
         "last_success_at": row.last_success_at,
         "checkpoint_value": (row.checkpoint or {}).get("watermark"),
-        "breaker": None,
+        "breaker": _breaker(row.url, breakers),
         "next_run_at": row.next_run_at,
+        "not_before": row.not_before,
+        "gone_reason": row.gone_reason,
     }

@@ -46,12 +46,22 @@ class SourceHealthSchema(Schema):
 
     name = fields.String()
     type = fields.String()
-    status = fields.String(metadata={"description": "of the active run, else of the last one; never_run before it"})
+    status = fields.String(
+        metadata={"description": "of the active run, else of the last one; never_run before it, gone after a 410"}
+    )
     last_run_at = fields.AwareDateTime(allow_none=True)
     last_success_at = fields.AwareDateTime(allow_none=True)
     checkpoint_value = fields.String(allow_none=True)
-    breaker = fields.String(allow_none=True)
+    breaker = fields.String(
+        allow_none=True, metadata={"description": "closed, open or half_open; null for files, or without the broker"}
+    )
     next_run_at = fields.AwareDateTime(allow_none=True)
+    not_before = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "slots before this are left out: the server asked for it"}
+    )
+    gone_reason = fields.String(
+        allow_none=True, metadata={"description": "why it is no longer polled; a run by hand that succeeds ends this"}
+    )
 
 
 class HealthSchema(Schema):

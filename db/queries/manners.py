@@ -1,0 +1,68 @@
+"""What a source's server asked for, written down when it was polled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import text
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from sqlalchemy import Connection
+
+
+@dataclass(frozen=True)
+class Poll:
+    """What the answers of one run said.
+
+    `fresh` is for how many seconds they stay fresh, counted from `asked_at` (the run's slot, or None for now), so that
+    a server that says "half an hour" is asked every half hour. `rest` holds the `hours` and `days` of rest. `moved_to`
+    is where permanent redirects led; `moved_count` how many runs in a row they did.
+    """
+
+    fresh: float
+    asked_at: datetime | None
+    rest: dict[str, list[int]] | None
+    moved_to: str | None
+    moved_count: int
+
+
+_NOTE = text("""
+    UPDATE sources
+    SET not_before = CASE WHEN :fresh > 0
+            THEN coalesce(CAST(:asked_at AS timestamptz), clock_timestamp()) + make_interval(secs => :fresh) END,
+        not_before_reason = CASE WHEN :fresh > 0 THEN 'fresh' END,
+        rest = CAST(:rest AS jsonb), moved_to = :moved_to, moved_count = :moved_count, gone_reason = NULL
+    WHERE name = :name
+""")
+
+
+def note_poll(connection: Connection, name: str, poll: Poll) -> None:
+    """After a poll that succeeded. A source that was thought gone is back."""
+    values: dict[str, Any] = {**vars(poll), "name": name}
+    values["rest"] = None if poll.rest is None else msgspec.json.encode(poll.rest).decode()
+    connection.execute(_NOTE, values)
+
+
+def note_postponed(connection: Connection, name: str, seconds: float) -> None:
+    """The server asked for a pause that is too long for a run."""
+    query = text("""
+        UPDATE sources SET not_before = clock_timestamp() + make_interval(secs => :seconds), not_before_reason = 'asked'
+        WHERE name = :name
+    """)
+    connection.execute(query, {"name": name, "seconds": seconds})
+
+
+def note_gone(connection: Connection, name: str, reason: str) -> None:
+    """The server said that there will be no more: the source is not polled until a run by hand succeeds."""
+    query = text("UPDATE sources SET gone_reason = :reason WHERE name = :name")
+    connection.execute(query, {"name": name, "reason": reason[:500]})
+
+
+def note_not_moved(connection: Connection, name: str) -> None:
+    """The address that the source had moved to does not serve it."""
+    query = text("UPDATE sources SET moved_to = NULL, moved_count = 0 WHERE name = :name")
+    connection.execute(query, {"name": name})

@@ -1,0 +1,69 @@
+"""What an extractor works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from etl.records import Kept, Validator
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from pathlib import Path
+
+    from etl.http.client import Answer, HttpClient
+    from etl.http.target import Target
+    from etl.records import Checkpoint
+
+
+class Report(Protocol):
+    """What an extractor tells its caller on the way."""
+
+    def warn(self, code: str, message: str) -> None:
+        """Something an operator should know, though the run goes on."""
+
+    def alive(self) -> None:
+        """Work that takes long goes on; called often."""
+
+    def answered(self, fresh: float, moved_to: str | None) -> None:
+        """An answer stays fresh for some seconds, or came from another address for good."""
+
+    def rests(self, hours: list[int], days: list[int]) -> None:
+        """The source asks not to be polled in these hours (0 to 23) and on these days (0 is Monday), in UTC."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """The surroundings of one extraction.
+
+    `scratch` is a path of this run's own for local copies; `roots` are the folders that file sources may read, `base`
+    is where relative paths start from. `checkpoint` is what the last run left.
+    """
+
+    http: HttpClient
+    report: Report
+    scratch: Path
+    roots: tuple[Path, ...]
+    base: Path
+    checkpoint: Checkpoint
+    now: datetime
+
+    @property
+    def known(self) -> Validator | None:
+        """What is known of the last answer."""
+        return self.checkpoint.kept.validator
+
+    def is_known(self, target: Target, answer: Answer) -> bool:
+        """True when an answer says just what the last one said, in so many words or not."""
+        known = self.known
+        same_body = known is not None and known.request == target.digest and known.digest == answer.digest
+        return answer.unchanged or same_body
+
+    def kept(self, target: Target, answer: Answer) -> Kept:
+        """What to know of this answer next time. A mark that the server no longer gives is forgotten."""
+        if answer.unchanged:
+            return Kept(validator=self.known)
+        headers = answer.headers
+        return Kept(
+            validator=Validator(target.digest, headers.get("etag"), headers.get("last-modified"), answer.digest)
+        )

@@ -1,0 +1,145 @@
+"""From one page of an API to the next: which request comes, and when the end is reached."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from etl.errors import FormatError, RefusedError
+from etl.http.address import same_origin
+from etl.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
+
+if TYPE_CHECKING:
+    from etl.extract.document import Document
+    from etl.http.client import Answer
+    from etl.http.target import Target
+    from etl.paging import Paging
+    from etl.records import Cursor
+
+_NEXT_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^,;=]+=(?:"[^"]*"|[^,;"]*))*)')
+_REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
+
+
+class Pager:
+    """Follows one style of paging. A cursor is `{number, at}`: the count of the page, and what leads to it."""
+
+    def __init__(self, paging: Paging, target: Target) -> None:
+        """`target` is the request for the first page."""
+        self._paging = paging
+        self._target = target
+        self._seen: set[str] = set()
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths into the body that decide how it goes on."""
+        paging = self._paging
+        named = [paging.next] if isinstance(paging, CursorPaging | NextUrlPaging) else []
+        more = None if isinstance(paging, NoPaging) else paging.more
+        return named if more is None else [*named, more]
+
+    def start(self) -> Cursor:
+        """The cursor of the first page."""
+        paging = self._paging
+        return {"number": 1, "at": paging.start if isinstance(paging, PagePaging | OffsetPaging) else None}
+
+    def check(self, cursor: Cursor) -> None:
+        """Refuse to go in circles, or on without end.
+
+        Raises:
+            FormatError: this page was read before, or it is one too many.
+        """
+        self._once(f"at {cursor['at']}")
+        if not isinstance(self._paging, NoPaging) and cursor["number"] > self._paging.max_pages:
+            raise FormatError(f"more than max_pages = {self._paging.max_pages} pages", code="too_many_pages")
+
+    def check_body(self, digest: str) -> None:
+        """Refuse a page that says what an earlier one said: the server ignores the paging.
+
+        Raises:
+            FormatError: it does.
+        """
+        self._once(f"body {digest}")
+
+    def _once(self, mark: str) -> None:
+        if mark in self._seen:
+            raise FormatError("paging loops: a page led back to one already read", code="paging_loop")
+        self._seen.add(mark)
+
+    def request(self, cursor: Cursor, extra: list[tuple[str, str]]) -> Target:
+        """The request for a page; `extra` goes into the query of all but those whose address the server gave."""
+        paging, at = self._paging, cursor["at"]
+        if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
+            return self._target.at(str(at))
+        added: list[tuple[str, Any]] = []
+        if isinstance(paging, PagePaging | OffsetPaging) or (isinstance(paging, CursorPaging) and at is not None):
+            added.append((paging.param, at))
+        if isinstance(paging, OffsetPaging):
+            added.append((paging.limit_param, paging.limit))
+        if isinstance(paging, Parametrised) and self._into_body(paging):
+            return _with_body(_with_query(self._target, extra), added)
+        return _with_query(self._target, [(name, str(value)) for name, value in added] + extra)
+
+    def _into_body(self, paging: Parametrised) -> bool:
+        return paging.into == "body" or (paging.into is None and self._target.body is not None)
+
+    def following(self, cursor: Cursor, answer: Answer, document: Document) -> Cursor | None:
+        """The cursor of the next page, None after the last."""
+        paging, count = self._paging, len(document.records)
+        if isinstance(paging, NoPaging) or (paging.more is not None and not document.find(paging.more)):
+            return None
+        at: Any = None
+        if isinstance(paging, PagePaging):
+            at = cursor["at"] + 1 if count else None
+        elif isinstance(paging, OffsetPaging):
+            ended = not count or (paging.short_page_ends and count < paging.limit)
+            at = None if ended else cursor["at"] + count
+        elif isinstance(paging, CursorPaging):
+            at = document.find(paging.next)
+        elif isinstance(paging, NextUrlPaging):
+            at = self._resolve(answer, document.find(paging.next))
+        else:
+            at = self._resolve(answer, next_link(answer.headers.get("link", "")))
+        return None if at in (None, "", False) else {"number": cursor["number"] + 1, "at": at}
+
+    def _resolve(self, answer: Answer, link: Any) -> str | None:
+        if not link:
+            return None
+        try:
+            url = urljoin(answer.base, str(link))
+            foreign = not same_origin(url, self._target.url)
+        except ValueError as error:
+            raise FormatError(f"the next page has a malformed address: {str(link)[:200]!r}", code="bad_url") from error
+        if foreign:
+            raise RefusedError("the next page is on another host", code="foreign_page")
+        return self._target.without_secrets(url)
+
+
+def next_link(header: str) -> str | None:
+    """The address of `rel="next"` in a Link header, None when there is none."""
+    for address, parameters in _NEXT_LINK.findall(header):
+        relation = _REL.search(parameters)
+        if relation and "next" in relation[1].lower().split():
+            return str(address)
+    return None
+
+
+def _with_query(target: Target, added: list[tuple[str, str]]) -> Target:
+    names = {name for name, _ in added}
+    kept = [pair for pair in target.params if pair[0] not in names]
+    return replace(target, params=tuple(kept + added))
+
+
+def _with_body(target: Target, added: list[tuple[str, Any]]) -> Target:
+    body = target.body or {}
+    for path, value in added:
+        body = _placed(body, path.split("."), value)
+    return replace(target, body=body)
+
+
+def _placed(body: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:
+    """A copy of the body with a value at a path."""
+    head, *rest = path
+    child = body.get(head)
+    return {**body, head: _placed(child if isinstance(child, dict) else {}, rest, value) if rest else value}

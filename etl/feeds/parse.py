@@ -1,0 +1,217 @@
+"""From the bytes of a feed to records. Runs in a process of its own: some feeds keep a parser busy for good."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import re
+from calendar import timegm
+from typing import Any, Literal
+from urllib.parse import urljoin, urlsplit
+
+import feedparser
+import msgspec
+import nh3
+
+from etl.convert import EARLIEST, iso_time
+
+# Feed dates outside of this window come from broken clocks and junk text: seconds ahead of now.
+MAX_AHEAD = 2 * 86_400
+# Characters of an entry that cannot be read which are kept.
+_SHOWN = 2000
+# Where the channel's own elements stand: bytes.
+_HEAD = 64 * 1024
+_PERIODS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800, "monthly": 2_592_000, "yearly": 31_536_000}
+_DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_SKIP = re.compile(rb"<skip(?:Hours|Days)>(.{0,4000}?)</skip(?:Hours|Days)>", re.IGNORECASE | re.DOTALL)
+_MARK = re.compile(r"<[a-zA-Z/!]")
+
+EntryId = Literal["auto", "guid", "link", "hash"]
+
+
+class FeedJob(msgspec.Struct, frozen=True):
+    """A feed to be parsed: its bytes, its content type, what relative links start from, and the time it is."""
+
+    body: bytes
+    content_type: str
+    base: str
+    now: float
+    entry_id: EntryId
+
+
+class BadEntry(msgspec.Struct, frozen=True):
+    """An entry that cannot be read."""
+
+    raw: str
+    message: str
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """What a feed says: its entries, newest last, and how often it wants to be asked.
+
+    `interval` is the wait between two polls in seconds; `rest_hours` (0 to 23) and `rest_days` (0 is Monday) are the
+    times in UTC in which it rests. `problem` names what is wrong with the feed as a whole.
+    """
+
+    entries: list[dict[str, Any]] = []
+    bad: list[BadEntry] = []
+    warnings: list[str] = []
+    interval: float = 0.0
+    rest_hours: list[int] = []
+    rest_days: list[int] = []
+    problem: tuple[str, str] | None = None
+
+
+def parse(job: FeedJob) -> Feed:
+    """Parse a feed. One that cannot be used comes back with its `problem`."""
+    # No base address: feedparser would make ids depend on where the feed was fetched from. Always through BytesIO:
+    # given bytes or text, feedparser may open a file or an address that the body names.
+    headers = {"content-type": job.content_type} if job.content_type else {}
+    feed = feedparser.parse(io.BytesIO(job.body), response_headers=headers, sanitize_html=False)
+    if not feed.get("version"):
+        return Feed(problem=("not_a_feed", f"not a feed; it starts with {job.body[:80]!r}"))
+    if feed.bozo and not _is_closed(job.body):
+        return Feed(problem=("truncated_feed", "the feed is cut off before its end"))
+    reader = _Reader(job)
+    entries = [reader.read(entry) for entry in reversed(feed.entries)]
+    rest_hours, rest_days = _rest(job.body[:_HEAD])
+    return Feed(
+        entries=[entry for entry in entries if entry is not None],
+        bad=reader.bad,
+        warnings=[*_warnings(feed), *reader.warnings()],
+        interval=_interval(feed.feed),
+        rest_hours=rest_hours,
+        rest_days=rest_days,
+    )
+
+
+class _Reader:
+    """Reads the entries of one feed."""
+
+    def __init__(self, job: FeedJob) -> None:
+        self._job = job
+        self._odd_dates = 0
+        self.bad: list[BadEntry] = []
+
+    def read(self, entry: Any) -> dict[str, Any] | None:
+        try:
+            return self._record(entry)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            self.bad.append(BadEntry(repr(dict(entry))[:_SHOWN], f"{type(error).__name__}: {error}"))
+            return None
+
+    def warnings(self) -> list[str]:
+        odd = f"{self._odd_dates} dates lie before {EARLIEST} or in the future and were left out"
+        return [odd] if self._odd_dates else []
+
+    def _record(self, entry: Any) -> dict[str, Any]:
+        content = (entry.get("content") or [{}])[0]
+        terms = [tag.get("term") for tag in entry.get("tags", []) if tag.get("term")]
+        published = self._moment(entry, "published")
+        updated = self._moment(entry, "updated")
+        place = entry.get("where")
+        record = {
+            "id": self._id(entry),
+            "title": _text(entry.get("title")),
+            "description": self._clean(entry.get("summary")) or self._clean(content.get("value")),
+            "content": self._clean(content.get("value")),
+            "link": self._web(entry.get("link")),
+            "author": _text(entry.get("author")),
+            "published": published or updated,
+            "published_text": entry.get("published") if "published" in entry else None,
+            "updated": updated,
+            "category": terms[0] if terms else None,
+            "tags": terms or None,
+            "image_url": self._web(_image(entry)),
+            "enclosures": self._enclosures(entry) or None,
+            "point": place.get("coordinates") if isinstance(place, dict) else None,
+        }
+        return {name: value for name, value in record.items() if value not in (None, "")}
+
+    def _id(self, entry: Any) -> str:
+        policy, guid, link = self._job.entry_id, entry.get("id"), self._web(entry.get("link"))
+        chosen = {"auto": guid or link, "guid": guid, "link": link, "hash": None}[policy]
+        if chosen or policy in {"guid", "link"}:
+            return str(chosen or "")
+        text = f"{entry.get('title', '')}\n{entry.get('published', '')}"
+        return "hash:" + hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+    def _moment(self, entry: Any, name: str) -> str | None:
+        # `in` first: feedparser answers a missing `updated` with `published`.
+        parsed = entry[f"{name}_parsed"] if f"{name}_parsed" in entry else None  # noqa: SIM401 -- see above
+        if parsed is None:
+            return None
+        if parsed.tm_year < EARLIEST or timegm(parsed) > self._job.now + MAX_AHEAD:
+            self._odd_dates += 1
+            return None
+        return iso_time(timegm(parsed))
+
+    def _web(self, link: str | None) -> str | None:
+        """An absolute address, if it is one of the web: others could run as scripts where they are shown."""
+        try:
+            url = urljoin(self._job.base, link.strip()) if link else ""
+            return url if urlsplit(url).scheme in {"http", "https"} else None
+        except ValueError:
+            return None
+
+    def _clean(self, markup: str | None) -> str | None:
+        """HTML without scripts, with absolute links; plain text as it is."""
+        if not markup or not (_MARK.search(markup) or "&" in markup):
+            return markup
+        return nh3.clean(markup, url_relative=("rewrite_with_base", self._job.base))
+
+    def _enclosures(self, entry: Any) -> list[dict[str, str]]:
+        found = [(self._web(item.get("href")), item) for item in entry.get("enclosures", [])]
+        return [
+            {"url": url, **{name: str(item[name]) for name in ("type", "length") if item.get(name)}}
+            for url, item in found
+            if url
+        ]
+
+
+def _text(markup: str | None) -> str | None:
+    """The words of a title; whatever looks like a tag is taken out."""
+    if not markup or not _MARK.search(markup):
+        return markup
+    return html.unescape(nh3.clean(markup, tags=set())).strip()
+
+
+def _image(entry: Any) -> str | None:
+    candidates = list(entry.get("media_thumbnail", [])) + [
+        link for link in entry.get("links", []) if str(link.get("type", "")).startswith("image/")
+    ]
+    return next((found for item in candidates if (found := item.get("url") or item.get("href"))), None)
+
+
+def _is_closed(body: bytes) -> bool:
+    """True when the last thing in a feed is its closing tag."""
+    return body.rstrip(b" \t\r\n\x00").lower().endswith((b"</rss>", b"</feed>", b"</rdf:rdf>", b"-->"))
+
+
+def _warnings(feed: Any) -> list[str]:
+    """What is wrong with a feed that can be used all the same."""
+    if not feed.bozo or isinstance(
+        feed.bozo_exception, feedparser.CharacterEncodingOverride | feedparser.NonXMLContentType
+    ):
+        return []
+    return [f"the feed is not well-formed: {str(feed.bozo_exception)[:200]}"]
+
+
+def _interval(channel: Any) -> float:
+    """Seconds between polls, by `ttl` or the syndication module."""
+    ttl = str(channel.get("ttl", "")).strip()
+    minutes = float(ttl) if re.fullmatch(r"\d{1,6}", ttl) else 0.0
+    period = _PERIODS.get(str(channel.get("sy_updateperiod", "")).strip().lower(), 0)
+    frequency = str(channel.get("sy_updatefrequency", "1")).strip()
+    times = int(frequency) if re.fullmatch(r"[1-9]\d{0,5}", frequency) else 1
+    return max(minutes * 60, period / times)
+
+
+def _rest(head: bytes) -> tuple[list[int], list[int]]:
+    """The hours and days of rest; feedparser keeps only the last of each."""
+    text = b" ".join(_SKIP.findall(head)).decode("ascii", "replace").lower()
+    hours = {int(hour) % 24 for hour in re.findall(r"<hour>\s*(\d{1,2})\s*</hour>", text)}
+    days = {_DAYS.index(day) for day in re.findall(r"<day>\s*(\w+)\s*</day>", text) if day in _DAYS}
+    # A feed that rests always was not meant.
+    return sorted(hours) if len(hours) < 24 else [], sorted(days) if len(days) < 7 else []

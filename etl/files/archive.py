@@ -1,0 +1,120 @@
+"""Packed and wide files made plain: gzip, bzip2 and zip by what they are, not by name; UTF-16 and UTF-32 as UTF-8."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import zipfile
+import zlib
+from typing import IO, TYPE_CHECKING, BinaryIO, cast
+
+from etl.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+MAX_UNPACKED = 16 * 1024 * 1024 * 1024
+# Text packs well, but not this well; small files may do as they like.
+MAX_RATIO = 1000
+RATIO_FROM = 64 * 1024 * 1024
+_CHUNK = 1024 * 1024
+_GZIP, _BZIP2, _ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
+# The longer marks first: that of UTF-32 begins like that of UTF-16.
+_WIDE = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def is_packed(path: Path) -> bool:
+    """True for a compressed file."""
+    return _start(path).startswith((_GZIP, _BZIP2, _ZIP))
+
+
+def is_plain(path: Path, encoding: str | None) -> bool:
+    """True when lines can be read from the file as it is, at any offset."""
+    return not is_packed(path) and _wide_encoding(_start(path), encoding) is None
+
+
+def make_plain(path: Path, plain: BinaryIO, encoding: str | None, alive: Callable[[], None]) -> None:
+    """Unpack and transcode a file.
+
+    Raises:
+        FormatError: it is damaged, holds several files, or swells beyond measure.
+    """
+    with _unpacked(path) as packed:
+        chunks = _limited(packed, path.stat().st_size, alive)
+        first = next(chunks, b"")
+        wide = _wide_encoding(first, encoding)
+        if wide is None:
+            plain.write(first)
+            plain.writelines(chunks)
+        else:
+            _transcode(first, chunks, plain, wide)
+
+
+def is_ascii_compatible(encoding: str) -> bool:
+    """True when a line end is one byte, and no other character holds that byte."""
+    return "a\n".encode(encoding) == b"a\n"
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
+
+
+def _wide_encoding(start: bytes, encoding: str | None) -> str | None:
+    """The encoding that a file has to be transcoded from, None when it can stay as it is."""
+    if encoding is None or codecs.lookup(encoding).name == "utf-8":
+        return next((name for mark, name in _WIDE if start.startswith(mark)), None)
+    return None if is_ascii_compatible(encoding) else encoding
+
+
+def _transcode(first: bytes, chunks: Iterator[bytes], plain: BinaryIO, encoding: str) -> None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        plain.write(decoder.decode(first).encode())
+        plain.writelines(decoder.decode(chunk).encode() for chunk in chunks)
+        plain.write(decoder.decode(b"", final=True).encode())
+    except UnicodeError as error:
+        raise FormatError(f"the file is not valid {encoding}", code="bad_encoding") from error
+
+
+@contextlib.contextmanager
+def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+    start = _start(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            if start.startswith(_GZIP):
+                yield cast("IO[bytes]", stack.enter_context(gzip.open(path)))
+            elif start.startswith(_BZIP2):
+                yield cast("IO[bytes]", stack.enter_context(bz2.open(path)))
+            elif start.startswith(_ZIP):
+                yield stack.enter_context(_only_member(stack.enter_context(zipfile.ZipFile(path))))
+            else:
+                yield stack.enter_context(path.open("rb"))
+        except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
+            raise FormatError(f"the compressed file is damaged: {error}", code="bad_archive") from error
+
+
+def _only_member(archive: zipfile.ZipFile) -> IO[bytes]:
+    members = [member for member in archive.infolist() if not member.is_dir()]
+    if len(members) != 1:
+        raise FormatError(f"the zip holds {len(members)} files; exactly one is expected", code="bad_archive")
+    return archive.open(members[0])
+
+
+def _limited(packed: IO[bytes], packed_size: int, alive: Callable[[], None]) -> Iterator[bytes]:
+    """A file in chunks; refuses to unpack without end."""
+    size = 0
+    while chunk := packed.read(_CHUNK):
+        size += len(chunk)
+        if size > MAX_UNPACKED or (size > RATIO_FROM and size > MAX_RATIO * packed_size):
+            raise FormatError(f"unpacks to more than {size} bytes", code="too_large")
+        alive()
+        yield chunk

@@ -1,0 +1,85 @@
+"""Which files a source reads: one, all of a folder, or those that fit a pattern; regular ones in allowed folders."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from typing import TYPE_CHECKING, BinaryIO
+
+from etl.errors import ConfigError, FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+# What one source may read; their marks travel with every batch.
+MAX_FILES = 1000
+_CHUNK = 1024 * 1024
+_PATTERN = frozenset("*?[")
+
+
+def find_files(declared: str, base: Path, roots: Sequence[Path]) -> dict[str, Path]:
+    """The files by name, in the order of their names. Hidden files of a folder are left out.
+
+    Raises:
+        ConfigError: outside of the allowed folders.
+        FormatError: there is none, too many, or it is no regular file.
+    """
+    if _PATTERN & set(declared):
+        found = _matching(declared, base)
+    elif (base / declared).is_dir():
+        found = [path for path in (base / declared).iterdir() if not path.name.startswith(".") and path.is_file()]
+    else:
+        return {declared: _checked(base / declared, declared, roots)}
+    if not found:
+        raise FormatError(f"{declared}: there are no files", code="file_not_found")
+    if len(found) > MAX_FILES:
+        raise FormatError(f"{declared}: {len(found)} files are more than {MAX_FILES}", code="too_many_files")
+    folder = _folder(declared, base)
+    named = {str(path.relative_to(folder)): path for path in found}
+    return {name: _checked(named[name], name, roots) for name in sorted(named)}
+
+
+def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> str:
+    """The hash of the first `size` bytes of a file, as hexadecimal text."""
+    digest = hashlib.blake2b(digest_size=16)
+    file.seek(0)
+    left = size
+    while left and (chunk := file.read(min(_CHUNK, left))):
+        digest.update(chunk)
+        left -= len(chunk)
+        alive()
+    return digest.hexdigest()
+
+
+def _folder(declared: str, base: Path) -> Path:
+    """The part of a path that holds no pattern."""
+    folder = base
+    for part in declared.split("/"):
+        if _PATTERN & set(part):
+            break
+        folder = folder / (part or "/")
+    return folder
+
+
+def _matching(declared: str, base: Path) -> list[Path]:
+    folder = _folder(declared, base)
+    pattern = str(base / declared).removeprefix(str(folder)).lstrip("/")
+    try:
+        return [path for path in folder.glob(pattern) if path.is_file() and not path.name.startswith(".")]
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"`file`: {declared}: {error}", code="bad_pattern") from error
+
+
+def _checked(path: Path, name: str, roots: Sequence[Path]) -> Path:
+    """The file itself, with links followed."""
+    resolved = path.resolve()
+    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
+        raise ConfigError(f"`file`: {name} is not in a folder of CSV_ROOTS", code="file_not_allowed")
+    try:
+        mode = resolved.stat().st_mode
+    except OSError as error:
+        raise FormatError(f"{name}: {error.strerror}", code="file_not_found") from error
+    if not stat.S_ISREG(mode):
+        raise FormatError(f"{name} is not a regular file", code="not_a_file")
+    return resolved

@@ -1,0 +1,355 @@
+"""One logical call: an attempt, and after a failure that may pass more of them, with manners and deadlines."""
+
+from __future__ import annotations
+
+import io
+import random
+import time
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from urllib.parse import urljoin
+
+import requests
+import urllib3
+
+from etl.backoff import wait_before
+from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
+from etl.http.address import check_url, same_origin
+from etl.http.body import Received, receive
+from etl.http.freshness import freshness
+from etl.http.status import LIMITED, PERMANENT, REDIRECTS, check_status, pause_asked
+from etl.http.token import Tokens
+from etl.http.transport import Guard, make_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from etl.gate import Admission, Gate
+    from etl.http.target import Target
+    from etl.records import Validator
+
+T = TypeVar("T")
+
+USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
+MAX_REDIRECTS = 5
+MAX_BODY = 64 * 1024 * 1024
+MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
+# Shorter waits are slept through, if they end before the slice does; for longer ones the worker is given back.
+SHORT_WAIT = 5.0
+# A wait up to this is waited for by the run; a longer one ends it.
+LONGEST_WAIT = 900.0
+# A download may take longer than an ordinary request as long as it moves; the lease is renewed on the way.
+DOWNLOAD_SECONDS = 600.0
+RENEW_SECONDS = 2.0
+# A probe keeps its place this much longer than its attempt may take.
+PROBE_MARGIN = 10.0
+
+_NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A complete response.
+
+    `base` is where its relative links start from, `fresh` the seconds it stays fresh for, `moved_to` the address that
+    permanent redirects led to. A 304 is `unchanged` and has no body.
+    """
+
+    base: str
+    headers: dict[str, str]
+    size: int = 0
+    digest: str = ""
+    fresh: float = 0.0
+    moved_to: str | None = None
+    unchanged: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How hard to try, and whom to talk to.
+
+    `slice_ends` is a reading of the monotonic clock: no wait goes past it.
+    """
+
+    max_retries: int
+    private_hosts: tuple[str, ...]
+    slice_ends: float
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What the caller is told.
+
+    `keep_lease(seconds)` comes before anything that takes time, with the longest it may take; the caller renews
+    its lease there. `on_retry(error, tries, seconds)` comes before each wait.
+    """
+
+    keep_lease: Callable[[float], None]
+    on_retry: Callable[[ETLError, int, float], None]
+
+
+class HttpClient:
+    """Makes one logical call at a time."""
+
+    def __init__(
+        self, policy: Policy, gate: Gate, watch: Watch, *, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        """`gate` is asked before each attempt, and told how each call ended."""
+        self._policy = policy
+        self._gate = gate
+        self._watch = watch
+        self._sleep = sleep
+        self._guard = Guard(policy.private_hosts)
+        self._session = make_session(self._guard)
+        self._tokens = Tokens(self)
+
+    def get(
+        self,
+        target: Target,
+        timeout: float,
+        tries: int = 0,
+        known: Validator | None = None,
+        *,
+        limit: int = MAX_BODY,
+    ) -> tuple[Answer, bytes]:
+        """Fetch a body into memory within `timeout` seconds; empty when the answer is `unchanged`.
+
+        `known` makes the request conditional. Raises as `fetch` does.
+        """
+        body = io.BytesIO()
+        answer = self.fetch(target, timeout, body, tries, known, limit=limit)
+        return answer, body.getvalue()
+
+    def fetch(
+        self,
+        target: Target,
+        timeout: float,
+        file: BinaryIO,
+        tries: int = 0,
+        known: Validator | None = None,
+        *,
+        limit: int = MAX_DOWNLOAD,
+        patient: bool = False,
+    ) -> Answer:
+        """Fetch a body of at most `limit` bytes into a file, from its start.
+
+        `timeout` is the limit of the whole attempt in seconds; of each silence, when `patient`.
+
+        Raises:
+            FetchError: every try failed; the last failure.
+            RefusedError, FormatError: trying again does not help.
+            WaitError: the next try would come after the end of the slice.
+            PostponedError: the host is not to be asked for now.
+        """
+
+        def read(response: requests.Response) -> Received:
+            file.seek(0)
+            file.truncate()
+            return receive(response, file, limit, self._ticker(timeout, patient=patient))
+
+        attempt = _Attempt(target, timeout, read, known if known and known.request == target.digest else None)
+        return self._with_token(attempt, tries) if target.grant else self._call(attempt, tries)
+
+    def _with_token(self, attempt: _Attempt, tries: int) -> Answer:
+        """Once more with a new token if the server does not take the one we had."""
+        assert attempt.target.grant is not None
+        try:
+            return self._call(self._tokens.sign(attempt), tries)
+        except RefusedError as error:
+            if error.code != "http_401":
+                raise
+            self._tokens.forget(attempt.target.grant)
+            return self._call(self._tokens.sign(attempt), tries)
+
+    def _ticker(self, timeout: float, *, patient: bool) -> Callable[[], None]:
+        """Called at each arrival of a body: moves the deadline of a download, and keeps the lease."""
+        ends = time.monotonic() + DOWNLOAD_SECONDS
+        renewed = time.monotonic()
+
+        def tick() -> None:
+            nonlocal renewed
+            now = time.monotonic()
+            if patient:
+                self._guard.set(min(timeout, ends - now))
+            if now - renewed > RENEW_SECONDS:
+                renewed = now
+                self._watch.keep_lease(timeout)
+
+        return tick
+
+    def _call(self, attempt: _Attempt, tries: int) -> Answer:
+        host = attempt.target.host
+        while True:
+            admission = self._admit(attempt, tries)
+            try:
+                answer = self._attempt(attempt)
+            except FetchError as error:
+                tries += 1
+                self._after_failure(host, error, admission, tries)
+            except BaseException:
+                self._gate.released(host)
+                raise
+            else:
+                self._gate.succeeded(host)
+                if wait := pause_asked(answer.headers):
+                    self._gate.pause(host, wait, "its rate limit is used up")
+                return answer
+
+    def _admit(self, attempt: _Attempt, tries: int) -> Admission:
+        """Wait until the host may be asked.
+
+        Raises:
+            WaitError, PostponedError: that is too long from now.
+        """
+        target = attempt.target
+        while True:
+            admission = self._gate.admit(target.host, target.interval, attempt.timeout + PROBE_MARGIN)
+            if admission.allowed:
+                return admission
+            if admission.broken:
+                message = f"{target.host}: not asked for another {admission.wait:.0f} s; {admission.reason}"
+                raise PostponedError(message, code="breaker_open", seconds=admission.wait)
+            reason = FetchError(f"{target.host}: {admission.reason or 'its rate is limited'}", code="rate_limited")
+            self._pause(reason, tries, admission.wait)
+
+    def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
+        """Tell the gate, and wait for the next try.
+
+        Raises:
+            FetchError: there is none.
+            WaitError, PostponedError: it is too long from now.
+        """
+        limited = error.code in LIMITED
+        wait = wait_before(tries, random.random())  # noqa: S311 -- spread, not secrecy
+        wait = max(wait, error.retry_after or 0.0)
+        if limited:
+            self._gate.pause(host, wait, error.message)
+        if admission.probe or tries > self._policy.max_retries:
+            if limited:
+                self._gate.released(host)
+            else:
+                self._gate.failed(host, error.message)
+            if wait <= LONGEST_WAIT:
+                raise error
+        self._pause(error, tries, wait)
+
+    def _pause(self, error: FetchError, tries: int, wait: float) -> None:
+        if wait > LONGEST_WAIT:
+            message = f"{error.message}; it asks to wait {wait:.0f} s"
+            raise PostponedError(message, code="postponed", seconds=wait) from error
+        self._watch.on_retry(error, tries, wait)
+        if wait > SHORT_WAIT or time.monotonic() + wait > self._policy.slice_ends:
+            raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
+        self._watch.keep_lease(wait)
+        self._sleep(wait)
+
+    def _attempt(self, attempt: _Attempt) -> Answer:
+        target = attempt.target
+        self._watch.keep_lease(attempt.timeout)
+        self._guard.set(attempt.timeout)
+        return _translated(target.shown, attempt.timeout, lambda: self._follow(attempt))
+
+    def _follow(self, attempt: _Attempt) -> Answer:
+        """Follow redirects by hand, so that secrets stay with their origin."""
+        target, url, permanent = attempt.target, attempt.target.url, True
+        for _ in range(MAX_REDIRECTS + 1):
+            with closing(self._send(attempt, url)) as response:
+                if response.status_code not in REDIRECTS or "location" not in response.headers:
+                    return self._answer(attempt, response, url if permanent and url != target.url else None)
+                url = self._next_hop(target, response)
+                permanent = permanent and response.status_code in PERMANENT
+        raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
+
+    @staticmethod
+    def _next_hop(target: Target, response: requests.Response) -> str:
+        url = urljoin(response.url, response.headers["location"])
+        if target.is_post and not (response.status_code in {307, 308} and same_origin(url, target.url)):
+            raise RefusedError(f"{target.shown}: a POST was redirected elsewhere", code="redirected_post")
+        return url
+
+    @staticmethod
+    def _answer(attempt: _Attempt, response: requests.Response, moved_to: str | None) -> Answer:
+        target = attempt.target
+        check_status(response, target.shown, conditional=attempt.known is not None)
+        unchanged = response.status_code == 304
+        received = Received(0, "") if unchanged else attempt.read(response)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answer(
+            base=target.base(response.url),
+            headers=headers,
+            size=received.size,
+            digest=received.digest,
+            fresh=freshness(headers),
+            moved_to=moved_to,
+            unchanged=unchanged,
+        )
+
+    def _send(self, attempt: _Attempt, url: str) -> requests.Response:
+        target = attempt.target
+        check_url(url, target.shown)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers, **attempt.conditions}
+        params = list(target.params) if url == target.url else []
+        if same_origin(url, target.url):
+            headers |= target.secret_headers
+            params += list(target.secret_params)
+        return self._session.request(
+            "POST" if target.is_post else "GET",
+            url,
+            params=params,
+            headers=headers,
+            json=target.body,
+            data=None if target.form is None else list(target.form),
+            timeout=attempt.timeout,
+            stream=True,
+            allow_redirects=False,
+        )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    target: Target
+    timeout: float
+    read: Callable[[requests.Response], Received]
+    known: Validator | None = None
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The headers that ask for a change only, byte for byte as the server gave their values."""
+        if self.known is None:
+            return {}
+        given = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
+        return {name: value for name, value in given.items() if value}
+
+    def signed(self, authorization: str) -> _Attempt:
+        """The same with a token."""
+        headers = {**self.target.secret_headers, "Authorization": authorization}
+        return replace(self, target=replace(self.target, secret_headers=headers))
+
+
+def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
+    """Turn what the libraries raise into our errors, without the address's query."""
+    try:
+        return work()
+    except ETLError as error:
+        if not error.message.startswith(shown):
+            error.message = f"{shown}: {error.message}"
+        raise
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
+        raise RefusedError(f"{shown}: not an address that can be fetched", code="bad_url") from error
+    except requests.exceptions.SSLError as error:
+        raise RefusedError(f"{shown}: the TLS certificate is not valid", code="tls_failed") from error
+    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
+        raise FetchError(f"{shown}: no answer within {timeout:.1f} s", code="timeout") from error
+    except urllib3.exceptions.IncompleteRead as error:
+        raise FetchError(f"{shown}: the body was cut short", code="truncated") from error
+    except _NETWORK_ERRORS as error:
+        raise FetchError(f"{shown}: {_reason(error)}", code="connection_failed") from error
+
+
+def _reason(error: BaseException) -> str:
+    """A short reason; the libraries' own texts carry whole addresses."""
+    root: BaseException = error
+    while (below := root.__cause__ or root.__context__) is not None:
+        root = below
+    return root.strerror or type(root).__name__ if isinstance(root, OSError) else type(root).__name__

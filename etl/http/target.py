@@ -1,0 +1,143 @@
+"""A request with its secrets filled in, and what of it may be shown."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from etl import payload
+from etl.http.address import host_of
+from etl.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, fill, fill_all
+
+if TYPE_CHECKING:
+    from etl.request import Request
+
+
+@dataclass(frozen=True)
+class Grant:
+    """How to get an OAuth2 token: where, and with what."""
+
+    url: str
+    shown: str
+    client_id: str
+    client_secret: str = field(repr=False)
+    params: tuple[tuple[str, str], ...]
+    in_body: bool
+
+
+@dataclass(frozen=True)
+class Target:
+    """A request with its secrets filled in; `shown` is its address as it was declared, for logs and errors.
+
+    `body` is sent as JSON, `form` as a form; with either the request is a POST. `interval` is the time between two
+    requests that the source has declared, in seconds.
+    """
+
+    url: str
+    shown: str
+    params: tuple[tuple[str, str], ...] = ()
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    secret_headers: dict[str, str] = field(default_factory=dict, repr=False)
+    secret_params: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: dict[str, Any] | None = field(default=None, repr=False)
+    form: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
+    grant: Grant | None = None
+    interval: float = 0.0
+
+    @property
+    def host(self) -> str:
+        """What breakers and budgets know its host by."""
+        return host_of(self.url)
+
+    @property
+    def is_post(self) -> bool:
+        """True when the request has a body."""
+        return self.body is not None or self.form is not None
+
+    @property
+    def has_secrets(self) -> bool:
+        """True when the request carries something that must stay with its origin."""
+        return bool(self.secret_headers or self.secret_params or self.grant or "${" in self.shown)
+
+    @property
+    def digest(self) -> str:
+        """Tells requests apart: the answer to another one says nothing about this one."""
+        asked = [self.url, self.params, self.headers, self.body]
+        return payload.digest(payload.encode(asked)).hex()
+
+    def at(self, url: str) -> Target:
+        """The same request at another address of the same origin; its query is the one in the address."""
+        return replace(self, url=url, params=())
+
+    def without_secrets(self, url: str) -> str:
+        """An address that a server gave, less the secret parameters it echoes; they are added again anyway."""
+        names = {name for name, _ in self.secret_params}
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        if not names & {name for name, _ in pairs}:
+            return url
+        return urlunsplit(parts._replace(query=urlencode([pair for pair in pairs if pair[0] not in names])))
+
+    def base(self, url: str) -> str:
+        """What relative links in the body of an address start from; it holds no query and no secret."""
+        parts = urlsplit(url)
+        path = "/" if "${" in self.shown.removeprefix("${") else parts.path
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+
+def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) -> Target:
+    """A declared request with the secrets it names. What holds a secret is kept apart from what does not."""
+    headers, secret_headers = _split(request.headers, secrets)
+    written = {name: _written(value) for name, value in request.params.items()}
+    params, secret_params = _split(written, secrets)
+    auth = request.auth
+    if isinstance(auth, HeaderAuth):
+        secret_headers[auth.name] = fill(auth.value, secrets)
+    elif isinstance(auth, BearerAuth):
+        secret_headers["Authorization"] = "Bearer " + fill(auth.token, secrets)
+    elif isinstance(auth, BasicAuth):
+        secret_headers["Authorization"] = basic(fill(auth.username, secrets), fill(auth.password, secrets))
+    elif isinstance(auth, QueryAuth):
+        secret_params[auth.name] = fill(auth.value, secrets)
+    return Target(
+        url=fill(request.url, secrets),
+        shown=request.url.partition("?")[0],
+        params=tuple(params.items()),
+        headers=headers,
+        secret_headers=secret_headers,
+        secret_params=tuple(secret_params.items()),
+        body=None if request.body is None else fill_all(request.body, secrets),
+        grant=_grant(auth, secrets) if isinstance(auth, ClientCredentials) else None,
+        interval=interval,
+    )
+
+
+def basic(username: str, password: str) -> str:
+    """The value of an `Authorization` header."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+def _grant(auth: ClientCredentials, secrets: dict[str, str]) -> Grant:
+    params = {name: fill(value, secrets) for name, value in auth.params.items()}
+    if auth.scope is not None:
+        params["scope"] = fill(auth.scope, secrets)
+    return Grant(
+        url=fill(auth.token_url, secrets),
+        shown=auth.token_url.partition("?")[0],
+        client_id=fill(auth.client_id, secrets),
+        client_secret=fill(auth.client_secret, secrets),
+        params=tuple(params.items()),
+        in_body=auth.send == "body",
+    )
+
+
+def _split(values: dict[str, str], secrets: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    plain = {name: value for name, value in values.items() if fill(value, secrets) == value}
+    secret = {name: fill(value, secrets) for name, value in values.items() if name not in plain}
+    return plain, secret
+
+
+def _written(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

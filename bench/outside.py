@@ -19,6 +19,7 @@ class Asked:
     path: str
     query: dict[str, str]
     headers: dict[str, str]
+    body: bytes = b""
 
 
 @dataclass
@@ -44,6 +45,9 @@ class Outside:
 
         class _Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                outer._answer(self)
+
+            def do_POST(self) -> None:
                 outer._answer(self)
 
             def log_message(self, *_: Any) -> None:
@@ -83,7 +87,8 @@ class Outside:
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         parts = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
-        asked = Asked(parts.path, query, {name.lower(): value for name, value in handler.headers.items()})
+        body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+        asked = Asked(parts.path, query, {name.lower(): value for name, value in handler.headers.items()}, body)
         self.asked.append(asked)
         answer = self._handlers.get(parts.path, lambda _: Answered(b"not here", 404))(asked)
         try:

@@ -37,6 +37,10 @@ def test_a_source_runs_from_request_to_data(service: Service) -> None:
     assert service.get("/stats")["total_records"] == 3000
     before = service.sql("SELECT max(change_xid::text), count(*) FROM unified_items")
     again = service.await_end(service.run("shop"))
+    assert (again["status"], again["records_extracted"]) == ("success", 0)
+    with (service.folder / "shop.csv").open("a") as file:
+        file.write("\n")
+    again = service.await_end(service.run("shop"))
     assert (again["status"], again["records_unchanged"]) == ("success", 3000)
     assert service.sql("SELECT max(change_xid::text), count(*) FROM unified_items") == before
     wait_until(lambda: service.get("/health")["workers"] == 1)

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from bench.outside import Answered, Asked, Outside, as_json
+from etl import payload
 from etl.errors import FormatError, RefusedError
-from etl.records import Position
+from etl.records import Checkpoint, Kept, Position
 from tests.reading import Recorder, read, records
 
 
@@ -132,3 +133,260 @@ def test_incremental_asks_from_the_watermark_less_the_lookback(outside: Outside,
     assert "since" not in outside.asked[0].query
     read(document, Recorder().client(), tmp_path, Position(watermark=page.watermark))
     assert outside.asked[1].query["since"] == "2026-01-01T09:00:00Z"
+
+
+def test_more_ends_the_paging(outside: Outside, tmp_path: Path) -> None:
+    url = paged(outside, lambda asked: {"items": [{"id": asked.query["page"]}], "page": int(asked.query["page"])})
+    paginate = {"style": "page", "more": "page < `3`"}
+    pages = read(
+        {"type": "api", "request": {"url": url}, "records": "items", "paginate": paginate},
+        Recorder().client(),
+        tmp_path,
+    )
+    assert records(pages) == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
+    assert len(outside.asked) == 3
+
+
+def test_a_short_page_ends_the_paging_where_it_is_said_to(outside: Outside, tmp_path: Path) -> None:
+    data = [{"id": n} for n in range(5)]
+    url = paged(outside, lambda asked: data[int(asked.query["offset"]) :][:2])
+    paginate = {"style": "offset", "limit": 2, "short_page_ends": True}
+    assert (
+        records(read({"type": "api", "request": {"url": url}, "paginate": paginate}, Recorder().client(), tmp_path))
+        == data
+    )
+    assert len(outside.asked) == 3
+
+
+def test_pages_by_a_value_in_the_body_of_a_post(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Any:
+        number = payload.decode(asked.body)["page"]["number"]
+        return [{"id": number}] if number < 3 else []
+
+    document = {
+        "type": "api",
+        "request": {"url": paged(outside, answer), "body": {"query": "all", "page": {"size": 1}, "key": "${KEY}"}},
+        "paginate": {"style": "page", "param": "page.number"},
+    }
+    assert records(read(document, Recorder().client(), tmp_path)) == [{"id": 1}, {"id": 2}]
+    assert payload.decode(outside.asked[0].body) == {"query": "all", "page": {"size": 1, "number": 1}, "key": "s3cret"}
+
+
+def test_a_post_is_not_sent_elsewhere(outside: Outside, tmp_path: Path) -> None:
+    with Outside() as other:
+        for status in (302, 307):
+            url = outside.on("/a", Answered(status=status, headers={"Location": other.json("/b", [])}))
+            with pytest.raises(RefusedError) as caught:
+                read({"type": "api", "request": {"url": url, "body": {"key": "${KEY}"}}}, Recorder().client(), tmp_path)
+            assert caught.value.code == "redirected_post"
+        assert other.asked == []
+
+
+def test_a_server_that_ignores_the_paging_is_noticed(outside: Outside, tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as caught:
+        read(
+            {"type": "api", "request": {"url": outside.json("/a", [{"id": 1}])}, "paginate": {"style": "page"}},
+            Recorder().client(),
+            tmp_path,
+        )
+    assert caught.value.code == "paging_loop"
+    assert len(outside.asked) == 2
+
+
+def test_a_cursor_that_the_server_has_forgotten_starts_the_run_anew_once(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answered:
+        if asked.query.get("cursor") == "old":
+            return Answered(status=410)
+        return as_json({"items": [{"id": 1}], "next": None})
+
+    url = outside.on("/a", answer)
+    document = {
+        "type": "api",
+        "request": {"url": url},
+        "records": "items",
+        "paginate": {"style": "cursor", "next": "next"},
+        "incremental": {"field": "id", "param": "since"},
+    }
+    seen = Recorder()
+    position = Position({"number": 7, "at": "old", "since": "5"}, watermark="9")
+    assert records(read(document, seen.client(), tmp_path, position)) == [{"id": 1}]
+    assert seen.warnings == ["cursor_expired"]
+    assert outside.asked[1].query == {"since": "5"}
+    with pytest.raises(RefusedError):
+        read(document, seen.client(), tmp_path, Position({"number": 2, "at": "old", "restarted": True}))
+
+
+@pytest.mark.parametrize(("missing", "count"), [("include", 3), ("exclude", 2), ("fail", 0)])
+def test_records_without_a_cursor_value(outside: Outside, tmp_path: Path, missing: str, count: int) -> None:
+    url = outside.json("/a", [{"id": 1, "at": 9}, {"id": 2}, {"id": 3, "at": "10"}])
+    incremental = {"field": "at", "param": "since", "missing": missing}
+    document = {"type": "api", "request": {"url": url}, "incremental": incremental}
+    if missing == "fail":
+        with pytest.raises(FormatError):
+            read(document, Recorder().client(), tmp_path)
+        return
+    pages = read(document, Recorder().client(), tmp_path)
+    assert len(records(pages)) == count
+    assert pages[0].watermark == "10"
+
+
+def test_an_answer_without_the_list_can_be_allowed(outside: Outside, tmp_path: Path) -> None:
+    document = {"type": "api", "request": {"url": outside.json("/a", {})}, "records": "items", "allow_missing": True}
+    assert records(read(document, Recorder().client(), tmp_path)) == []
+
+
+# Large answers
+
+
+def large(record: bytes, count: int, head: bytes = b"[", tail: bytes = b"]") -> Answered:
+    return Answered(head + b",".join([record] * count) + tail)
+
+
+@pytest.mark.parametrize(
+    ("records_at", "head", "tail"),
+    [
+        ("@", b"[", b"]"),
+        ("items", b'{"items": [', b'], "next": null}'),
+        ("data.items", b'{"other": [{"items": [1]}], "data": {"n": [[]], "items": [', b']}, "x": {"items": 3}}'),
+    ],
+)
+def test_large_answers_are_read_in_pieces(
+    outside: Outside, tmp_path: Path, records_at: str, head: bytes, tail: bytes
+) -> None:
+    record = b'{"id": 1, "price": 1.10, "name": "\\u00e4\\ud83d\\ude00", "more": {"items": [1, {"a": null}]}}'
+    url = outside.on("/a", large(record, 20_000, head, tail))
+    found = records(
+        read({"type": "api", "request": {"url": url}, "records": records_at}, Recorder().client(), tmp_path)
+    )
+    assert len(found) == 20_000
+    assert found[0] == found[-1] == payload.decode(record)
+    assert str(found[0]["price"]) == "1.10"
+
+
+def test_a_large_answer_says_where_to_go_on(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answered:
+        tail = b'], "meta": {"next": "b"}}' if "cursor" not in asked.query else b'], "meta": {"next": null}}'
+        return large(b'{"id": "%s"}' % asked.query.get("cursor", "a").encode(), 100_000, b'{"items": [', tail)
+
+    document = {"type": "api", "records": "items", "paginate": {"style": "cursor", "next": "meta.next"}}
+    pages = read({**document, "request": {"url": outside.on("/a", answer)}}, Recorder().client(), tmp_path)
+    assert [page.records[-1]["id"] for page in pages] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (large(b'{"id": 1}', 200_000, tail=b""), "bad_json"),
+        (large(b'{"id": NaN}', 200_000), "bad_json"),
+        (large(b"[" * 100 + b"]" * 100, 10_000), "too_deep"),
+        (Answered(b"[" * 2_000_000), "too_deep"),
+        (large(b'{"id": 1}', 200_000, b'{"other": [', b"]}"), "no_records"),
+        (large(b'{"id": 1}', 200_000, b'{"items": {"a": [', b"]}}"), "no_records"),
+        (large(b'{"id": 1}', 200_000, b'{"items": [], "items": [', b"]}"), "no_records"),
+    ],
+)
+def test_a_large_answer_that_is_broken_gives_nothing(
+    outside: Outside, tmp_path: Path, answer: Answered, code: str
+) -> None:
+    document = {"type": "api", "request": {"url": outside.on("/a", answer)}, "records": "items"}
+    if answer.body.startswith(b"["):
+        document["records"] = "@"
+    with pytest.raises(FormatError) as caught:
+        read(document, Recorder().client(), tmp_path)
+    assert caught.value.code == code
+
+
+def test_half_a_pair_of_surrogates_is_not_lost_in_a_large_answer(outside: Outside, tmp_path: Path) -> None:
+    url = outside.on("/a", large(b'{"id": "\\ud83dx"}', 100_000))
+    found = records(read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path))
+    assert found[0]["id"] == "\ud83dx"
+
+
+def test_keys_with_dots_are_not_taken_for_paths(outside: Outside, tmp_path: Path) -> None:
+    url = outside.on("/a", large(b'{"id": 1}', 200_000, b'{"a.b": [{"id": 2}], "a": {"b": [', b"]}}"))
+    found = records(read({"type": "api", "request": {"url": url}, "records": "a.b"}, Recorder().client(), tmp_path))
+    assert len(found) == 200_000
+    assert found[0] == {"id": 1}
+
+
+def test_a_small_nesting_bomb_is_refused(outside: Outside, tmp_path: Path) -> None:
+    with pytest.raises(FormatError):
+        read(
+            {"type": "api", "request": {"url": outside.on("/a", Answered(b"[" * 200_000))}},
+            Recorder().client(),
+            tmp_path,
+        )
+
+
+# Answers that have not changed
+
+
+def with_marks(body: Any, **marks: str) -> Callable[[Asked], Answered]:
+    def answer(asked: Asked) -> Answered:
+        known = asked.headers.get("if-none-match"), asked.headers.get("if-modified-since")
+        if any(known) and known == (marks.get("ETag"), marks.get("Last-Modified")):
+            return Answered(status=304, headers={**marks, "Cache-Control": "max-age=60"})
+        return replace(as_json(body), headers=marks)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "marks", [{"ETag": 'W/"a b"'}, {"Last-Modified": "Mon, 01  Jan 2024 odd"}, {"ETag": "x", "Last-Modified": "y"}, {}]
+)
+def test_an_unchanged_answer_costs_one_request_and_gives_nothing(
+    outside: Outside, tmp_path: Path, marks: dict[str, str]
+) -> None:
+    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], **marks))}}
+    (first,) = read(document, Recorder().client(), tmp_path)
+    seen = Recorder()
+    (second,) = read(document, seen.client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
+    assert len(first.records) == 1
+    assert len(second.records) == 0
+    assert second.kept == first.kept
+    assert len(outside.asked) == 2
+    assert seen.fresh == [60 if marks else 0]
+
+
+def test_a_mark_that_the_server_no_longer_gives_is_forgotten(outside: Outside, tmp_path: Path) -> None:
+    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], ETag="x"))}}
+    (first,) = read(document, Recorder().client(), tmp_path)
+    outside.json("/a", [{"id": 2}])
+    (second,) = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
+    assert records([second]) == [{"id": 2}]
+    assert second.kept.validator.etag is None
+
+
+def test_marks_are_good_for_the_same_request_only(outside: Outside, tmp_path: Path) -> None:
+    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], ETag="x"))}}
+    (first,) = read(document, Recorder().client(), tmp_path)
+    document["request"]["params"] = {"a": 1}
+    (second,) = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
+    assert "if-none-match" not in outside.asked[1].headers
+    assert len(second.records) == 1
+
+
+def test_a_run_of_several_pages_leaves_no_mark(outside: Outside, tmp_path: Path) -> None:
+    url = paged(outside, lambda asked: [{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else [])
+    pages = read({"type": "api", "request": {"url": url}, "paginate": {"style": "page"}}, Recorder().client(), tmp_path)
+    assert [page.kept for page in pages] == [Kept()] * 3
+
+
+def test_a_304_that_was_not_asked_for_is_a_failure(outside: Outside, tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as caught:
+        read({"type": "api", "request": {"url": outside.on("/a", Answered(status=304))}}, Recorder().client(), tmp_path)
+    assert caught.value.code == "http_304"
+
+
+@pytest.mark.parametrize(
+    ("hops", "moved"), [((301, 308), True), ((301, 302), False), ((302,), False), ((307, 301), False)]
+)
+def test_only_a_chain_of_permanent_redirects_is_a_move(
+    outside: Outside, tmp_path: Path, hops: tuple[int, ...], moved: bool
+) -> None:
+    for number, status in enumerate(hops):
+        outside.on(f"/{number}", Answered(status=status, headers={"Location": f"/{number + 1}"}))
+    outside.json(f"/{len(hops)}", [])
+    seen = Recorder()
+    read({"type": "api", "request": {"url": outside.url + "/0"}}, seen.client(), tmp_path)
+    assert seen.moved == [f"{outside.url}/{len(hops)}" if moved else None]

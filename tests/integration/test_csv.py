@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from bench.outside import Answered, Outside
-from etl.errors import ETLError, FormatError
-from etl.extract import open_source
-from etl.records import BadRecord, Position
+from bench.outside import Answered, Asked, Outside
+from etl.errors import ConfigError, ETLError, FormatError
+from etl.extract import open_source, target_for
+from etl.records import BadRecord, Checkpoint, Position
 from etl.source import parse
 from tests.reading import Recorder, context, read, records
 
@@ -106,3 +106,224 @@ def test_csv_by_address(outside: Outside, tmp_path: Path) -> None:
     pages = read({"type": "csv", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert records(pages) == [{"a": "1"}, {"a": "2"}]
     assert not (tmp_path / "scratch").exists()
+
+
+def test_the_delimiter_is_found_out(tmp_path: Path) -> None:
+    for delimiter in b",;\t|":
+        mark = bytes([delimiter])
+        body = b"a%sb\n1%s2\n" % (mark, mark) + b'"x%sy"%s3\n' % (mark, mark)
+        assert csv(tmp_path, body)[0] == {"a": "1", "b": "2"}
+    assert csv(tmp_path, b"name\nx;y\nz\n") == [{"name": "x;y"}, {"name": "z"}]
+    assert csv(tmp_path, b"a;b\n1,5;2\n", delimiter=";") == [{"a": "1,5", "b": "2"}]
+
+
+def test_lines_that_are_not_utf8_are_read_in_the_fallback(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes("a\nä\n".encode() + "é\n".encode("cp1252") + b"\x81\n")
+    seen = Recorder()
+    found = records(read({"type": "csv", "file": "x.csv"}, seen.client(), tmp_path))
+    assert found[:2] == [{"a": "ä"}, {"a": "é"}]
+    assert found[2].rule == "encoding"
+    assert seen.warnings == ["fallback_encoding"]
+
+
+def test_wide_encodings_are_known_by_their_mark(tmp_path: Path) -> None:
+    for encoding in ("utf-16", "utf-32"):
+        assert csv(tmp_path, "a\nä\n".encode(encoding)) == [{"a": "ä"}]
+    assert csv(tmp_path, "a\nä\n".encode("utf-16-le"), encoding="utf-16-le") == [{"a": "ä"}]
+
+
+def test_a_file_without_a_header(tmp_path: Path) -> None:
+    assert csv(tmp_path, b"1,2\n3\n", header=False)[0] == {"column_1": "1", "column_2": "2"}
+    assert csv(tmp_path, b"", header=False) == []
+
+
+def test_an_unchanged_file_is_hashed_and_not_read(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_bytes(b"a\n1\n")
+    document = {"type": "csv", "file": "x.csv"}
+    first = read(document, Recorder().client(), tmp_path)
+    again = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    assert records(again) == []
+    assert again[-1].kept == first[-1].kept
+    (tmp_path / "x.csv").write_bytes(b"a\n2\n")
+    changed = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    assert records(changed) == [{"a": "2"}]
+
+
+def test_an_unchanged_download_is_one_request(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answered:
+        if asked.headers.get("if-none-match") == "x":
+            return Answered(status=304)
+        return Answered(b"a\n1\n", headers={"ETag": "x"})
+
+    document = {"type": "csv", "request": {"url": outside.on("/x", answer)}}
+    first = read(document, Recorder().client(), tmp_path)
+    again = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    assert records(again) == []
+    assert len(outside.asked) == 2
+    outside.on("/x", Answered(b"a\n1\n"))
+    by_hash = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    assert records(by_hash) == []
+    assert not list(tmp_path.glob("scratch*"))
+
+
+def test_a_download_is_resumed_without_asking_again(outside: Outside, tmp_path: Path) -> None:
+    body = b"a\n" + b"".join(b"%0100d\n" % n for n in range(10_000))
+    document = {"type": "csv", "request": {"url": outside.on("/x", Answered(body, headers={"ETag": "x"}))}}
+    source = parse({"name": "a", **document})
+    pages = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path)).pages(Position())
+    first = next(pages)
+    del pages
+    rest = read(document, Recorder().client(), tmp_path, Position(first.following))
+    assert len(records([first])) + len(records(rest)) == 10_000
+    assert rest[-1].kept.validator.etag == "x"
+    assert len(outside.asked) == 1
+
+
+# Folders and patterns
+
+
+def test_all_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("b", "a", "c"):
+        (tmp_path / "in" / f"{name}.csv").write_text(f"id\n{name}\n")
+    (tmp_path / "in" / ".hidden").write_text("x\n1\n")
+    (tmp_path / "in" / "d.txt").write_bytes(gzip.compress(b"id\nd\n"))
+    seen = Recorder()
+    first = read({"type": "csv", "file": "in"}, seen.client(), tmp_path)
+    assert [record["id"] for record in records(first)] == ["a", "b", "c", "d"]
+    assert list(first[-1].kept.files) == ["a.csv", "b.csv", "c.csv", "d.txt"]
+    (tmp_path / "in" / "b.csv").write_text("id\nB\n")
+    (tmp_path / "in" / "e.csv").write_text("id\ne\n")
+    (tmp_path / "in" / "c.csv").unlink()
+    again = read({"type": "csv", "file": "in"}, seen.client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    assert [record["id"] for record in records(again)] == ["B", "e"]
+    assert list(again[-1].kept.files) == ["a.csv", "b.csv", "d.txt", "e.csv"]
+    assert [record["id"] for record in records(read({"type": "csv", "file": "in/*.csv"}, seen.client(), tmp_path))] == [
+        *("a", "B", "e")
+    ]
+
+
+def test_a_bad_file_does_not_keep_the_others_back(tmp_path: Path) -> None:
+    for name, body in (("a", b"id\n1\n"), ("b", b"\x1f\x8bjunk"), ("c", b"id\n2\n")):
+        (tmp_path / f"{name}.csv").write_bytes(body)
+    seen = Recorder()
+    source = parse({"name": "a", "type": "csv", "file": "*.csv"})
+    found = []
+    with pytest.raises(FormatError):
+        for page in open_source(source, None, context(seen.client(), tmp_path)).pages(Position()):
+            found.extend(page.records)
+    assert found == [{"id": "1"}, {"id": "2"}]
+    assert seen.warnings == ["bad_archive"]
+
+
+def test_a_run_over_several_files_goes_on_where_it_was(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.csv").write_bytes(
+            b"id\n" + b"".join(b"%s%0100d\n" % (name.encode(), n) for n in range(6000))
+        )
+    document = {"type": "csv", "file": "*.csv"}
+    pages = read(document, Recorder().client(), tmp_path)
+    expected = [record["id"] for record in records(pages)]
+    assert len(expected) == 18_000
+    position, done = Position(), 0
+    for page in pages:
+        done += len(page.records)
+        position = Position(page.following, kept=page.kept or position.kept)
+        if page.following is None:
+            break
+        rest = read(document, Recorder().client(), tmp_path, position)
+        assert [record["id"] for record in records(rest)] == expected[done:]
+        assert rest[-1].kept == pages[-1].kept
+
+
+@pytest.mark.parametrize("file", ["none.csv", "none/*.csv", "."])
+def test_no_file_is_a_failure(tmp_path: Path, file: str) -> None:
+    with pytest.raises(FormatError) as caught:
+        read({"type": "csv", "file": file}, Recorder().client(), tmp_path)
+    assert caught.value.code == "file_not_found"
+
+
+# Mode append
+
+
+class Growing:
+    """A file in mode append, polled again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "log.csv"
+        self.folder = folder
+        self.checkpoint = Checkpoint()
+        self.seen = Recorder()
+
+    def poll(self) -> list[Any]:
+        pages = read(
+            {"type": "csv", "file": "log.csv", "mode": "append"}, self.seen.client(), self.folder, None, self.checkpoint
+        )
+        self.checkpoint = Checkpoint(kept=pages[-1].kept)
+        return [record.rule if isinstance(record, BadRecord) else record["id"] for record in records(pages)]
+
+    def add(self, text: str) -> None:
+        with self.path.open("a", newline="") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def growing(tmp_path: Path) -> Growing:
+    return Growing(tmp_path)
+
+
+def test_only_what_was_added_is_read(growing: Growing) -> None:
+    growing.add("id\n1\n2\n")
+    assert growing.poll() == ["1", "2"]
+    assert growing.poll() == []
+    growing.add("3\n")
+    assert growing.poll() == ["3"]
+    mark = growing.checkpoint.kept.files["log.csv"]
+    assert (mark.offset, mark.row) == (growing.path.stat().st_size, 3)
+
+
+def test_a_line_that_is_still_being_written_is_left_alone(growing: Growing) -> None:
+    growing.add('id\n1\n"2 and')
+    assert growing.poll() == ["1"]
+    growing.add(" a half\nof it")
+    assert growing.poll() == []
+    growing.add('"\n3')
+    assert growing.poll() == ["2 and a half\nof it"]
+    growing.add("\n")
+    assert growing.poll() == ["3"]
+
+
+def test_a_file_that_was_cut_or_replaced_is_read_anew(growing: Growing) -> None:
+    growing.add("id\n1\n2\n3\n")
+    growing.poll()
+    growing.path.write_text("id\n4\n")
+    assert growing.poll() == ["4"]
+    growing.path.write_text("id\n5\n6\n")
+    assert growing.poll() == ["5", "6"]
+    assert growing.seen.warnings == ["file_truncated", "file_rewritten"]
+
+
+def test_an_open_quote_does_not_hold_a_file_back_for_ever(growing: Growing) -> None:
+    growing.add('id\n1\n"open\n')
+    assert growing.poll() == ["1"]
+    growing.add("".join(f"{n:0100}\n" for n in range(1000)))
+    found = growing.poll()
+    assert found[0] == "csv"
+    assert len(found) == 1001
+
+
+def test_mode_append_needs_a_plain_file(growing: Growing) -> None:
+    growing.path.write_bytes(gzip.compress(b"id\n1\n"))
+    with pytest.raises(FormatError) as caught:
+        growing.poll()
+    assert caught.value.code == "not_appendable"
+    with pytest.raises(ConfigError):
+        parse({"name": "a", "type": "csv", "request": {"url": "http://x/"}, "mode": "append"})
+
+
+def test_bad_rows_cost_the_same_in_the_middle_of_a_large_file(tmp_path: Path) -> None:
+    good = b"".join(b"%d,%s\n" % (n, b"x" * 50) for n in range(20_000))
+    (tmp_path / "x.csv").write_bytes(b"a,b\n" + good + b"only one\n" + good)
+    found = records(read({"type": "csv", "file": "x.csv"}, Recorder().client(), tmp_path))
+    assert len(found) == 40_001
+    assert found[20_000].message == "row 20001: 1 fields where the header has 2"

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import socket
+import struct
 import time
+import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import requests
+from requests.structures import CaseInsensitiveDict
 
-from bench.outside import Answered, Outside, as_json
+from bench.outside import Answered, Asked, Outside, as_json
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
+from etl.http.address import is_allowed
+from etl.http.freshness import freshness
+from etl.http.status import pause_asked
 from etl.records import Position
 from tests.reading import Recorder, read, records
 
@@ -156,3 +168,347 @@ def test_redirects_end(outside: Outside, tmp_path: Path) -> None:
     with pytest.raises(RefusedError) as caught:
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert caught.value.code == "too_many_redirects"
+
+
+def _drip_headers(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+    for number in range(100):
+        handler.wfile.write(b"X-%d: a\r\n" % number)
+        time.sleep(0.05)
+
+
+def _end_in_the_headers(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Le")
+    handler.connection.shutdown(2)
+
+
+def _reset(handler: BaseHTTPRequestHandler) -> None:
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b"[1")
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def _half_a_chunk(handler: BaseHTTPRequestHandler) -> None:
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n[1")
+    handler.connection.shutdown(2)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (_drip_headers, "timeout"),
+        (_end_in_the_headers, "connection_failed"),
+        (_reset, "connection_failed"),
+        (_half_a_chunk, "connection_failed"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_noticed_in_time(
+    outside: Outside, tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], code: str
+) -> None:
+    url = outside.on("/a", Answered(raw=answer))
+    started = time.monotonic()
+    with pytest.raises(FetchError) as caught:
+        read({"type": "api", "request": {"url": url}, "timeout": "500ms"}, Recorder().client(retries=0), tmp_path)
+    assert caught.value.code == code
+    assert time.monotonic() - started < 1.5
+
+
+def packed(body: bytes, encoding: str = "gzip") -> Answered:
+    return Answered(body, headers={"Content-Encoding": encoding})
+
+
+def raw_deflate(body: bytes) -> bytes:
+    return zlib.compress(body)[2:-4]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        packed(gzip.compress(b'[{"id": 1}]')),
+        packed(gzip.compress(b'[{"id"') + gzip.compress(b": 1}]") + b"\0" * 20, "x-gzip"),
+        packed(zlib.compress(b'[{"id": 1}]'), "deflate"),
+        packed(raw_deflate(b'[{"id": 1}]'), "deflate"),
+        Answered(b'[{"id": 1}]', headers={"Content-Encoding": "identity"}),
+    ],
+)
+def test_packed_bodies(outside: Outside, tmp_path: Path, answer: Answered) -> None:
+    assert records(
+        read({"type": "api", "request": {"url": outside.on("/a", answer)}}, Recorder().client(), tmp_path)
+    ) == [{"id": 1}]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (packed(gzip.compress(b"[" + b"1," * 5000)[:-30]), "truncated"),
+        (packed(gzip.compress(b"[]")[:-1]), "truncated"),
+        (packed(gzip.compress(b"[]") + b"junk"), "bad_encoding"),
+        (packed(b"junk"), "bad_encoding"),
+        (packed(b"x", "br"), "bad_encoding"),
+        (packed(gzip.compress(bytes(30_000_000))), "bomb"),
+        (Answered(b"x", headers={"Content-Length": str(10**12)}), "too_large"),
+    ],
+)
+def test_packed_bodies_are_not_trusted(outside: Outside, tmp_path: Path, answer: Answered, code: str) -> None:
+    with pytest.raises((FetchError, RefusedError)) as caught:
+        read({"type": "api", "request": {"url": outside.on("/a", answer)}}, Recorder().client(retries=0), tmp_path)
+    assert caught.value.code == code
+
+
+def test_a_name_that_changes_its_address_gains_nothing(
+    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address that was checked is the one that is connected to."""
+    url = outside.json("/a", [])
+    looked_up: list[str] = []
+
+    def look_up(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
+        address = {"rebinding.test": "127.0.0.1"}.get(host, host) if len(looked_up) == 1 else host
+        address = address.replace("rebinding.test", "169.254.169.254")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    read(
+        {"type": "api", "request": {"url": url.replace("127.0.0.1", "rebinding.test")}},
+        Recorder().client(private=("rebinding.test",)),
+        tmp_path,
+    )
+    assert [host for host in looked_up if host == "rebinding.test"] == ["rebinding.test"]
+    assert outside.asked[0].headers["host"].startswith("rebinding.test")
+
+
+def test_one_private_address_among_public_ones_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 80)) for address in ("93.184.216.34", "10.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answers)
+    with pytest.raises(RefusedError) as caught:
+        read({"type": "api", "request": {"url": "http://mixed.test/"}}, Recorder().client(), tmp_path)
+    assert caught.value.code == "private_address"
+
+
+@pytest.mark.parametrize(
+    ("address", "allowed"),
+    [
+        ("93.184.216.34", True),
+        ("2606:2800:220:1::1", True),
+        *((private, False) for private in ("10.1.2.3", "100.64.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "::1")),
+        *((private, False) for private in ("64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::ffff:127.0.0.1", "fe80::1%eth0")),
+    ],
+)
+def test_which_addresses_are_public(address: str, allowed: bool) -> None:
+    assert is_allowed(address, "host", 80, ()) is allowed
+
+
+@pytest.mark.parametrize("entry", ["host", "host:80", "10.0.0.0/8", "10.0.0.1", "10.0.0.1:80"])
+def test_a_private_address_can_be_allowed(entry: str) -> None:
+    assert is_allowed("10.0.0.1", "host", 80, (entry,))
+    assert not is_allowed("192.168.0.1", "other", 80, (entry,))
+
+
+def test_resolving_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5) or [])
+    started = time.monotonic()
+    with pytest.raises(FetchError) as caught:
+        read(
+            {"type": "api", "request": {"url": "http://slow.test/"}, "timeout": "300ms"},
+            Recorder().client(retries=0),
+            tmp_path,
+        )
+    assert caught.value.code == "dns_failed"
+    assert time.monotonic() - started < 1
+
+
+def test_the_environment_of_the_machine_changes_nothing(
+    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    netrc.chmod(0o600)
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("NETRC", str(netrc))
+    request = {"url": outside.json("/a", []), "auth": {"kind": "bearer", "token": "${KEY}"}}
+    read({"type": "api", "request": request}, Recorder().client(), tmp_path)
+    assert outside.asked[0].headers["authorization"] == "Bearer s3cret"
+    assert outside.asked[0].headers["user-agent"].startswith("kasparro-etl/")
+    assert not {"cookie", "referer"} & outside.asked[0].headers.keys()
+
+
+# OAuth2
+
+
+def token_server(outside: Outside, lifetime: int = 3600) -> dict[str, Any]:
+    """Gives a new token at each request, and takes the newest only."""
+    given: list[str] = []
+
+    def give(asked: Asked) -> Answered:
+        assert b"grant_type=client_credentials" in asked.body
+        given.append(f"token{len(given)}")
+        return as_json({"access_token": given[-1], "expires_in": lifetime})
+
+    def serve(asked: Asked) -> Answered:
+        return as_json([]) if asked.headers.get("authorization") == f"Bearer {given[-1]}" else Answered(status=401)
+
+    outside.on("/token", give)
+    auth = {
+        "kind": "oauth2_client_credentials",
+        "token_url": outside.url + "/token",
+        "client_id": f"me{outside.port}",
+        "client_secret": "${KEY}",
+        "scope": "read",
+        "params": {"audience": "all"},
+    }
+    return {"type": "api", "request": {"url": outside.on("/a", serve), "auth": auth}}
+
+
+def paths(outside: Outside) -> list[str]:
+    return [asked.path for asked in outside.asked]
+
+
+def test_one_token_serves_many_calls(outside: Outside, tmp_path: Path) -> None:
+    document = token_server(outside)
+    for _ in range(3):
+        read(document, Recorder().client(), tmp_path)
+    assert paths(outside) == ["/token", "/a", "/a", "/a"]
+    assert b"scope=read" in outside.asked[0].body
+    assert b"audience=all" in outside.asked[0].body
+    assert b"s3cret" not in outside.asked[0].body
+    assert outside.asked[0].headers["authorization"].startswith("Basic ")
+
+
+def test_a_token_that_is_refused_is_renewed_once(outside: Outside, tmp_path: Path) -> None:
+    document = token_server(outside)
+    read(document, Recorder().client(), tmp_path)
+    requests.post(outside.url + "/token", data="grant_type=client_credentials", timeout=5)
+    read(document, Recorder().client(), tmp_path)
+    assert paths(outside) == ["/token", "/a", "/token", "/a", "/token", "/a"]
+    outside.on("/a", Answered(status=401))
+    with pytest.raises(RefusedError) as caught:
+        read(document, Recorder().client(), tmp_path)
+    assert caught.value.code == "http_401"
+    assert paths(outside)[6:] == ["/a", "/token", "/a"]
+
+
+def test_a_token_that_is_about_to_expire_is_renewed(outside: Outside, tmp_path: Path, monkeypatch: Any) -> None:
+    document = token_server(outside, lifetime=100)
+    read(document, Recorder().client(), tmp_path)
+    later = time.monotonic() + 60
+    monkeypatch.setattr("etl.http.token.time", SimpleNamespace(monotonic=lambda: later))
+    read(document, Recorder().client(), tmp_path)
+    assert paths(outside) == ["/token", "/a", "/token", "/a"]
+
+
+@pytest.mark.parametrize("answer", [Answered(b"s3cret token", 200), as_json({"error": "no"}), Answered(status=400)])
+def test_no_token_is_a_failure_that_shows_no_secret(outside: Outside, tmp_path: Path, answer: Answered) -> None:
+    document = token_server(outside)
+    outside.on("/token", answer)
+    with pytest.raises(ETLError) as caught:
+        read(document, Recorder().client(retries=0), tmp_path)
+    assert caught.value.code == "token_refused"
+    assert "s3cret" not in caught.value.message
+
+
+# Manners towards the host
+
+
+def test_a_call_is_one_failure_however_often_it_was_tried(outside: Outside, tmp_path: Path) -> None:
+    seen = Recorder()
+    document = {"type": "api", "request": {"url": outside.on("/a", Answered(status=503))}}
+    for _ in range(5):
+        with pytest.raises(FetchError):
+            read(document, seen.client(retries=2), tmp_path)
+    assert len(outside.asked) == 15
+    with pytest.raises(PostponedError) as caught:
+        read(document, seen.client(retries=2), tmp_path)
+    assert caught.value.code == "breaker_open"
+    assert len(outside.asked) == 15
+
+
+def test_refusals_neither_open_nor_close_the_breaker(outside: Outside, tmp_path: Path) -> None:
+    seen = Recorder()
+    bad = {"type": "api", "request": {"url": outside.on("/bad", Answered(status=503))}}
+    missing = {"type": "api", "request": {"url": outside.url + "/missing"}}
+    for document in (bad, bad, missing, missing, missing, missing, missing, bad, bad, bad):
+        with pytest.raises((FetchError, RefusedError)):
+            read(document, seen.client(retries=0), tmp_path)
+    with pytest.raises(PostponedError):
+        read(missing, seen.client(), tmp_path)
+
+
+def test_a_rate_limit_that_is_used_up_pauses_the_host_for_all(outside: Outside, tmp_path: Path) -> None:
+    used_up = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40"}
+    url = outside.on("/a", replace(as_json([]), headers=used_up))
+    other = outside.json("/b", [])
+    seen = Recorder()
+    read({"type": "api", "request": {"url": url}}, seen.client(), tmp_path)
+    with pytest.raises(WaitError) as caught:
+        read({"type": "api", "request": {"url": other}}, seen.client(), tmp_path)
+    assert 38 < caught.value.seconds <= 40
+    assert paths(outside) == ["/a"]
+
+
+def test_one_429_slows_the_whole_host(outside: Outside, tmp_path: Path) -> None:
+    url = outside.on("/a", Answered(status=429, headers={"Retry-After": "30"}))
+    seen = Recorder()
+    for address in (url, outside.json("/b", [])):
+        with pytest.raises(WaitError):
+            read({"type": "api", "request": {"url": address}}, seen.client(), tmp_path)
+    assert paths(outside) == ["/a"]
+
+
+def test_a_declared_rate_spaces_the_requests(outside: Outside, tmp_path: Path) -> None:
+    url = outside.on("/a", lambda asked: as_json([{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else []))
+    seen = Recorder()
+    read(
+        {"type": "api", "request": {"url": url}, "rate": "1/s", "paginate": {"style": "page"}}, seen.client(), tmp_path
+    )
+    assert len(seen.slept) == 2
+    assert all(0.5 < slept <= 1 for slept in seen.slept)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "120"}, 120),
+        ({"Retry-After": "Fri, 31 Dec 2027 23:59:59 GMT", "Date": "Fri, 31 Dec 2027 23:58:59 GMT"}, 60),
+        ({"Retry-After": "Fri, 31 Dec 1999 23:59:59 GMT"}, 0),
+        ({"Retry-After": "soon", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "9"}, 9),
+        (
+            {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "1830297660", "Date": "Fri, 31 Dec 2027 23:59:00 GMT"},
+            120,
+        ),
+        (
+            {"RateLimit-Remaining": "0", "RateLimit-Reset": "1830297660000", "Date": "Fri, 31 Dec 2027 23:59:00 GMT"},
+            120,
+        ),
+        ({"RateLimit": '"default";r=0;t=17'}, 17),
+        ({"X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "9"}, None),
+        ({"Retry-After": "999999999"}, 31 * 86_400),
+        ({}, None),
+    ],
+)
+def test_how_long_a_host_wants_to_be_left_alone(headers: dict[str, str], seconds: float | None) -> None:
+    assert pause_asked(CaseInsensitiveDict(headers), is_limited=True) == seconds
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Cache-Control": "public, max-age=600"}, 600),
+        ({"Cache-Control": "max-age=600", "Age": "100"}, 500),
+        ({"Cache-Control": "max-age=600, no-cache"}, 0),
+        ({"Cache-Control": "s-maxage=600"}, 0),
+        ({"Cache-Control": "max-age=31536000"}, 86_400),
+        ({"Expires": "Fri, 31 Dec 2027 23:59:00 GMT", "Date": "Fri, 31 Dec 2027 23:58:00 GMT"}, 60),
+        ({"Expires": "0"}, 0),
+        ({"Cache-Control": "max-age=5", "Expires": "Fri, 31 Dec 2027 23:59:00 GMT"}, 5),
+        ({"X-Poll-Interval": "60"}, 60),
+        ({}, 0),
+    ],
+)
+def test_how_long_an_answer_stays_fresh(headers: dict[str, str], seconds: float) -> None:
+    assert freshness({name.lower(): value for name, value in headers.items()}) == seconds

@@ -1,0 +1,229 @@
+"""What a source's server says between two runs: unchanged, later, moved, gone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from bench.outside import Answered, Asked, Outside, as_json
+from db.queries.closing import end_run
+from db.queries.slots import claim_slots
+from etl.breaker import BreakerPolicy
+from etl.gate import Gate, LocalStore
+from etl.outcome import Outcome, Status
+from tests.pump import Pump
+from worker.polling import MOVED_AFTER
+
+RSS = (
+    b'<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>%s'
+    b"<item><guid>g1</guid><title>One</title></item></channel></rss>"
+)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_gate(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test has hosts that nobody has called before."""
+    fresh = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
+    monkeypatch.setattr("worker.extraction.gate", lambda: fresh)
+
+
+def source(outside: Outside, **more: Any) -> dict[str, Any]:
+    return {"name": "shop", "type": "api", "request": {"url": outside.url + "/a"}, "timeout": "2s", **more}
+
+
+def state(pump: Pump) -> tuple[Any, ...]:
+    return pump.sql("SELECT not_before, not_before_reason, moved_to, moved_count, gone_reason, rest FROM sources")[0]
+
+
+def marked(body: Any, etag: str) -> Any:
+    def answer(asked: Asked) -> Answered:
+        if asked.headers.get("if-none-match") == etag:
+            return Answered(status=304)
+        return replace(as_json(body), headers={"ETag": etag})
+
+    return answer
+
+
+def test_an_unchanged_source_costs_one_request_and_no_row(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", marked([{"id": 1}, {"id": 2}], '"x"'))
+    pump.declare(source(outside))
+    assert pump.run("shop")["records_inserted"] == 2
+    before = pump.sql("SELECT n_tup_ins, n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'unified_items'")
+    run = pump.run("shop")
+    assert (run["status"], run["records_extracted"]) == ("success", 0)
+    assert len(outside.asked) == 2
+    assert pump.sql("SELECT count(*) FROM raw_data") == [2]
+    assert (
+        pump.sql("SELECT n_tup_ins, n_tup_upd FROM pg_stat_xact_user_tables WHERE relname = 'unified_items'") == before
+    )
+
+
+def test_a_source_with_rejects_is_asked_for_everything_again(pump: Pump, outside: Outside) -> None:
+    """Else the next run would look well."""
+    outside.on("/a", marked([{"id": 1}, {"id": 2}, {"name": "no id"}], '"x"'))
+    pump.declare(source(outside))
+    for _ in range(2):
+        run = pump.run("shop")
+        assert (run["status"], run["records_failed"]) == ("partial", 1)
+
+
+def test_a_run_that_failed_leaves_no_mark(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", marked([{"name": "no id"}], '"x"'))
+    pump.declare(source(outside))
+    assert pump.run("shop")["status"] == "failed"
+    outside.on("/a", marked([{"id": 1}], '"x"'))
+    assert pump.run("shop")["records_inserted"] == 1
+
+
+def test_a_cancelled_run_leaves_no_mark(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", marked([{"id": 1}], '"x"'))
+    pump.declare(source(outside))
+    run_id = pump.queue("shop")
+    pump.step()
+    pump.database.run(lambda c: end_run(c, run_id, Outcome(Status.CANCELLED)))
+    pump.drain()
+    assert pump.run("shop")["records_inserted"] == 1
+
+
+def test_another_mapping_asks_for_everything_again(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", marked([{"id": 1, "a": "x", "b": "y"}], '"x"'))
+    pump.declare(source(outside, map={"external_id": "id", "title": "a"}))
+    pump.run("shop")
+    pump.declare(source(outside, map={"external_id": "id", "title": "b"}))
+    assert pump.run("shop")["records_updated"] == 1
+    assert pump.sql("SELECT title FROM unified_items") == ["y"]
+    assert pump.run("shop")["records_extracted"] == 0
+
+
+def test_a_watermark_outlives_an_empty_answer(pump: Pump, outside: Outside) -> None:
+    outside.json("/a", [{"id": 1, "at": "2026-01-01T00:00:00Z"}])
+    pump.declare(source(outside, incremental={"field": "at", "param": "since"}))
+    pump.run("shop")
+    outside.json("/a", [])
+    pump.run("shop")
+    pump.run("shop")
+    assert [asked.query.get("since") for asked in outside.asked] == [None, *["2026-01-01T00:00:00Z"] * 2]
+
+
+def due(pump: Pump) -> list[tuple[str, str | None]]:
+    """Let the next slot come, and see what becomes of it."""
+    pump.sql("DELETE FROM etl_runs WHERE scheduled_for IS NOT NULL")
+    pump.sql("UPDATE sources SET next_run_at = clock_timestamp()")
+    pump.database.run(claim_slots)
+    found = pump.sql(
+        "SELECT status, error_code FROM etl_runs WHERE scheduled_for IS NOT NULL ORDER BY created_at DESC LIMIT 1"
+    )
+    pump.sql("UPDATE etl_runs SET status = 'cancelled', completed_at = now() WHERE status = 'queued'")
+    return found
+
+
+def test_a_fresh_answer_spaces_the_polls(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
+    pump.declare(source(outside))
+    pump.run("shop")
+    not_before, reason, *_ = state(pump)
+    assert reason == "fresh"
+    assert timedelta(minutes=59) < not_before - datetime.now(UTC) <= timedelta(hours=1)
+    assert due(pump) == [("skipped", "not_due")]
+    # By hand it can be run all the same.
+    assert pump.run("shop")["status"] == "success"
+    outside.json("/a", [{"id": 1}])
+    pump.run("shop")
+    assert state(pump)[0] is None
+    assert due(pump) == [("queued", None)]
+
+
+def test_the_cache_can_be_left_out_of_it(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
+    pump.declare(source(outside, honour_cache=False))
+    pump.run("shop")
+    assert state(pump)[0] is None
+
+
+def test_a_feed_says_when_it_rests(pump: Pump, outside: Outside) -> None:
+    hours = b"".join(b"<hour>%d</hour>" % hour for hour in range(24) if hour != (datetime.now(UTC).hour + 12) % 24)
+    outside.on("/a", Answered(RSS % (b"<ttl>0</ttl><skipHours>%s</skipHours>" % hours)))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    pump.run("shop")
+    assert len(state(pump)[-1]["hours"]) == 23
+    assert due(pump) == [("skipped", "not_due")]
+
+
+def test_a_long_pause_skips_the_run_and_those_after_it(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=429, headers={"Retry-After": "86400"}))
+    pump.declare(source(outside))
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"]) == ("skipped", "postponed")
+    assert due(pump) == [("skipped", "not_due")]
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"]) == ("skipped", "not_due")
+    assert len(outside.asked) == 1
+
+
+def test_a_long_pause_in_mid_run_keeps_what_was_read(pump: Pump, outside: Outside) -> None:
+    def answer(asked: Asked) -> Answered:
+        if asked.query["page"] == "2":
+            return Answered(status=503, headers={"Retry-After": "86400"})
+        return as_json([{"id": 1}])
+
+    outside.on("/a", answer)
+    pump.declare(source(outside, paginate={"style": "page"}))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"], run["error"]["code"]) == ("partial", 1, "postponed")
+
+
+def test_an_open_breaker_skips_the_run(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=503))
+    pump.settings = replace(pump.settings, max_retries=0)
+    pump.declare(source(outside))
+    statuses = [pump.run("shop")["status"] for _ in range(7)]
+    assert statuses == ["failed"] * 5 + ["skipped"] * 2
+    assert len(outside.asked) == 5
+
+
+def test_a_move_is_believed_when_it_is_repeated(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=301, headers={"Location": "/b"}))
+    outside.on("/b", Answered(RSS % b""))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    for _ in range(MOVED_AFTER):
+        assert pump.run("shop")["status"] == "success"
+    assert state(pump)[2:4] == (outside.url + "/b", MOVED_AFTER)
+    outside.asked.clear()
+    assert pump.run("shop")["status"] == "success"
+    assert [asked.path for asked in outside.asked] == ["/b"]
+    # When the new address does not serve it either, the declared one is asked again.
+    outside.on("/b", Answered(status=404))
+    assert pump.run("shop")["status"] == "failed"
+    assert state(pump)[2:4] == (None, 0)
+
+
+def test_a_move_for_a_while_is_never_believed(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=302, headers={"Location": "/b"}))
+    outside.on("/b", Answered(RSS % b""))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    for _ in range(MOVED_AFTER + 1):
+        pump.run("shop")
+    assert state(pump)[2:4] == (None, 0)
+    assert [asked.path for asked in outside.asked[-2:]] == ["/a", "/b"]
+
+
+def test_a_source_that_is_gone_is_left_alone_until_it_is_back(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=410))
+    pump.declare(source(outside))
+    assert pump.run("shop")["error"]["code"] == "http_410"
+    assert "410" in state(pump)[4]
+    pump.sql("UPDATE sources SET next_run_at = clock_timestamp()")
+    assert pump.database.run(claim_slots) == ([], 0)
+    outside.json("/a", [{"id": 1}])
+    assert pump.run("shop")["status"] == "success"
+    assert state(pump)[4] is None
+
+
+def test_warnings_stand_on_the_run(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(RSS % b"<x>&nope;</x>"))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    assert pump.run("shop")["status"] == "success"
+    assert pump.sql("SELECT detail ->> 'code' FROM etl_run_events WHERE event = 'warning'") == ["feed_warning"]

@@ -13,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.closing import close_run
 from db.queries.events import record_event
-from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.extraction import Stored, find_known, find_pending, store_batch
 from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import (
     MAX_OPEN_BATCHES,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from db.session import Database
     from etl.extract import Extractor
     from etl.messages import Message
+    from etl.pending import Pending
     from etl.records import RawBatch
     from etl.source import AnySource
     from settings import Settings
@@ -97,6 +98,7 @@ class Slice:
         self._lease = settings.lease.total_seconds()
         self._started = time.monotonic()
         self._leased_until = self._started + self._lease
+        self._pending: Pending | None = None
         self._checkpoint = msgspec.convert(claim.checkpoint, Checkpoint)
         self._hearing = Hearing(lambda: self._keep_lease(ALIVE_SECONDS), self._on_warning)
 
@@ -133,7 +135,7 @@ class Slice:
             if batch.position.finished:
                 self._note_poll(source)
                 return
-            if stored.open_batches >= MAX_OPEN_BATCHES:
+            if len(stored.open_batches) >= MAX_OPEN_BATCHES:
                 self._make_room()
                 return
             if self._is_over():
@@ -202,6 +204,9 @@ class Slice:
         """Leave out what is known, store the rest. Done again as a whole when the outcome of a commit is unknown."""
         stored = self._database.run(lambda connection: self._store_once(connection, batch))
         self._leased_until = time.monotonic() + self._lease
+        if self._pending is not None:
+            self._pending.add(self.claim.batches, (r.external_id for r in batch.records if r.external_id is not None))
+            self._pending.keep(stored.open_batches)
         self.claim = replace(
             self.claim,
             batches=self.claim.batches + bool(batch.extracted),
@@ -211,7 +216,9 @@ class Slice:
         return stored
 
     def _store_once(self, connection: Connection, batch: RawBatch) -> Stored:
-        known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected)
+        if self._pending is None:
+            self._pending = find_pending(connection, self.claim)
+        known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected, self._pending)
         sifted = sift(batch.records, known)
         new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
         return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease)

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from db.copy import Json, copy_rows
 from etl.errors import LeaseLostError
 from etl.payload import digest
+from etl.pending import Pending
 from etl.records import Known
 
 if TYPE_CHECKING:
@@ -25,51 +26,76 @@ MAX_RAW_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored batch: its id if it has raw rows to process, and how many batches of the run are open."""
+    """A stored batch: its id if it has raw rows to process, and the numbers of the run's open batches."""
 
     batch_id: int | None
-    open_batches: int
+    open_batches: frozenset[int]
 
 
-# One statement, so one snapshot: a batch that is loaded between two looks would be missed by both. An id that an open
-# batch of this run carries is not `unchanged`, whatever the item says now: the item is about to change.
-_UNCHANGED_ITEMS = """
-    SELECT i.external_id AS key, i.run_id = :run_id AS written
-    FROM unnest(CAST(:ids AS text[]), CAST(:hashes AS text[])) AS given(external_id, content_hash)
-    JOIN unified_items i ON i.source_name = :source_name AND i.external_id = given.external_id
-    WHERE i.content_hash = decode(given.content_hash, 'hex') AND i.mapping_version = :mapping_version
-      AND i.status = 'active'
-"""
-_NOT_PENDING = """
-      AND i.external_id NOT IN (
-        SELECT p.source_id FROM etl_batches b
-        JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.source_name = :source_name
-        WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL)
-"""
+# Arrays go over as JSON, which is quicker to write than the driver's own, and are looked up by index.
+_SERVED = text("""
+    SELECT external_id, content_hash, run_id = :run_id AS written FROM unified_items
+    WHERE source_name = :source_name AND mapping_version = :mapping_version AND status = 'active'
+      AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
+""")
 _OPEN_REJECTS = text("""
     SELECT r.external_id, r.content_hash, r.run_id = :run_id AS written FROM rejected_records r
     WHERE r.source_name = :source_name AND r.state = 'open' AND r.mapping_version = :mapping_version
       AND r.rule <> 'poison'
-      AND r.content_hash = ANY (SELECT decode(h, 'hex') FROM unnest(CAST(:hashes AS text[])) h)
+      AND r.content_hash = ANY (ARRAY(
+        SELECT decode(hash, 'hex') FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash))
+""")
+_PENDING = text("""
+    SELECT b.number, p.source_id FROM etl_batches b
+    JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.source_name = :source_name
+    WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL
 """)
 
 
+def find_pending(connection: Connection, claim: RunClaim) -> Pending:
+    """The ids in the batches of the run that are open when it is claimed."""
+    found: dict[int, set[str]] = {}
+    if claim.open_batches:
+        values = {"run_id": claim.run_id, "source_name": claim.config["name"]}
+        for row in connection.execute(_PENDING, values):
+            found.setdefault(row.number, set()).add(row.source_id)
+    return Pending({number: frozenset(ids) for number, ids in found.items()})
+
+
 def find_known(
-    connection: Connection, claim: RunClaim, records: dict[str | bytes, RawRecord], rejected: list[BadRecord]
+    connection: Connection,
+    claim: RunClaim,
+    records: dict[str | bytes, RawRecord],
+    rejected: list[BadRecord],
+    pending: Pending,
 ) -> Known:
-    """Which records are served, or quarantined, with exactly this content and mapping."""
+    """Which records are served, or quarantined, with exactly this content and mapping.
+
+    An id that is pending is never served as it is. A batch that is loaded meanwhile does no harm: its ids count as
+    pending until the next batch is stored.
+    """
     values: dict[str, Any] = {
         "run_id": claim.run_id,
         "source_name": claim.config["name"],
         "mapping_version": claim.mapping_version,
     }
-    with_id = [record for record in records.values() if record.external_id is not None]
-    ids = {"ids": [r.external_id for r in with_id], "hashes": [r.content_hash.hex() for r in with_id]}
-    query = _UNCHANGED_ITEMS + (_NOT_PENDING if claim.open_batches else "")
-    served = {row.key: row.written for row in connection.execute(text(query), values | ids)} if with_id else {}
+    served = _known_items(connection, records, values, pending)
     rejects = _known_rejects(connection, claim, records, rejected, values)
     written = {key for found in (served, rejects) for key, ours in found.items() if ours}
     return Known(frozenset(served), frozenset(rejects.keys() - served.keys()), frozenset(written))
+
+
+def _known_items(
+    connection: Connection, records: dict[str | bytes, RawRecord], values: dict[str, Any], pending: Pending
+) -> dict[str | bytes, bool]:
+    """The keys that are served with this content, and whether this run wrote them."""
+    ids = [r.external_id for r in records.values() if r.external_id is not None and r.external_id not in pending]
+    if not ids:
+        return {}
+    rows = connection.execute(_SERVED, {**values, "ids": msgspec.json.encode(ids).decode()})
+    return {
+        row.external_id: row.written for row in rows if records[row.external_id].content_hash == bytes(row.content_hash)
+    }
 
 
 def _known_rejects(
@@ -85,7 +111,8 @@ def _known_rejects(
     """
     whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
     whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
-    rows = connection.execute(_OPEN_REJECTS, values | {"hashes": [content_hash.hex() for content_hash in whole]})
+    hashes = msgspec.json.encode([content_hash.hex() for content_hash in whole]).decode()
+    rows = connection.execute(_OPEN_REJECTS, {**values, "hashes": hashes})
     found = [(whole[bytes(row.content_hash)], row) for row in rows]
     return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
 
@@ -124,11 +151,11 @@ def _again(connection: Connection, claim: RunClaim) -> Stored:
     query = text("""
         SELECT (SELECT batch_id FROM etl_batches b WHERE b.run_id = :run_id AND b.number = :number AND b.part = ''
                 AND b.first_raw_id IS NOT NULL) AS batch_id,
-            (SELECT count(*) FROM etl_batches b
-             WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+            ARRAY(SELECT b.number FROM etl_batches b
+                  WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
     """)
     row = connection.execute(query, {"run_id": claim.run_id, "number": claim.batches}).one()
-    return Stored(row.batch_id, row.open_batches)
+    return Stored(row.batch_id, frozenset(row.open_batches))
 
 
 def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord]) -> tuple[int, int] | None:
@@ -216,12 +243,12 @@ _ADVANCE = text("""
         extracted_at = CASE WHEN :finished THEN clock_timestamp() END,
         stage = CASE WHEN :finished THEN 'loading' ELSE stage END
     WHERE run_id = :run_id
-    RETURNING (SELECT count(*) FROM etl_batches b
-               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
+    RETURNING ARRAY(SELECT b.number FROM etl_batches b
+                    WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
 """)
 
 
-def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: float) -> int:
+def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: float) -> frozenset[int]:
     values = {
         "run_id": claim.run_id,
         "position": msgspec.json.encode(batch.position).decode(),
@@ -231,4 +258,4 @@ def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: fl
         "finished": batch.position.finished,
         "lease": lease,
     }
-    return int(connection.execute(_ADVANCE, values).scalar_one())
+    return frozenset(connection.execute(_ADVANCE, values).scalar_one())

@@ -57,7 +57,7 @@ class RunClaim:
     token: int
     attempt: int
     batches: int
-    open_batches: int
+    open_batches: frozenset[int]
     position: Position
     checkpoint: dict[str, Any]
     config: dict[str, Any]
@@ -128,8 +128,8 @@ _CLAIM = text("""
         CASE WHEN s.not_before_reason = 'asked'
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
             AS postponed_for,
-        (SELECT count(*) FROM etl_batches b
-         WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+        ARRAY(SELECT b.number FROM etl_batches b
+              WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
 """)
 
 
@@ -146,7 +146,7 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -
         token=row.token,
         attempt=row.attempt,
         batches=row.batches,
-        open_batches=row.open_batches,
+        open_batches=frozenset(row.open_batches),
         position=position,
         checkpoint=row.checkpoint_before or {},
         config=row.config,

@@ -1,0 +1,1 @@
+"""How fast: each benchmark runs its reference in the same run, and what counts is the ratio."""

@@ -1,0 +1,112 @@
+"""The service as a benchmark sees it: started with some workers, given a source, timed, and watched for memory."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import psycopg2
+
+from bench.rig import Service, make_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from bench.rig import Servers
+
+_SAMPLE_SECONDS = 0.05
+
+
+class Bench:
+    """Servers, a folder, and what is measured in them."""
+
+    def __init__(self, servers: Servers, folder: Path) -> None:
+        self.servers = servers
+        self.folder = folder
+        self._made = 0
+
+    def database(self) -> str:
+        """A fresh migrated database; what was left in the buffers by the one before is written out first."""
+        self._made += 1
+        url = make_database(self.servers, f"bench{self._made}", template="migrated")
+        connection = psycopg2.connect(url)
+        connection.autocommit = True
+        connection.cursor().execute("CHECKPOINT")
+        connection.close()
+        return url
+
+    @contextlib.contextmanager
+    def service(self, *, processes: int = 2, web: bool = True, **environment: str) -> Iterator[Service]:
+        """A running service with one worker of some processes, on a fresh database."""
+        self._made += 1
+        place = self.folder / f"service{self._made}"
+        place.mkdir()
+        service = Service(self.servers, self.database(), place)
+        service.environment |= {"LEASE_SECONDS": "60", "BATCH_SIZE": "5000", "LOG_LEVEL": "WARNING"}
+        service.environment |= {"CSV_ROOTS": str(self.folder), **environment}
+        service.environment["PYTHONPATH"] = ":".join(filter(None, sys.path[:1]))
+        service.flush_broker()
+        try:
+            if web:
+                service.start_web()
+            start_worker(service, processes)
+            yield service
+        finally:
+            service.stop_all()
+
+
+def start_worker(service: Service, processes: int) -> None:
+    """One worker, and wait until it takes work."""
+    arguments = ("celery", "-A", "worker", "worker", f"--concurrency={processes}", "--hostname=bench@test")
+    service.start("worker", *arguments)
+    deadline = time.monotonic() + 30
+    while not service.sql("SELECT 1 FROM etl_workers WHERE kind = 'worker'"):
+        assert time.monotonic() < deadline, service.log("worker")
+        time.sleep(0.05)
+
+
+def timed_run(service: Service, source: str, seconds: float = 3600) -> tuple[float, dict[str, Any]]:
+    """From the request to the last item: seconds, and the run."""
+    started = time.monotonic()
+    run_id = service.run(source)
+    while True:
+        row = service.sql(f"SELECT status FROM etl_runs WHERE run_id = '{run_id}'")[0]
+        if row not in {"queued", "running"}:
+            break
+        assert time.monotonic() - started < seconds
+        time.sleep(0.02)
+    taken = time.monotonic() - started
+    run = service.get(f"/runs/{run_id}")
+    assert run["status"] == "success", run
+    return taken, run
+
+
+class Memory(threading.Thread):
+    """The largest resident size of any worker process, in bytes, while it runs."""
+
+    def __init__(self, service: Service) -> None:
+        super().__init__(daemon=True)
+        self._leader = psutil.Process(service.process_id("worker"))
+        self._stopped = threading.Event()
+        self.base = self._largest()
+        self.peak = self.base
+
+    def run(self) -> None:
+        while not self._stopped.wait(_SAMPLE_SECONDS):
+            self.peak = max(self.peak, self._largest())
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+
+    def _largest(self) -> int:
+        sizes = [0]
+        for process in self._leader.children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                sizes.append(process.memory_info().rss)
+        return max(sizes)

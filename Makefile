@@ -6,7 +6,7 @@ FAULTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults docker-up docker-down
+        test lint format schema requirements faults docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ lint: .venv/lint ## style, types, layers, secrets
 format: .venv/lint ## format the code
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
+
+schema: .venv/installed ## write sources.schema.json anew, by which editors check sources.yaml
+	@$(BIN)/python -m etl.schema
 
 faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
 	@$(BIN)/python -m bench.faults $(FAULTS)

@@ -44,9 +44,9 @@ def sources() -> None:
     name = current.sources_file.name
     catalog = load_catalog(current.sources_file, interval, current.secret)
     for item in catalog:
-        for name in secrets_of(item.source):
-            if settings.is_placeholder(current.secret(name) or ""):
-                print(f"warning: {item.source.name}: the secret {name} looks like a placeholder", file=sys.stderr)
+        for secret in secrets_of(item.source):
+            if settings.is_placeholder(current.secret(secret) or ""):
+                print(f"warning: {item.source.name}: the secret {secret} looks like a placeholder", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
     try:
         applied = database.run(lambda connection: apply_sources(connection, catalog, datetime.now(UTC)))

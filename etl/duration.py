@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-PATTERN = r"^\d+(ms|s|m|h|d)$"
+# At most some decades, so that nothing that is made of it overflows.
+PATTERN = r"^(\d{1,11}ms|\d{1,8}s|\d{1,7}m|\d{1,5}h|\d{1,4}d)$(?!\n)"
 
 _UNIT = {"ms": "milliseconds", "s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _TEXT = re.compile(r"(\d+)(ms|s|m|h|d)")
@@ -14,7 +15,7 @@ _TEXT = re.compile(r"(\d+)(ms|s|m|h|d)")
 def duration(text: str) -> timedelta:
     """Read `500ms`, `30s`, `30m`, `1h` or `90d`."""
     match = _TEXT.fullmatch(text)
-    if not match:
+    if not match or not re.search(PATTERN, text):
         raise ValueError(f"{text!r} is not a number and a unit, such as 30s, 30m, 1h or 90d")
     return timedelta(**{_UNIT[match[2]]: int(match[1])})
 

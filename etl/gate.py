@@ -56,12 +56,16 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class Admission:
-    """May the call go out? If not, in how many seconds; `broken` tells an open circuit from a spent budget."""
+    """May the call go out? If not, in how many seconds.
+
+    `broken` says that the circuit is open, `paced` that the sources' own rate is what it waits for.
+    """
 
     allowed: bool
     probe: bool = False
     wait: float = 0.0
     broken: bool = False
+    paced: bool = False
     reason: str = ""
 
 
@@ -83,7 +87,8 @@ class Gate:
                 return state, Admission(allowed=False, wait=passage.wait, broken=True, reason=circuit.reason)
             spent, wait = budget.spend(state.budget, now, interval)
             if wait:
-                return state, Admission(allowed=False, wait=wait, reason=state.budget.reason)
+                paced = state.budget.paused_until <= now
+                return state, Admission(allowed=False, wait=wait, paced=paced, reason=state.budget.reason)
             return HostState(circuit, spent), Admission(allowed=True, probe=passage.probe)
 
         admission: Admission = self._store.update(host, change)

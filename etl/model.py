@@ -12,15 +12,15 @@ from msgspec import Meta, Struct
 from etl.duration import PATTERN
 from etl.paths import path
 
-Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$", description="lower-case letters, digits and _")]
+Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$(?!\\n)", description="lower-case letters, digits and _")]
 Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
 Rate = Annotated[
-    str, Meta(pattern="^[1-9][0-9]{0,5}/[smhd]$", description="requests per second, minute, hour or day: 10/m")
+    str, Meta(pattern="^[1-9][0-9]{0,5}/[smhd]$(?!\\n)", description="requests per second, minute, hour or day: 10/m")
 ]
 Url = Annotated[
     str,
     Meta(
-        pattern=r"^(https?://[^/@]+|\$\{[A-Za-z_][A-Za-z0-9_]*\})(/.*)?$",
+        pattern=r"^(https?://[^/@]+|\$\{[A-Za-z_][A-Za-z0-9_]*\})(/.*)?$(?!\n)",
         description="http or https, without user info; may start with ${NAME}",
     ),
 ]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
+import msgspec
 from cronsim import CronSim
 
 from etl.duration import duration
@@ -27,6 +28,22 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MAX_COUNTED = 10_000
 
 
+class Rest(msgspec.Struct, frozen=True, omit_defaults=True):
+    """When a source asks not to be polled: hours (0 to 23, UTC), days (0 is Monday), and more often than the interval.
+
+    The interval is in seconds.
+    """
+
+    hours: list[int] = []
+    days: list[int] = []
+    interval: float = 0.0
+
+    def covers(self, now: datetime) -> bool:
+        """True at a time of rest."""
+        moment = now.astimezone(UTC)
+        return moment.hour in self.hours or moment.weekday() in self.days
+
+
 @dataclass(frozen=True)
 class Due:
     """The newest slot that is due, how many older ones were missed, and when the next one comes."""
@@ -34,12 +51,6 @@ class Due:
     slot: datetime
     missed: int
     following: datetime
-
-
-def rests(now: datetime, hours: list[int], days: list[int]) -> bool:
-    """True in the hours (0 to 23, UTC) and on the days (0 is Monday) in which a source asks not to be polled."""
-    moment = now.astimezone(UTC)
-    return moment.hour in hours or moment.weekday() in days
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime:

@@ -20,6 +20,8 @@ from etl.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.paging import NoPaging, Paging
 from etl.request import SECRET, Request
 
+# The lease and the time limit of a task lie above it: seconds.
+LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
 MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")
 # Settings that a resume position does not depend on.
@@ -71,8 +73,8 @@ class Dialect(Model, frozen=True):
 
     delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
     quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
-    encoding: str | None = None
-    fallback_encoding: str | None = "cp1252"
+    encoding: Annotated[str, Meta(min_length=1)] | None = None
+    fallback_encoding: Annotated[str, Meta(min_length=1)] | None = "cp1252"
     header: bool = True
 
     def __post_init__(self) -> None:
@@ -111,9 +113,9 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
         if self.identity == []:
             raise ValueError("`identity` is an empty list")
         for pattern in self.dates:
-            datetime(2000, 1, 2, 3, 4, 5).strftime(pattern)  # noqa: DTZ001 -- only tries the pattern
-        if seconds(self.timeout) < 0.1:
-            raise ValueError("`timeout` must be at least 100ms")
+            _check_format(pattern)
+        if not 0.1 <= seconds(self.timeout) <= LONGEST_TIMEOUT:
+            raise ValueError("`timeout` must be between 100ms and 10m")
 
     @property
     def kind(self) -> str:
@@ -212,8 +214,8 @@ def dump(source: AnySource) -> dict[str, Any]:
 
 
 def secrets_of(source: AnySource) -> list[str]:
-    """The names of the secrets a source refers to, in order of appearance."""
-    return list(dict.fromkeys(SECRET.findall(payload.encode(dump(source)).decode())))
+    """The names of the secrets that the request of a source refers to; nowhere else are they filled in."""
+    return list(dict.fromkeys(SECRET.findall(payload.encode(dump(source).get("request")).decode())))
 
 
 def fingerprint(source: AnySource) -> str:
@@ -237,6 +239,15 @@ def identity_of(document: dict[str, Any]) -> dict[str, Any]:
         "records": document.get("records", "@"),
         "entry_id": document.get("entry_id", "auto"),
     }
+
+
+def _check_format(pattern: str) -> None:
+    """Refuse what is not a format of dates: it must read what it writes."""
+    written = datetime(2000, 1, 2, 3, 4, 5).strftime(pattern)  # noqa: DTZ001 -- only tries the pattern
+    try:
+        datetime.strptime(written, pattern)  # noqa: DTZ007 -- the same
+    except ValueError as error:
+        raise ValueError(f"`dates`: {pattern!r} is not a format of dates: {error}") from error
 
 
 _PATTERNS = {

@@ -30,7 +30,7 @@ class Recorder:
         self.warnings: list[str] = []
         self.fresh: list[float] = []
         self.moved: list[str | None] = []
-        self.rest: tuple[list[int], list[int]] | None = None
+        self.rest: tuple[list[int], list[int], float] | None = None
         self.gate = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
 
     def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
@@ -63,8 +63,8 @@ class Recorder:
         self.fresh.append(fresh)
         self.moved.append(moved_to)
 
-    def rests(self, hours: list[int], days: list[int]) -> None:
-        self.rest = (hours, days)
+    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
+        self.rest = (hours, days, interval)
 
 
 def context(client: HttpClient, folder: Path, checkpoint: Checkpoint | None = None, roots: Any = None) -> Context:

@@ -243,7 +243,7 @@ class Slice:
     def _note_poll(self, source: AnySource) -> None:
         """Nothing is written for a source whose server has no wishes, and had none."""
         poll = self._hearing.poll(self.claim, honour_cache=source.honour_cache)
-        if self.claim.manners.noted or poll.fresh or poll.rest or poll.moved_to:
+        if poll and (self.claim.manners.noted or poll.fresh or poll.rest or poll.moved_to):
             self._database.run(lambda connection: note_poll(connection, source.name, poll))
 
     def _note_failure(self, error: ETLError) -> None:

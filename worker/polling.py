@@ -10,6 +10,7 @@ import structlog
 from db.queries.manners import Poll
 from etl.http.address import same_origin
 from etl.http.freshness import clamp
+from etl.schedule import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +37,7 @@ class Hearing:
         self._checked = time.monotonic()
         self._fresh: float | None = None
         self._moved_to: str | None = None
-        self._rest: dict[str, list[int]] | None = None
+        self._rest: Rest | None = None
 
     def warn(self, code: str, message: str) -> None:
         """Log it, and put it on the run's record; a flood of them is cut off."""
@@ -57,20 +58,18 @@ class Hearing:
         self._fresh = fresh if self._fresh is None else min(self._fresh, fresh)
         self._moved_to = moved_to or self._moved_to
 
-    def rests(self, hours: list[int], days: list[int]) -> None:
+    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
         """Keep the times of rest."""
-        self._rest = {"hours": hours, "days": days} if hours or days else None
+        self._rest = Rest(hours, days, interval)
 
-    def poll(self, claim: RunClaim, *, honour_cache: bool) -> Poll:
-        """What there is to be noted at the end of the run."""
+    def poll(self, claim: RunClaim, *, honour_cache: bool) -> Poll | None:
+        """What there is to be noted at the end of the run; None when this slice has asked nobody."""
+        if self._fresh is None:
+            return None
         moved_to, count = self._moved(claim)
-        return Poll(
-            fresh=clamp(self._fresh or 0.0) if honour_cache else 0.0,
-            asked_at=claim.scheduled_for,
-            rest=self._rest if honour_cache else None,
-            moved_to=moved_to,
-            moved_count=count,
-        )
+        rest = (self._rest or claim.manners.rest) if honour_cache else None
+        fresh = max(self._fresh, rest.interval if rest else 0.0) if honour_cache else 0.0
+        return Poll(clamp(fresh), claim.scheduled_for, rest if rest != Rest() else None, moved_to, count)
 
     def _moved(self, claim: RunClaim) -> tuple[str | None, int]:
         before = claim.manners

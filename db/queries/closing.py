@@ -138,8 +138,8 @@ def _checkpoint(outcome: Outcome, tally: Tally) -> Checkpoint | None:
     """What the next run starts from, None to leave the checkpoint as it is.
 
     A run whose extraction broke off leaves it too: pages that were not read may hold older cursor values. After
-    rejects the source is asked for everything again, or it would look well at the next run; only files that grow go
-    on where they ended.
+    rejects what is unchanged is not skipped next time, or the source would look well again; only the watermark and
+    files that grow go on where they ended.
     """
     if outcome.status not in {Status.SUCCESS, Status.PARTIAL} or tally.failure:
         return None

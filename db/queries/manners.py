@@ -13,19 +13,21 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from etl.schedule import Rest
+
 
 @dataclass(frozen=True)
 class Poll:
     """What the answers of one run said.
 
     `fresh` is for how many seconds they stay fresh, counted from `asked_at` (the run's slot, or None for now), so that
-    a server that says "half an hour" is asked every half hour. `rest` holds the `hours` and `days` of rest. `moved_to`
-    is where permanent redirects led; `moved_count` how many runs in a row they did.
+    a server that says "half an hour" is asked every half hour. `moved_to` is where permanent redirects led;
+    `moved_count` how many runs in a row they did.
     """
 
     fresh: float
     asked_at: datetime | None
-    rest: dict[str, list[int]] | None
+    rest: Rest | None
     moved_to: str | None
     moved_count: int
 

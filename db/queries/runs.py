@@ -12,6 +12,7 @@ from db.queries.events import record_event
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.outcome import Failure, Status
 from etl.records import Position
+from etl.schedule import Rest
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,6 +44,7 @@ class Manners:
 
     moved_to: str | None = None
     moved_count: int = 0
+    rest: Rest | None = None
     noted: bool = False
 
 
@@ -123,7 +125,7 @@ _CLAIM = text("""
       AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
       AND r.attempt < :max_attempts
     RETURNING r.run_id, r.token, r.attempt, r.batches, r.position, r.checkpoint_before, s.config, s.mapping_version,
-        r.scheduled_for, s.moved_to, s.moved_count,
+        r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
         CASE WHEN s.not_before_reason = 'asked'
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
@@ -153,7 +155,7 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -
         mapping_version=row.mapping_version,
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
-        manners=Manners(row.moved_to, row.moved_count, row.noted),
+        manners=Manners(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, Rest), row.noted),
     )
 
 

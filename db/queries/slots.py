@@ -72,7 +72,7 @@ def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> str | None:
     """Why a slot is left out by the server's own word."""
     if row.not_before is not None and row.not_before > max(slot, row.now):
         return f"the server asked to wait until {row.not_before:%FT%TZ}"
-    if row.rest and slots.rests(row.now, row.rest["hours"], row.rest["days"]):
+    if row.rest and msgspec.convert(row.rest, slots.Rest).covers(row.now):
         return "the source asks not to be polled at this hour"
     return None
 

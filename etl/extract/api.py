@@ -10,6 +10,7 @@ from etl.errors import RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import Pager
 from etl.extract.watermark import Watermark
+from etl.paging import NoPaging
 from etl.records import Kept, Page
 
 if TYPE_CHECKING:
@@ -60,23 +61,26 @@ class ApiExtractor:
 
     def _from(self, cursor: Cursor, position: Position) -> Iterator[Page]:
         tries, watermark = position.tries, position.watermark
+        # Part of what came before may be stored already: then nothing is `unchanged`.
+        is_fresh = position.cursor is None
         while True:
             self._pager.check(cursor)
             with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
-                page = self._page(cast(BinaryIO, spool), cursor, tries, watermark)
+                page = self._page(cast(BinaryIO, spool), cursor, tries, watermark, is_fresh=is_fresh)
                 yield page
             if page.following is None:
                 return
-            tries, watermark, cursor = 0, page.watermark or watermark, page.following
+            tries, watermark, cursor, is_fresh = 0, page.watermark or watermark, page.following, False
 
-    def _page(self, file: BinaryIO, cursor: Cursor, tries: int, watermark: str | None) -> Page:
+    def _page(self, file: BinaryIO, cursor: Cursor, tries: int, watermark: str | None, *, is_fresh: bool) -> Page:
         since = self._watermark.parameter(cursor.get("since")) if self._watermark else []
         target = self._pager.request(cursor, since)
-        is_first = cursor["number"] == 1
-        known = self._context.known if is_first else None
+        known = self._context.known if is_fresh else None
         answer = self._context.http.fetch(target, seconds(self._source.timeout), file, tries, known, limit=MAX_PAGE)
-        self._context.report.answered(answer.fresh, answer.moved_to if is_first else None)
-        if is_first and self._context.is_known(target, answer):
+        # Where a page has moved to says nothing about the pages after it.
+        moved_to = answer.moved_to if isinstance(self._source.paginate, NoPaging) else None
+        self._context.report.answered(answer.fresh, moved_to)
+        if is_fresh and self._context.is_known(target, answer):
             return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, answer))
         document = open_document(
             file, answer.size, self._source.records, self._pager.paths, allow_missing=self._source.allow_missing

@@ -59,11 +59,13 @@ class CsvExtractor:
         else:
             part = scratch.with_suffix(".part")
             timeout = seconds(self._source.timeout)
+            # Part of what came before may be stored already: then nothing is `unchanged`.
+            known = context.known if cursor is None else None
             with part.open("wb") as file:
-                answer = context.http.fetch(target, timeout, file, position.tries, context.known, patient=True)
+                answer = context.http.fetch(target, timeout, file, position.tries, known, patient=True)
             context.report.answered(answer.fresh, answer.moved_to)
             kept = context.kept(target, answer)
-            if context.is_known(target, answer):
+            if cursor is None and context.is_known(target, answer):
                 part.unlink()
                 yield Page({"name": ""}, [], None, size=answer.size, kept=kept)
                 return
@@ -114,10 +116,11 @@ class CsvExtractor:
                 self._check_appendable(path)
                 yield from self._append(file, size, start, cursor, before, done)
                 return
-            resumed = cursor is not None and cursor.get("name") == name and cursor.get("file") == mark
+            begun = cursor is not None and cursor.get("name") == name
+            resumed = begun and cursor is not None and cursor.get("file") == mark
             digest = cursor["digest"] if resumed and cursor else digest_of(file, size, self._context.report.alive)
             after = Kept(files={**done, name: FileMark(digest, size)})
-            if before is not None and before.digest == digest and not before.appending:
+            if before is not None and before.digest == digest and not before.appending and not begun:
                 yield Page({**start, "offset": size, "row": 0}, [], None, kept=after)
                 return
             start = {**start, "digest": digest}

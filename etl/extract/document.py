@@ -58,7 +58,7 @@ def open_document(file: BinaryIO, size: int, records: str, others: Sequence[str]
     file.seek(0)
     if size > STREAM_OVER and all(_PLAIN.fullmatch(each) for each in (records, *others)) and _can_stream(file):
         survey = _survey(file, records, others)
-        if not survey.dotted:
+        if survey.is_plain:
             return _Streamed(file, records, survey, allow_missing=allow_missing)
     if size > MAX_WHOLE:
         raise RefusedError(
@@ -130,14 +130,14 @@ class _Survey:
         self.count: int | None = None
         self.seen: Any = None
         self.found: dict[str, Any] = {}
-        # A key with a dot in it, which the streaming parser could take for a path.
-        self.dotted = False
+        # False for a key with a dot in it, which could be taken for a path, or where a list or object is asked for.
+        self.is_plain = True
 
     def take(self, event: str, value: Any) -> None:
         if event == "map_key":
             if self._depth <= self._shallow:
                 self._path[self._depth - 1 :] = [value]
-                self.dotted = self.dotted or "." in value
+                self.is_plain = self.is_plain and "." not in value
         elif event in {"end_map", "end_array"}:
             self._depth -= 1
             del self._path[self._depth :]
@@ -166,7 +166,8 @@ class _Survey:
             self._inside, self.count = event == "start_array", 0 if event == "start_array" else None
             self.seen = {"start_map": {}, "start_array": []}.get(event, value)
         if place in self._wanted:
-            self.found[self._wanted[place]] = {"start_map": {}, "start_array": []}.get(event, value)
+            self.found[self._wanted[place]] = value
+            self.is_plain = self.is_plain and not event.startswith("start_")
 
 
 def _survey(file: BinaryIO, records: str, others: Sequence[str]) -> _Survey:

@@ -35,16 +35,18 @@ class FeedExtractor:
     def pages(self, position: Position) -> Iterator[Page]:
         """The one page of the feed, oldest entry first, so that the newest of a repeated id wins."""
         context, target = self._context, self._target
+        # Part of what came before may be stored already: then nothing is `unchanged`.
+        is_fresh = position.cursor is None
         answer, body = context.http.get(
-            target, seconds(self._source.timeout), position.tries, context.known, limit=MAX_FEED
+            target, seconds(self._source.timeout), position.tries, context.known if is_fresh else None, limit=MAX_FEED
         )
-        if context.is_known(target, answer):
+        if is_fresh and context.is_known(target, answer):
             context.report.answered(answer.fresh, answer.moved_to)
             yield Page({"at": None}, [], None, size=answer.size, kept=context.kept(target, answer))
             return
         feed = self._parse(answer, body)
-        context.report.answered(clamp(max(answer.fresh, feed.interval)), answer.moved_to)
-        context.report.rests(feed.rest_hours, feed.rest_days)
+        context.report.answered(answer.fresh, answer.moved_to)
+        context.report.rests(feed.rest_hours, feed.rest_days, clamp(feed.interval))
         for warning in feed.warnings:
             context.report.warn("feed_warning", warning)
         yield Page({"at": None}, _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from etl.errors import FormatError, RefusedError
-from etl.http.address import same_origin
+from etl.http.address import is_upgrade, same_origin
 from etl.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Pager:
             return None
         try:
             url = urljoin(answer.base, str(link))
-            foreign = not same_origin(url, self._target.url)
+            foreign = not (same_origin(url, self._target.url) or is_upgrade(self._target.url, url))
         except ValueError as error:
             raise FormatError(f"the next page has a malformed address: {str(link)[:200]!r}", code="bad_url") from error
         if foreign:

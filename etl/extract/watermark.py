@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from etl.convert import Moment
+from etl.convert import EPOCH_MILLISECONDS, Moment
 from etl.duration import duration
 from etl.errors import FormatError
 from etl.paths import path
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from etl.records import Record
     from etl.source import Incremental
+
+# A number above this is taken for epoch seconds where time is subtracted from it.
+_EPOCH_FROM = 10**9
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 
@@ -63,6 +67,9 @@ class Watermark:
         moment = _moment(since)
         if moment is not None and lookback:
             since = (moment - lookback).isoformat().replace("+00:00", "Z")
+        elif lookback and float(since) > _EPOCH_FROM:
+            scale = 1000 if float(since) > EPOCH_MILLISECONDS else 1
+            since = str(Decimal(since) - Decimal(lookback.total_seconds()) * scale)
         return [(self._incremental.param, since)]
 
 

@@ -32,6 +32,11 @@ def same_origin(url: str, other: str) -> bool:
     return origin(url) == origin(other)
 
 
+def is_upgrade(url: str, other: str) -> bool:
+    """True when the other address is the same host by https, where this one is plain http."""
+    return origin(url)[0] == "http" and origin(other) == ("https", origin(url)[1], 443) and origin(url)[2] == 80
+
+
 def host_of(url: str) -> str:
     """What a host is known by to breakers and budgets: `name`, or `name:port` when the port is not the usual one."""
     scheme, host, port = origin(url)

@@ -210,8 +210,14 @@ class HttpClient:
             if admission.broken:
                 message = f"{target.host}: not asked for another {admission.wait:.0f} s; {admission.reason}"
                 raise PostponedError(message, code="breaker_open", seconds=admission.wait)
-            reason = FetchError(f"{target.host}: {admission.reason or 'its rate is limited'}", code="rate_limited")
-            self._pause(reason, tries, admission.wait)
+            if admission.paced:
+                self._sleep_or_yield(
+                    FetchError(f"{target.host}: its rate is limited", code="paced"), tries, admission.wait
+                )
+            else:
+                self._pause(
+                    FetchError(f"{target.host}: {admission.reason}", code="rate_limited"), tries, admission.wait
+                )
 
     def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
         """Tell the gate, and wait for the next try.
@@ -239,6 +245,9 @@ class HttpClient:
             message = f"{error.message}; it asks to wait {wait:.0f} s"
             raise PostponedError(message, code="postponed", seconds=wait) from error
         self._watch.on_retry(error, tries, wait)
+        self._sleep_or_yield(error, tries, wait)
+
+    def _sleep_or_yield(self, error: FetchError, tries: int, wait: float) -> None:
         if wait > SHORT_WAIT or time.monotonic() + wait > self._policy.slice_ends:
             raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
         self._watch.keep_lease(wait)
@@ -256,7 +265,8 @@ class HttpClient:
         for _ in range(MAX_REDIRECTS + 1):
             with closing(self._send(attempt, url)) as response:
                 if response.status_code not in REDIRECTS or "location" not in response.headers:
-                    return self._answer(attempt, response, url if permanent and url != target.url else None)
+                    moved = permanent and url != target.url and "${" not in target.shown
+                    return self._answer(attempt, response, target.without_secrets(url) if moved else None)
                 url = self._next_hop(target, response)
                 permanent = permanent and response.status_code in PERMANENT
         raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")

@@ -20,8 +20,8 @@ def freshness(headers: Mapping[str, str]) -> float:
     """Seconds for which the answer stays fresh; 0 when it says nothing, or forbids to keep it."""
     control = headers.get("cache-control", "").lower()
     if "no-cache" in control or "no-store" in control:
-        return 0.0
-    if found := _MAX_AGE.search(control):
+        seconds = 0.0
+    elif found := _MAX_AGE.search(control):
         age = headers.get("age", "").strip()
         seconds = float(found[1]) - (float(age) if re.fullmatch(r"\d{1,10}", age) else 0.0)
     elif expires := http_date(headers.get("expires", "")):

@@ -211,13 +211,11 @@ class HttpClient:
                 message = f"{target.host}: not asked for another {admission.wait:.0f} s; {admission.reason}"
                 raise PostponedError(message, code="breaker_open", seconds=admission.wait)
             if admission.paced:
-                self._sleep_or_yield(
-                    FetchError(f"{target.host}: its rate is limited", code="paced"), tries, admission.wait
-                )
+                paced = FetchError(f"{target.host}: its sources declare a rate", code="paced")
+                self._sleep_or_yield(paced, tries, admission.wait)
             else:
-                self._pause(
-                    FetchError(f"{target.host}: {admission.reason}", code="rate_limited"), tries, admission.wait
-                )
+                limited = FetchError(f"{target.host}: {admission.reason}", code="rate_limited")
+                self._pause(limited, tries, admission.wait)
 
     def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
         """Tell the gate, and wait for the next try.

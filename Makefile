@@ -6,7 +6,7 @@ FAULTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format schema requirements faults docker-up docker-down
+        test lint format requirements faults docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -20,9 +20,19 @@ help: ## show this list
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.txt
 	@touch $@
 
+.venv/suites: requirements.txt .venv/installed
+	@echo "· fetching feedparser's own test feeds (first time only)"
+	@rm -rf $@ && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
+	    $$(grep '^feedparser==' requirements.txt) && mv $@.part $@
+
 .venv/lint: requirements-lint.txt .venv/installed
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-lint.txt
 	@touch $@
+
+.venv/suites: requirements.txt .venv/installed
+	@echo "· fetching feedparser's own test feeds (first time only)"
+	@rm -rf $@ && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
+	    $$(grep '^feedparser==' requirements.txt) && mv $@.part $@
 
 up: .venv/installed ## start the service, run every source once, show the result
 	@$(BIN)/python -m stack up
@@ -59,7 +69,7 @@ db-shell: .venv/installed ## psql on the stack's database
 clean: .venv/installed ## stop, and remove all data of the stack
 	@$(BIN)/python -m stack clean
 
-test: .venv/installed ## every test, with servers of its own
+test: .venv/installed .venv/suites ## every test, with servers of its own
 	@$(BIN)/python -m pytest
 
 lint: .venv/lint ## style, types, layers, secrets
@@ -72,9 +82,6 @@ lint: .venv/lint ## style, types, layers, secrets
 format: .venv/lint ## format the code
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
-
-schema: .venv/installed ## write sources.schema.json anew, by which editors check sources.yaml
-	@$(BIN)/python -m etl.schema
 
 faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
 	@$(BIN)/python -m bench.faults $(FAULTS)

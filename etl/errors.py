@@ -51,6 +51,12 @@ class RefusedError(ETLError):
     code = "refused"
 
 
+class ScratchError(ETLError):
+    """A local copy could not be written: our disk, not the outside."""
+
+    code = "scratch_failed"
+
+
 class FormatError(ETLError):
     """What came back is not what the source was declared to be."""
 

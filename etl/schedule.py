@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How many missed cron slots are counted one by one; beyond that the count is a floor.
 MAX_COUNTED = 10_000
+# Slots that are searched for one outside of the times of rest.
+MAX_LOOKED_AT = 2_000
 
 
 class Rest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,6 +44,20 @@ class Rest(msgspec.Struct, frozen=True, omit_defaults=True):
         """True at a time of rest."""
         moment = now.astimezone(UTC)
         return moment.hour in self.hours or moment.weekday() in self.days
+
+
+def may_rest(schedule: Schedule, rest: Rest, now: datetime) -> bool:
+    """True when a slot can be left out, because one within a week lies outside of the times of rest."""
+    if not rest.covers(now):
+        return False
+    slot = now
+    for _ in range(MAX_LOOKED_AT):
+        slot = next_slot(schedule, slot)
+        if slot > now + timedelta(days=7):
+            return False
+        if not rest.covers(slot):
+            return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from etl import payload
 from etl.duration import seconds
 from etl.errors import ConfigError
 from etl.model import Duration, Model, Name, Rate, check_cron, check_path, zone
-from etl.paging import NoPaging, Paging
+from etl.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.request import SECRET, Request
 
 # The lease and the time limit of a task lie above it: seconds.
@@ -135,6 +135,8 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_path(self.records, "records")
+        if isinstance(self.paginate, NextUrlPaging | LinkPaging) and "${" in self.request.url.partition("?")[0][2:]:
+            raise ValueError("`request.url`: a secret in the path would be stored with the addresses of the next pages")
 
 
 class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):

@@ -16,6 +16,7 @@ from db.queries.events import record_event
 from db.queries.extraction import Stored, find_known, find_pending, store_batch
 from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import (
+    MAX_ATTEMPTS,
     MAX_OPEN_BATCHES,
     RunClaim,
     claim_run,
@@ -30,7 +31,6 @@ from etl.errors import (
     ETLError,
     LeaseLostError,
     PostponedError,
-    RefusedError,
     StorageConflictError,
     StorageUnavailableError,
     WaitError,
@@ -82,6 +82,7 @@ def extract(database: Database, settings: Settings, run_id: UUID, worker: str, p
     failure = piece.guarded()
     if failure is not None:
         log.warning("extraction_failed", code=failure.code, message=failure.message)
+        piece.clear_scratch()
         database.run(lambda connection: fail_extraction(connection, piece.claim, failure))
     database.run(lambda connection: close_run(connection, run_id))
 
@@ -98,6 +99,7 @@ class Slice:
         self._lease = settings.lease.total_seconds()
         self._started = time.monotonic()
         self._leased_until = self._started + self._lease
+        self._batches_before = claim.batches
         self._pending: Pending | None = None
         self._checkpoint = msgspec.convert(claim.checkpoint, Checkpoint)
         self._hearing = Hearing(lambda: self._keep_lease(ALIVE_SECONDS), self._on_warning)
@@ -111,8 +113,7 @@ class Slice:
         except (LeaseLostError, StorageUnavailableError, StorageConflictError):
             raise
         except SoftTimeLimitExceeded:
-            log.warning("slice_too_long")
-            self._release("queued", dispatch=True)
+            return self._cut_short()
         except ETLError as error:
             self._note_failure(error)
             return Failure(error.code, error.message)
@@ -141,6 +142,14 @@ class Slice:
             if self._is_over():
                 self._release("queued", dispatch=True)
                 return
+
+    def _cut_short(self) -> Failure | None:
+        """The time limit ended the slice: again, unless it got nowhere several times in a row."""
+        log.warning("slice_too_long", attempt=self.claim.attempt)
+        if self.claim.batches == self._batches_before and self.claim.attempt >= MAX_ATTEMPTS:
+            return Failure("too_slow", "fetching or unpacking took longer than a task may, several times in a row")
+        self._release("queued", dispatch=True, in_order=self.claim.batches > self._batches_before)
+        return None
 
     def _is_over(self) -> bool:
         return time.monotonic() - self._started > SLICE_SECONDS
@@ -175,11 +184,12 @@ class Slice:
                 f"the server asked not to be called for another {seconds:.0f} s", code="not_due", seconds=seconds
             )
         policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS)
-        http = HttpClient(policy, gate(), Watch(self._keep_lease, self._on_retry))
+        watch = Watch(self._keep_lease, self._on_retry, lambda: self.claim.batches > 0)
+        http = HttpClient(policy, gate(), watch)
         return open_source(source, target, self._context(source, http))
 
     def _context(self, source: AnySource, http: HttpClient) -> Context:
-        scratch = self._settings.state_dir / "downloads" / f"{self.claim.run_id}.csv"
+        scratch = self._settings.state_dir / "downloads" / str(self.claim.run_id)
         scratch.parent.mkdir(parents=True, exist_ok=True)
         before = self._checkpoint
         is_good = before.config == declared.fingerprint(source) and before.mapping == self.claim.mapping_version
@@ -192,6 +202,11 @@ class Slice:
             checkpoint=before if is_good else Checkpoint(),
             now=datetime.now(UTC),
         )
+
+    def clear_scratch(self) -> None:
+        """Local copies of a run that is over are of no use."""
+        for path in (self._settings.state_dir / "downloads").glob(f"{self.claim.run_id}*"):
+            path.unlink(missing_ok=True)
 
     def _secrets(self, source: AnySource) -> dict[str, str]:
         values = {name: self._settings.secret(name) for name in declared.secrets_of(source)}
@@ -250,7 +265,7 @@ class Slice:
         name, manners = self.claim.config["name"], self.claim.manners
         if isinstance(error, PostponedError) and error.code == "postponed":
             self._database.run(lambda connection: note_postponed(connection, name, error.seconds))
-        elif isinstance(error, RefusedError) and manners.moved_count >= MOVED_AFTER:
+        elif manners.moved_count >= MOVED_AFTER and not isinstance(error, PostponedError):
             self._database.run(lambda connection: note_not_moved(connection, name))
         elif error.code == "http_410" and self.claim.position.cursor is None:
             self._database.run(lambda connection: note_gone(connection, name, error.message))
@@ -261,10 +276,18 @@ class Slice:
         return msgspec.structs.replace(self._start(source), tries=error.tries)
 
     def _release(
-        self, stage: str, *, wait: float = 0.0, dispatch: bool = False, position: Position | None = None
+        self,
+        stage: str,
+        *,
+        wait: float = 0.0,
+        dispatch: bool = False,
+        position: Position | None = None,
+        in_order: bool = True,
     ) -> None:
         released = self._database.run(
-            lambda c: release_run(c, self.claim, stage, wait=wait, dispatch=dispatch, position=position)
+            lambda c: release_run(
+                c, self.claim, stage, wait=wait, dispatch=dispatch, position=position, in_order=in_order
+            )
         )
         if released and dispatch:
             self._publish([ExtractMessage(self.claim.run_id)])

@@ -131,6 +131,8 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
     )
     if checkpoint is not None:
         connection.execute(_PROMOTE, values)
+    elif tally.counts.extracted:
+        connection.execute(_FORGET, values)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
 
 
@@ -157,6 +159,18 @@ def _checkpoint(outcome: Outcome, tally: Tally) -> Checkpoint | None:
         kept=kept,
     )
 
+
+# A run that stored something and did not end well has changed what is served: what the run before it knew of an answer
+# or a whole file no longer says that nothing is new.
+_FORGET = text("""
+    UPDATE etl_checkpoints c
+    SET value = jsonb_set(c.value, '{kept}', jsonb_build_object('files', (
+        SELECT coalesce(jsonb_object_agg(file.key, file.value), '{}'::jsonb)
+        FROM jsonb_each(coalesce(c.value #> '{kept,files}', '{}'::jsonb)) AS file
+        WHERE coalesce((file.value ->> 'appending')::boolean, false))))
+    FROM etl_runs r
+    WHERE r.run_id = :run_id AND c.source_name = r.source_name AND c.value ? 'kept'
+""")
 
 _PROMOTE = text("""
     INSERT INTO etl_checkpoints AS c (source_name, source_type, kind, version, value, run_id)

@@ -177,7 +177,7 @@ def renew_run(connection: Connection, run_id: UUID, token: int, lease: float) ->
 _RELEASE = text("""
     UPDATE etl_runs
     SET lease_expires_at = NULL, stage = :stage, claimed_at = NULL, dispatch_count = 0,
-        attempt = 0,
+        attempt = CASE WHEN :in_order THEN 0 ELSE attempt END,
         position = coalesce(CAST(:position AS jsonb), position),
         not_before = CASE WHEN :wait > 0 THEN clock_timestamp() + make_interval(secs => :wait) END,
         dispatched_at = CASE WHEN :dispatch THEN clock_timestamp() END
@@ -194,10 +194,11 @@ def release_run(
     wait: float = 0.0,
     dispatch: bool = False,
     position: Position | None = None,
+    in_order: bool = True,
 ) -> bool:
     """End a slice: give the lease back. `dispatch` says that the caller publishes the next one now.
 
-    Attempts count slices that died; one that ends in order starts the count anew.
+    Attempts count slices that died or got nowhere; one that ends `in_order` starts the count anew.
     """
     values = {
         "run_id": claim.run_id,
@@ -205,6 +206,7 @@ def release_run(
         "stage": stage,
         "wait": wait,
         "dispatch": dispatch,
+        "in_order": in_order,
         "position": None if position is None else msgspec.json.encode(position).decode(),
     }
     return connection.execute(_RELEASE, values).first() is not None

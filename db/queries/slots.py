@@ -72,7 +72,8 @@ def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> str | None:
     """Why a slot is left out by the server's own word."""
     if row.not_before is not None and row.not_before > max(slot, row.now):
         return f"the server asked to wait until {row.not_before:%FT%TZ}"
-    if row.rest and msgspec.convert(row.rest, slots.Rest).covers(row.now):
+    schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest or {}, slots.Rest)
+    if slots.may_rest(schedule, rest, row.now):
         return "the source asks not to be polled at this hour"
     return None
 

@@ -6,7 +6,7 @@ import tempfile
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from etl.duration import seconds
-from etl.errors import RefusedError
+from etl.errors import FormatError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import Pager
 from etl.extract.watermark import Watermark
@@ -54,6 +54,7 @@ class ApiExtractor:
                 raise
             self._context.report.warn("cursor_expired", f"the run starts again: {error.message}")
             since = {"since": cursor["since"]} if "since" in cursor else {}
+            self._pager = Pager(self._source.paginate, self._target)
             yield from self._from({**self._pager.start(), **since, "restarted": True}, position)
             return
         yield first
@@ -64,6 +65,7 @@ class ApiExtractor:
         # Part of what came before may be stored already: then nothing is `unchanged`.
         is_fresh = position.cursor is None
         while True:
+            _check_unbroken(cursor)
             self._pager.check(cursor)
             with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
                 page = self._page(cast(BinaryIO, spool), cursor, tries, watermark, is_fresh=is_fresh)
@@ -78,47 +80,67 @@ class ApiExtractor:
         known = self._context.known if is_fresh else None
         answer = self._context.http.fetch(target, seconds(self._source.timeout), file, tries, known, limit=MAX_PAGE)
         # Where a page has moved to says nothing about the pages after it.
-        moved_to = answer.moved_to if isinstance(self._source.paginate, NoPaging) else None
+        is_alone = isinstance(self._source.paginate, NoPaging) and self._watermark is None
+        moved_to = answer.moved_to if is_alone else None
         self._context.report.answered(answer.fresh, moved_to)
         if is_fresh and self._context.is_known(target, answer):
             return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, answer))
-        document = open_document(
-            file, answer.size, self._source.records, self._pager.paths, allow_missing=self._source.allow_missing
-        )
+        document = open_document(file, answer.size, self._source, self._pager.paths, self._context.report.alive)
         return self._read(cursor, target, answer, document, watermark)
 
     def _read(self, cursor: Cursor, target: Target, answer: Answer, document: Document, watermark: str | None) -> Page:
         if len(document.records):
             self._pager.check_body(answer.digest)
-        following = self._pager.following(cursor, answer, document)
-        if following is not None:
-            # A resumed run has to ask the same question.
-            following = {**{name: cursor[name] for name in ("since", "restarted") if name in cursor}, **following}
+        following = self._following(cursor, answer, document)
         # Only an answer that was the whole run can tell the next run that nothing is new.
         is_whole = following is None and cursor["number"] == 1
         kept = self._context.kept(target, answer) if is_whole else Kept()
         records = self._wanted(document.records)
-        highest = self._watermark.highest(records, watermark) if self._watermark else None
+        highest = self._watermark.highest(self._living(records), watermark) if self._watermark else None
         return Page(cursor, records, following, answer.digest, answer.size, highest, kept)
+
+    def _following(self, cursor: Cursor, answer: Answer, document: Document) -> Cursor | None:
+        """The next page's cursor. Where it cannot be had, this page is still good: the cursor carries the error."""
+        try:
+            following = self._pager.following(cursor, answer, document)
+        except (FormatError, RefusedError) as error:
+            following = {"number": cursor["number"] + 1, "at": None, "broken": [error.code, error.message]}
+        if following is None:
+            return None
+        # A resumed run has to ask the same question.
+        return {**{name: cursor[name] for name in ("since", "restarted") if name in cursor}, **following}
+
+    def _living(self, records: Records) -> Iterator[Record]:
+        """The records, with a sign of life now and then."""
+        for number, record in enumerate(records):
+            if number % 1000 == 0:
+                self._context.report.alive()
+            yield record
 
     def _wanted(self, records: Records) -> Records:
         if self._watermark is None or self._source.incremental is None:
             return records
         if self._source.incremental.missing != "exclude":
             return records
-        return _Chosen(records, self._watermark)
+        return _Chosen(records, self._watermark, sum(map(self._watermark.wanted, self._living(records))))
 
 
 class _Chosen:
     """The records that have a cursor value."""
 
-    def __init__(self, records: Records, watermark: Watermark) -> None:
+    def __init__(self, records: Records, watermark: Watermark, count: int) -> None:
         self._records = records
         self._watermark = watermark
-        self._count = sum(1 for _ in self)
+        self._count = count
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Record]:
         return filter(self._watermark.wanted, iter(self._records))
+
+
+def _check_unbroken(cursor: Cursor) -> None:
+    if "broken" in cursor:
+        code, message = cursor["broken"]
+        raise (RefusedError if code == "foreign_page" else FormatError)(message, code=code)

@@ -53,33 +53,36 @@ class CsvExtractor:
     # By URL.
 
     def _download(self, target: Target, position: Position) -> Iterator[Page]:
-        context, scratch, cursor = self._context, self._context.scratch, position.cursor
-        if cursor is not None and scratch.exists():
-            kept = Kept(validator=msgspec.convert(cursor.get("validator"), Validator | None))
+        """By way of a local copy, known by the hash of what was sent; slices elsewhere fetch it anew."""
+        context, cursor = self._context, position.cursor
+        if cursor is not None and self._copy_of(cursor["file"]).exists():
+            digest, kept = cursor["file"], Kept(validator=msgspec.convert(cursor["validator"], Validator))
         else:
-            part = scratch.with_suffix(".part")
+            part = context.scratch.with_suffix(".part")
             timeout = seconds(self._source.timeout)
             # Part of what came before may be stored already: then nothing is `unchanged`.
             known = context.known if cursor is None else None
             with part.open("wb") as file:
                 answer = context.http.fetch(target, timeout, file, position.tries, known, patient=True)
             context.report.answered(answer.fresh, answer.moved_to)
-            kept = context.kept(target, answer)
+            digest, kept = answer.digest, context.kept(target, answer)
             if cursor is None and context.is_known(target, answer):
                 part.unlink()
                 yield Page({"name": ""}, [], None, size=answer.size, kept=kept)
                 return
-            if is_plain(part, self._source.csv.encoding):
-                part.replace(scratch)
-            else:
-                self._make_plain(part, scratch)
-                part.unlink()
-        with scratch.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            mark = f"{size}"
-            start = {"name": "", "file": mark, "validator": msgspec.to_builtins(kept.validator)}
-            yield from self._read(file, size, start, cursor, Kept(), kept)
-        scratch.unlink(missing_ok=True)
+            self._make_plain(part, self._copy_of(digest))
+            part.unlink(missing_ok=True)
+        start = {"name": "", "file": digest, "validator": msgspec.to_builtins(kept.validator)}
+        yield from self._read_copy(self._copy_of(digest), start, cursor, Kept(), kept)
+
+    def _copy_of(self, digest: str) -> Path:
+        scratch = self._context.scratch
+        return scratch.with_name(f"{scratch.name}-{digest}")
+
+    def _read_copy(self, copy: Path, start: Cursor, cursor: Cursor | None, during: Kept, after: Kept) -> Iterator[Page]:
+        with copy.open("rb") as file:
+            yield from self._read(file, os.fstat(file.fileno()).st_size, start, cursor, during, after)
+        copy.unlink(missing_ok=True)
 
     # On disk.
 
@@ -127,17 +130,11 @@ class CsvExtractor:
             if is_plain(path, self._source.csv.encoding):
                 yield from self._read(file, size, start, cursor, Kept(files=done), after)
                 return
-        yield from self._copied(path, start, cursor, Kept(files=done), after)
-
-    def _copied(self, path: Path, start: Cursor, cursor: Cursor | None, during: Kept, after: Kept) -> Iterator[Page]:
-        """By way of a plain copy, which the slices of a run share."""
-        scratch = self._context.scratch
-        copy = scratch.with_name(f"{scratch.stem}-{start['digest']}")
+        # By way of a plain copy, which the slices of a run share.
+        copy = self._copy_of(digest)
         if not copy.exists():
             self._make_plain(path, copy)
-        with copy.open("rb") as file:
-            yield from self._read(file, os.fstat(file.fileno()).st_size, start, cursor, during, after)
-        copy.unlink(missing_ok=True)
+        yield from self._read_copy(copy, start, cursor, Kept(files=done), after)
 
     def _append(
         self,
@@ -149,21 +146,35 @@ class CsvExtractor:
         done: dict[str, FileMark],
     ) -> Iterator[Page]:
         """What was added to a file; all of it when what was read before has changed."""
-        goes_on = cursor is not None and cursor.get("name") == start["name"]
-        start = {**start, "file": "growing"}
+        name, during = str(start["name"]), Kept(files=done)
+        if not self._has_whole_header(file, size):
+            yield Page(start, [], None, kept=during)
+            return
+        start = {**start, **self._head(file, size, name, cursor)}
+        goes_on = cursor is not None and cursor.get("name") == name and cursor.get("file") == start["file"]
         if before is not None and not goes_on:
-            if self._has_grown(file, size, before, str(start["name"])):
+            if self._has_grown(file, size, before, name):
                 cursor, goes_on = {**start, "offset": before.offset, "row": before.row}, True
             else:
                 before = None
         last: Page | None = None
-        for page in self._read(file, size, start, cursor if goes_on else None, Kept(files=done), Kept(files=done)):
+        for page in self._read(file, size, start, cursor if goes_on else None, during, during):
             if last is not None:
                 yield last
             last = page
         assert last is not None
         mark = self._mark(file, last.cursor, before)
-        yield msgspec.structs.replace(last, following=None, kept=Kept(files={**done, str(start["name"]): mark}))
+        yield msgspec.structs.replace(last, following=None, kept=Kept(files={**done, name: mark}))
+
+    def _has_whole_header(self, file: BinaryIO, size: int) -> bool:
+        """False for a file that has only been opened to be written."""
+        file.seek(0)
+        return size > 0 and (b"\n" in file.read(SAMPLE) or size > SAMPLE)
+
+    def _head(self, file: BinaryIO, size: int, name: str, cursor: Cursor | None) -> Cursor:
+        """What tells in mid-run that a growing file is still the same one: its beginning, as it was at the start."""
+        length = cursor["head"] if cursor is not None and cursor.get("name") == name else min(size, SAMPLE)
+        return {"head": length, "file": digest_of(file, length, self._context.report.alive)}
 
     def _mark(self, file: BinaryIO, end: Cursor, before: FileMark | None) -> FileMark:
         if before is not None and before.offset == end["offset"]:
@@ -187,7 +198,10 @@ class CsvExtractor:
             raise FormatError(f"a {kind} file cannot be read in mode append", code="not_appendable")
 
     def _make_plain(self, path: Path, copy: Path) -> None:
-        """A plain copy, whole or not at all."""
+        """A plain copy, whole or not at all. What is plain already need not be copied if it is ours."""
+        if is_plain(path, self._source.csv.encoding) and path.parent == copy.parent:
+            path.replace(copy)
+            return
         part = copy.with_suffix(".unpacked")
         with part.open("wb") as file:
             make_plain(path, file, self._source.csv.encoding, self._context.report.alive)

@@ -13,9 +13,10 @@ from etl.paths import path
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from etl.records import Record, Records
+    from etl.source import ApiSource
 
 # Above this size a document is streamed, if its paths are plain: bytes.
 STREAM_OVER = 1024 * 1024
@@ -41,32 +42,35 @@ class Document(Protocol):
         """What a path leads to, None for nothing."""
 
 
-def open_document(file: BinaryIO, size: int, records: str, others: Sequence[str], *, allow_missing: bool) -> Document:
+def open_document(
+    file: BinaryIO, size: int, source: ApiSource, others: Sequence[str], alive: Callable[[], None]
+) -> Document:
     """Read an answer.
 
     Args:
         file: the body; it must stay open while the records are read.
         size: the number of its bytes.
-        records: the JMESPath to the list of records.
+        source: says where the records are, and whether they may be missing.
         others: the other paths that will be asked for.
-        allow_missing: whether an answer without the list has no records; else it is a failure.
+        alive: called now and then.
 
     Raises:
         FormatError: not JSON, or the path does not lead to a list.
         RefusedError: too large to be read with these paths.
     """
+    records = source.records
     file.seek(0)
-    if size > STREAM_OVER and all(_PLAIN.fullmatch(each) for each in (records, *others)) and _can_stream(file):
-        survey = _survey(file, records, others)
+    if size > STREAM_OVER and all(_PLAIN.fullmatch(each) for each in (records, *others)) and _can_stream(file, alive):
+        survey = _survey(file, records, others, alive)
         if survey.is_plain:
-            return _Streamed(file, records, survey, allow_missing=allow_missing)
+            return _Streamed(file, records, survey, allow_missing=source.allow_missing)
     if size > MAX_WHOLE:
         raise RefusedError(
             f"the answer is larger than {MAX_WHOLE} bytes and cannot be read in pieces with these paths",
             code="too_large",
         )
     file.seek(0)
-    return _Whole(payload.decode(file.read()), records, allow_missing=allow_missing)
+    return _Whole(payload.decode(file.read()), records, allow_missing=source.allow_missing)
 
 
 class _Whole:
@@ -130,14 +134,14 @@ class _Survey:
         self.count: int | None = None
         self.seen: Any = None
         self.found: dict[str, Any] = {}
-        # False for a key with a dot in it, which could be taken for a path, or where a list or object is asked for.
+        # False for a key that is empty or has a dot, which could be taken for a path, and where a list is asked for.
         self.is_plain = True
 
     def take(self, event: str, value: Any) -> None:
         if event == "map_key":
             if self._depth <= self._shallow:
                 self._path[self._depth - 1 :] = [value]
-                self.is_plain = self.is_plain and "." not in value
+                self.is_plain = self.is_plain and value != "" and "." not in value
         elif event in {"end_map", "end_array"}:
             self._depth -= 1
             del self._path[self._depth :]
@@ -170,10 +174,12 @@ class _Survey:
             self.is_plain = self.is_plain and not event.startswith("start_")
 
 
-def _survey(file: BinaryIO, records: str, others: Sequence[str]) -> _Survey:
+def _survey(file: BinaryIO, records: str, others: Sequence[str], alive: Callable[[], None]) -> _Survey:
     wanted = {tuple(each.split(".")): each for each in others if each != "@"}
     survey = _Survey(() if records == "@" else tuple(records.split(".")), wanted)
-    for event, value in _events(file):
+    for number, (event, value) in enumerate(_events(file)):
+        if number % 10_000 == 0:
+            alive()
         survey.take(event, value)
     return survey
 
@@ -188,17 +194,24 @@ def _events(file: BinaryIO) -> Iterator[tuple[str, Any]]:
         raise FormatError(f"not valid JSON: {reason}; it starts with {file.read(80)!r}", code="bad_json") from error
 
 
-def _can_stream(file: BinaryIO) -> bool:
+def _can_stream(file: BinaryIO, alive: Callable[[], None]) -> bool:
     """False for encodings and escapes that the streaming parser does not read exactly."""
     start = file.read(4)
-    if b"\0" in start or not start.isascii():
-        return False
-    tail = start
+    return b"\0" not in start and start.isascii() and not _has_half_pair(file, alive)
+
+
+def _has_half_pair(file: BinaryIO, alive: Callable[[], None]) -> bool:
+    """Whether a surrogate stands alone. What lies near the edge of a chunk is judged with what surrounds it."""
+    data = b""
     while chunk := file.read(_SCAN_CHUNK):
-        if _HALF_PAIR.search(tail + chunk):
-            return False
-        tail = chunk[-_OVERLAP:]
-    return True
+        alive()
+        before, data = len(data), data + chunk
+        edge = len(data) - _OVERLAP if len(chunk) == _SCAN_CHUNK else len(data)
+        first = _OVERLAP if before else 0
+        if any(first <= match.start() < edge for match in _HALF_PAIR.finditer(data)):
+            return True
+        data = data[-2 * _OVERLAP :]
+    return False
 
 
 def _not_a_list(records: str, found: Any) -> FormatError:

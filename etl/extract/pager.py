@@ -101,19 +101,30 @@ class Pager:
             at = self._resolve(answer, document.find(paging.next))
         else:
             at = self._resolve(answer, next_link(answer.headers.get("link", "")))
-        return None if at in (None, "", False) else {"number": cursor["number"] + 1, "at": at}
+        if at in (None, "", False):
+            return None
+        if "\0" in str(at):
+            raise FormatError("the cursor of the next page holds a NUL character", code="bad_page")
+        return {"number": cursor["number"] + 1, "at": at}
 
     def _resolve(self, answer: Answer, link: Any) -> str | None:
         if not link:
             return None
         try:
             url = urljoin(answer.base, str(link))
-            foreign = not (same_origin(url, self._target.url) or is_upgrade(self._target.url, url))
+            foreign = not self._is_ours(url, answer)
         except ValueError as error:
             raise FormatError(f"the next page has a malformed address: {str(link)[:200]!r}", code="bad_url") from error
         if foreign:
             raise RefusedError("the next page is on another host", code="foreign_page")
         return self._target.without_secrets(url)
+
+    def _is_ours(self, url: str, answer: Answer) -> bool:
+        """Whether a next page may be asked for: secrets stay with their origin, and nobody is sent elsewhere."""
+        target = self._target
+        if same_origin(url, target.url) or is_upgrade(target.url, url):
+            return True
+        return not target.has_secrets and same_origin(url, answer.base)
 
 
 def next_link(header: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -80,11 +81,12 @@ def _comparable(value: Any) -> tuple[float, str] | None:
     if moment is not None:
         return moment.timestamp(), str(value)
     try:
-        return float(value), str(value)
-    except (ValueError, OverflowError) as error:
-        raise FormatError(
-            f"the cursor value {str(value)[:50]!r} is neither a time nor a number", code="bad_cursor"
-        ) from error
+        number = float(value)
+    except (ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise FormatError(f"the cursor value {str(value)[:50]!r} is neither a time nor a number", code="bad_cursor")
+    return number, str(value)
 
 
 def _moment(value: str) -> datetime | None:

@@ -19,7 +19,6 @@ import msgspec
 
 from etl.feeds.parse import Feed, FeedJob, parse
 
-PARSE_SECONDS = 20
 MEMORY = 1536 * 1024 * 1024
 LENGTH = struct.Struct(">I")
 
@@ -52,12 +51,12 @@ def send(stream: BinaryIO, message: bytes) -> None:
 
 def _parse(job: FeedJob) -> Feed:
     # SIGALRM is not handled, so it ends the process wherever it is.
-    signal.alarm(PARSE_SECONDS)
+    signal.alarm(job.seconds)
     try:
         return parse(job)
     except MemoryError:
         return Feed(problem=("feed_too_costly", "the feed needs too much memory to parse"))
-    except (ValueError, TypeError, KeyError, AttributeError, LookupError, RecursionError, AssertionError) as error:
+    except Exception as error:  # noqa: BLE001 -- whatever a parser stumbles over, it is the feed that cannot be parsed
         return Feed(problem=("bad_feed", f"the feed cannot be parsed: {type(error).__name__}: {error}"[:500]))
     finally:
         signal.alarm(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import html
 import io
@@ -16,28 +17,38 @@ import nh3
 
 from etl.convert import EARLIEST, iso_time
 
+PARSE_SECONDS = 20
 # Feed dates outside of this window come from broken clocks and junk text: seconds ahead of now.
 MAX_AHEAD = 2 * 86_400
 # Characters of an entry that cannot be read which are kept.
 _SHOWN = 2000
 # Where the channel's own elements stand: bytes.
 _HEAD = 64 * 1024
+# Where the closing tag stands: bytes.
+_TAIL = 4 * 1024
 _PERIODS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800, "monthly": 2_592_000, "yearly": 31_536_000}
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SKIP = re.compile(rb"<skip(?:Hours|Days)>(.{0,4000}?)</skip(?:Hours|Days)>", re.IGNORECASE | re.DOTALL)
-_MARK = re.compile(r"<[a-zA-Z/!]")
+_CLOSING = re.compile(rb"</(?:[\w.-]+:)?(?:rss|feed|rdf)\s*>", re.IGNORECASE)
+_BYTE_ORDER = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+# Where HTML sees a tag or a comment.
+_MARK = re.compile(r"<(?:[a-zA-Z!]|/.)", re.DOTALL)
 
 EntryId = Literal["auto", "guid", "link", "hash"]
 
 
 class FeedJob(msgspec.Struct, frozen=True):
-    """A feed to be parsed: its bytes, its content type, what relative links start from, and the time it is."""
+    """A feed to be parsed: its bytes, its content type, what relative links start from, and the time it is.
+
+    It may take so many `seconds`.
+    """
 
     body: bytes
     content_type: str
     base: str
     now: float
     entry_id: EntryId
+    seconds: int = PARSE_SECONDS
 
 
 class BadEntry(msgspec.Struct, frozen=True):
@@ -67,11 +78,13 @@ def parse(job: FeedJob) -> Feed:
     """Parse a feed. One that cannot be used comes back with its `problem`."""
     # No base address: feedparser would make ids depend on where the feed was fetched from. Always through BytesIO:
     # given bytes or text, feedparser may open a file or an address that the body names.
-    headers = {"content-type": job.content_type} if job.content_type else {}
+    # A byte order mark outranks what the server says (RFC 7303); feedparser has it the other way round.
+    told = job.content_type and not job.body.startswith(_BYTE_ORDER)
+    headers = {"content-type": job.content_type} if told else {}
     feed = feedparser.parse(io.BytesIO(job.body), response_headers=headers, sanitize_html=False)
     if not feed.get("version"):
         return Feed(problem=("not_a_feed", f"not a feed; it starts with {job.body[:80]!r}"))
-    if feed.bozo and not _is_closed(job.body):
+    if not _is_well_formed(feed) and not _is_closed(job.body):
         return Feed(problem=("truncated_feed", "the feed is cut off before its end"))
     reader = _Reader(job)
     entries = [reader.read(entry) for entry in reversed(feed.entries)]
@@ -171,10 +184,12 @@ class _Reader:
 
 
 def _text(markup: str | None) -> str | None:
-    """The words of a title; whatever looks like a tag is taken out."""
-    if not markup or not _MARK.search(markup):
+    """The words of a title, without tags. What would look like one if it were unescaped stays escaped."""
+    if not markup:
         return markup
-    return html.unescape(nh3.clean(markup, tags=set())).strip()
+    escaped = nh3.clean(markup, tags=set()).strip() if _MARK.search(markup) else markup
+    words = html.unescape(escaped)
+    return escaped if _MARK.search(words) else words
 
 
 def _image(entry: Any) -> str | None:
@@ -184,18 +199,20 @@ def _image(entry: Any) -> str | None:
     return next((found for item in candidates if (found := item.get("url") or item.get("href"))), None)
 
 
+def _is_well_formed(feed: Any) -> bool:
+    """Whether its XML is; feedparser also complains of what a server says about a feed."""
+    harmless = feedparser.CharacterEncodingOverride | feedparser.NonXMLContentType
+    return not feed.bozo or isinstance(feed.bozo_exception, harmless)
+
+
 def _is_closed(body: bytes) -> bool:
-    """True when the last thing in a feed is its closing tag."""
-    return body.rstrip(b" \t\r\n\x00").lower().endswith((b"</rss>", b"</feed>", b"</rdf:rdf>", b"-->"))
+    """True when a feed has its closing tag; what servers add after it does no harm. Wide characters are narrowed."""
+    return _CLOSING.search(body[-_TAIL:].replace(b"\0", b"")) is not None
 
 
 def _warnings(feed: Any) -> list[str]:
     """What is wrong with a feed that can be used all the same."""
-    if not feed.bozo or isinstance(
-        feed.bozo_exception, feedparser.CharacterEncodingOverride | feedparser.NonXMLContentType
-    ):
-        return []
-    return [f"the feed is not well-formed: {str(feed.bozo_exception)[:200]}"]
+    return [] if _is_well_formed(feed) else [f"the feed is not well-formed: {str(feed.bozo_exception)[:200]}"]
 
 
 def _interval(channel: Any) -> float:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from etl.errors import FormatError
-from etl.feeds.child import LENGTH, PARSE_SECONDS
+from etl.feeds.child import LENGTH
 from etl.feeds.parse import Feed, FeedJob
 
 if TYPE_CHECKING:
@@ -42,13 +42,18 @@ class FeedParser:
         Raises:
             FormatError: it took too long or too much memory, or it is no usable feed.
         """
-        deadline = time.monotonic() + PARSE_SECONDS + _GRACE
+        deadline = time.monotonic() + job.seconds + _GRACE
         message = msgspec.msgpack.encode(job)
-        answer = self._exchange(LENGTH.pack(len(message)) + message, deadline, alive)
+        try:
+            answer = self._exchange(LENGTH.pack(len(message)) + message, deadline, alive)
+        except BaseException:
+            # The answer that nobody waits for any more must not be taken for that to the next feed.
+            self.close()
+            raise
         if answer is None:
             self.close()
             raise FormatError(
-                f"the feed could not be parsed within {PARSE_SECONDS} s and its share of memory", code="feed_too_costly"
+                f"the feed could not be parsed within {job.seconds} s and its share of memory", code="feed_too_costly"
             )
         feed = self._decode(answer)
         self._feeds += 1

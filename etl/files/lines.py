@@ -66,7 +66,8 @@ class Lines:
         line = self._file.readline(MAX_LINE)
         if not line:
             raise StopIteration
-        if line.find(b"\r", 0, -2) < 0:
+        ending = 2 if line.endswith(b"\r\n") else 1
+        if line.find(b"\r", 0, len(line) - ending) < 0:
             return line
         parts = [part for part in _BARE_RETURN.split(line) if part]
         if not line.endswith(b"\n") and len(line) == MAX_LINE and len(parts) > 1:

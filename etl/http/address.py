@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Not covered by `is_global`: shared address space, NAT64, 6to4 and Teredo, which can lead to private hosts.
+# Not covered by `is_global`: shared address space, and IPv6 that is site-local or carries an IPv4 address, which can
+# lead to private hosts.
 _NOT_PUBLIC = tuple(
-    map(ipaddress.ip_network, ("100.64.0.0/10", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"))
+    map(
+        ipaddress.ip_network,
+        (
+            *("100.64.0.0/10", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"),
+            *("fec0::/10", "::/96", "::ffff:0:0:0/96"),
+        ),
+    )
 )
 
 

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from etl.errors import FetchError, RefusedError
+from etl.errors import FetchError, RefusedError, ScratchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,8 +53,15 @@ def receive(response: requests.Response, sink: BinaryIO, limit: int, tick: Calla
     for part in _decoded(response, counter, tick):
         counter.decoded(len(part))
         digest.update(part)
-        sink.write(part)
+        _write(sink, part)
     return Received(counter.size, digest.hexdigest())
+
+
+def _write(sink: BinaryIO, part: bytes) -> None:
+    try:
+        sink.write(part)
+    except OSError as error:
+        raise ScratchError(f"the body cannot be kept on disk: {error.strerror}") from error
 
 
 class _Counter:

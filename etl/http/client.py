@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 
+from etl import payload
 from etl.backoff import wait_before
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
 from etl.http.address import check_url, same_origin
@@ -37,8 +39,10 @@ MAX_BODY = 64 * 1024 * 1024
 MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
 # Shorter waits are slept through, if they end before the slice does; for longer ones the worker is given back.
 SHORT_WAIT = 5.0
-# A wait up to this is waited for by the run; a longer one ends it.
+# A wait up to this is waited for by the run; a longer one ends it. A run that has stored something waits longer, since
+# the next one would start anew and meet the same limit: most are by the hour.
 LONGEST_WAIT = 900.0
+LONGEST_WAIT_MIDWAY = 3900.0
 # A download may take longer than an ordinary request as long as it moves; the lease is renewed on the way.
 DOWNLOAD_SECONDS = 600.0
 RENEW_SECONDS = 2.0
@@ -82,11 +86,13 @@ class Watch:
     """What the caller is told.
 
     `keep_lease(seconds)` comes before anything that takes time, with the longest it may take; the caller renews
-    its lease there. `on_retry(error, tries, seconds)` comes before each wait.
+    its lease there. `on_retry(error, tries, seconds)` comes before each wait. `has_stored()` says whether the run has
+    something to show already.
     """
 
     keep_lease: Callable[[float], None]
     on_retry: Callable[[ETLError, int, float], None]
+    has_stored: Callable[[], bool] = lambda: False
 
 
 class HttpClient:
@@ -148,19 +154,20 @@ class HttpClient:
             file.truncate()
             return receive(response, file, limit, self._ticker(timeout, patient=patient))
 
-        attempt = _Attempt(target, timeout, read, known if known and known.request == target.digest else None)
+        lasts = DOWNLOAD_SECONDS if patient else timeout
+        attempt = Attempt(target, timeout, lasts, read, known if known and known.request == target.digest else None)
         return self._with_token(attempt, tries) if target.grant else self._call(attempt, tries)
 
-    def _with_token(self, attempt: _Attempt, tries: int) -> Answer:
+    def _with_token(self, attempt: Attempt, tries: int) -> Answer:
         """Once more with a new token if the server does not take the one we had."""
         assert attempt.target.grant is not None
         try:
-            return self._call(self._tokens.sign(attempt), tries)
+            return self._call(self._tokens.sign(attempt, tries), tries)
         except RefusedError as error:
             if error.code != "http_401":
                 raise
             self._tokens.forget(attempt.target.grant)
-            return self._call(self._tokens.sign(attempt), tries)
+            return self._call(self._tokens.sign(attempt, tries), tries)
 
     def _ticker(self, timeout: float, *, patient: bool) -> Callable[[], None]:
         """Called at each arrival of a body: moves the deadline of a download, and keeps the lease."""
@@ -178,7 +185,7 @@ class HttpClient:
 
         return tick
 
-    def _call(self, attempt: _Attempt, tries: int) -> Answer:
+    def _call(self, attempt: Attempt, tries: int) -> Answer:
         host = attempt.target.host
         while True:
             admission = self._admit(attempt, tries)
@@ -196,7 +203,7 @@ class HttpClient:
                     self._gate.pause(host, wait, "its rate limit is used up")
                 return answer
 
-    def _admit(self, attempt: _Attempt, tries: int) -> Admission:
+    def _admit(self, attempt: Attempt, tries: int) -> Admission:
         """Wait until the host may be asked.
 
         Raises:
@@ -204,7 +211,7 @@ class HttpClient:
         """
         target = attempt.target
         while True:
-            admission = self._gate.admit(target.host, target.interval, attempt.timeout + PROBE_MARGIN)
+            admission = self._gate.admit(target.host, target.interval, attempt.lasts + PROBE_MARGIN)
             if admission.allowed:
                 return admission
             if admission.broken:
@@ -234,16 +241,19 @@ class HttpClient:
                 self._gate.released(host)
             else:
                 self._gate.failed(host, error.message)
-            if wait <= LONGEST_WAIT:
+            if wait <= self._longest_wait():
                 raise error
         self._pause(error, tries, wait)
 
     def _pause(self, error: FetchError, tries: int, wait: float) -> None:
-        if wait > LONGEST_WAIT:
+        if wait > self._longest_wait():
             message = f"{error.message}; it asks to wait {wait:.0f} s"
             raise PostponedError(message, code="postponed", seconds=wait) from error
         self._watch.on_retry(error, tries, wait)
         self._sleep_or_yield(error, tries, wait)
+
+    def _longest_wait(self) -> float:
+        return LONGEST_WAIT_MIDWAY if self._watch.has_stored() else LONGEST_WAIT
 
     def _sleep_or_yield(self, error: FetchError, tries: int, wait: float) -> None:
         if wait > SHORT_WAIT or time.monotonic() + wait > self._policy.slice_ends:
@@ -251,13 +261,13 @@ class HttpClient:
         self._watch.keep_lease(wait)
         self._sleep(wait)
 
-    def _attempt(self, attempt: _Attempt) -> Answer:
+    def _attempt(self, attempt: Attempt) -> Answer:
         target = attempt.target
         self._watch.keep_lease(attempt.timeout)
         self._guard.set(attempt.timeout)
         return _translated(target.shown, attempt.timeout, lambda: self._follow(attempt))
 
-    def _follow(self, attempt: _Attempt) -> Answer:
+    def _follow(self, attempt: Attempt) -> Answer:
         """Follow redirects by hand, so that secrets stay with their origin."""
         target, url, permanent = attempt.target, attempt.target.url, True
         for _ in range(MAX_REDIRECTS + 1):
@@ -277,7 +287,7 @@ class HttpClient:
         return url
 
     @staticmethod
-    def _answer(attempt: _Attempt, response: requests.Response, moved_to: str | None) -> Answer:
+    def _answer(attempt: Attempt, response: requests.Response, moved_to: str | None) -> Answer:
         target = attempt.target
         check_status(response, target.shown, conditional=attempt.known is not None)
         unchanged = response.status_code == 304
@@ -293,11 +303,13 @@ class HttpClient:
             unchanged=unchanged,
         )
 
-    def _send(self, attempt: _Attempt, url: str) -> requests.Response:
+    def _send(self, attempt: Attempt, url: str) -> requests.Response:
         target = attempt.target
         check_url(url, target.shown)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers, **attempt.conditions}
         params = list(target.params) if url == target.url else []
+        if target.body is not None:
+            headers.setdefault("Content-Type", "application/json")
         if same_origin(url, target.url):
             headers |= target.secret_headers
             params += list(target.secret_params)
@@ -306,8 +318,7 @@ class HttpClient:
             url,
             params=params,
             headers=headers,
-            json=target.body,
-            data=None if target.form is None else list(target.form),
+            data=_data(target),
             timeout=attempt.timeout,
             stream=True,
             allow_redirects=False,
@@ -315,9 +326,12 @@ class HttpClient:
 
 
 @dataclass(frozen=True)
-class _Attempt:
+class Attempt:
+    """A request and what is done with its body. Its answer must begin within `timeout` and end when it `lasts`."""
+
     target: Target
     timeout: float
+    lasts: float
     read: Callable[[requests.Response], Received]
     known: Validator | None = None
 
@@ -329,10 +343,16 @@ class _Attempt:
         given = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
         return {name: value for name, value in given.items() if value}
 
-    def signed(self, authorization: str) -> _Attempt:
+    def signed(self, authorization: str) -> Attempt:
         """The same with a token."""
         headers = {**self.target.secret_headers, "Authorization": authorization}
         return replace(self, target=replace(self.target, secret_headers=headers))
+
+
+def _data(target: Target) -> bytes | list[tuple[str, str]] | None:
+    if target.body is not None:
+        return payload.encode(target.body)
+    return None if target.form is None else list(target.form)
 
 
 def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
@@ -346,7 +366,9 @@ def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
         raise RefusedError(f"{shown}: not an address that can be fetched", code="bad_url") from error
     except requests.exceptions.SSLError as error:
-        raise RefusedError(f"{shown}: the TLS certificate is not valid", code="tls_failed") from error
+        if isinstance(_root(error), ssl.SSLCertVerificationError):
+            raise RefusedError(f"{shown}: the TLS certificate is not valid", code="bad_certificate") from error
+        raise FetchError(f"{shown}: TLS failed", code="tls_failed") from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
         raise FetchError(f"{shown}: no answer within {timeout:.1f} s", code="timeout") from error
     except urllib3.exceptions.IncompleteRead as error:
@@ -355,9 +377,14 @@ def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
         raise FetchError(f"{shown}: {_reason(error)}", code="connection_failed") from error
 
 
+def _root(error: BaseException) -> BaseException:
+    """What an error began with."""
+    while (below := error.__cause__ or error.__context__) is not None:
+        error = below
+    return error
+
+
 def _reason(error: BaseException) -> str:
     """A short reason; the libraries' own texts carry whole addresses."""
-    root: BaseException = error
-    while (below := root.__cause__ or root.__context__) is not None:
-        root = below
+    root = _root(error)
     return root.strerror or type(root).__name__ if isinstance(root, OSError) else type(root).__name__

@@ -78,7 +78,7 @@ def http_date(text: str) -> datetime | None:
     """A date as HTTP writes it, None when it is none."""
     try:
         parsed = parsedate_to_datetime(text)
-    except (ValueError, TypeError, IndexError):
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
     return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 

@@ -91,7 +91,8 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
     """A declared request with the secrets it names. What holds a secret is kept apart from what does not."""
     headers, secret_headers = _split(request.headers, secrets)
     written = {name: _written(value) for name, value in request.params.items()}
-    params, secret_params = _split(written, secrets)
+    url, in_url = _without_secret_query(request.url)
+    params, secret_params = _split({**in_url, **written}, secrets)
     auth = request.auth
     if isinstance(auth, HeaderAuth):
         secret_headers[auth.name] = fill(auth.value, secrets)
@@ -102,7 +103,7 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
     elif isinstance(auth, QueryAuth):
         secret_params[auth.name] = fill(auth.value, secrets)
     return Target(
-        url=fill(request.url, secrets),
+        url=fill(url, secrets),
         shown=request.url.partition("?")[0],
         params=tuple(params.items()),
         headers=headers,
@@ -112,6 +113,16 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
         grant=_grant(auth, secrets) if isinstance(auth, ClientCredentials) else None,
         interval=interval,
     )
+
+
+def _without_secret_query(url: str) -> tuple[str, dict[str, str]]:
+    """A declared address less the query parameters that name a secret, and those."""
+    address, mark, query = url.partition("?")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    secret = {name: value for name, value in pairs if "${" in value}
+    if not secret:
+        return url, {}
+    return address + mark + urlencode([pair for pair in pairs if pair[0] not in secret]), secret
 
 
 def basic(username: str, password: str) -> str:

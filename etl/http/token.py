@@ -12,7 +12,7 @@ from etl.errors import FormatError, RefusedError
 from etl.http.target import Grant, Target, basic
 
 if TYPE_CHECKING:
-    from etl.http.client import HttpClient, _Attempt
+    from etl.http.client import Attempt, HttpClient
 
 # A token is renewed this long before it expires, since it must outlive the call it is used for.
 LEEWAY = 60.0
@@ -31,8 +31,8 @@ class Tokens:
     def __init__(self, http: HttpClient) -> None:
         self._http = http
 
-    def sign(self, attempt: _Attempt) -> _Attempt:
-        """The attempt with a valid token.
+    def sign(self, attempt: Attempt, tries: int) -> Attempt:
+        """The attempt with a valid token; `tries` counts the calls that have failed so far.
 
         Raises:
             ETLError: there is none to be had.
@@ -43,7 +43,7 @@ class Tokens:
         with _lock:
             token, renew_at = _known.get(grant, ("", 0.0))
             if time.monotonic() >= renew_at:
-                token, renew_at = self._ask(grant)
+                token, renew_at = self._ask(grant, tries)
                 _known[grant] = token, renew_at
         return attempt.signed(f"Bearer {token}")
 
@@ -53,10 +53,10 @@ class Tokens:
         with _lock:
             _known.pop(grant, None)
 
-    def _ask(self, grant: Grant) -> tuple[str, float]:
+    def _ask(self, grant: Grant, tries: int) -> tuple[str, float]:
         body = io.BytesIO()
         try:
-            self._http.fetch(_target(grant), TOKEN_SECONDS, body, limit=MAX_TOKEN_ANSWER)
+            self._http.fetch(_target(grant), TOKEN_SECONDS, body, tries, limit=MAX_TOKEN_ANSWER)
         except RefusedError as error:
             raise RefusedError(f"no access token: {error.message}", code="token_refused") from error
         answer = _decoded(grant, body.getvalue())

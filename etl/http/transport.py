@@ -52,13 +52,21 @@ class Guard:
 
 def make_session(guard: Guard) -> requests.Session:
     """A session without proxies, netrc, cookies and automatic retries, whose connections obey the guard."""
-    session = requests.Session()
+    session = _Session()
     session.trust_env = False
     session.cookies.set_policy(_NoCookies())
     adapter = _Adapter(guard)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     return session
+
+
+class _Session(requests.Session):
+    """Never looks at redirects: to find the next one, `requests` would read the body of this one, however large."""
+
+    def resolve_redirects(self, *args: Any, **kwargs: Any) -> Any:
+        del args, kwargs
+        return iter(())
 
 
 class _Adapter(HTTPAdapter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from bench.outside import Answered, Asked, Outside, as_json
 from etl import payload
 from etl.errors import FormatError, RefusedError
+from etl.extract.document import _has_half_pair
 from etl.records import Checkpoint, Kept, Position
 from tests.reading import Recorder, read, records
 
@@ -390,3 +392,50 @@ def test_only_a_chain_of_permanent_redirects_is_a_move(
     seen = Recorder()
     read({"type": "api", "request": {"url": outside.url + "/0"}}, seen.client(), tmp_path)
     assert seen.moved == [f"{outside.url}/{len(hops)}" if moved else None]
+
+
+def test_a_pair_of_surrogates_over_the_edge_of_a_chunk_is_whole() -> None:
+    for shift in range(1, 14):
+        head = b'[{"id": "' + b"x" * (1024 * 1024 - 9 - shift)
+        body = head + b'\\ud83d\\ude00", "n": 1}, {"id": "%s"}]' % (b"y" * 100)
+        with tempfile.TemporaryFile() as file:
+            file.write(body)
+            file.seek(0)
+            assert not _has_half_pair(file, lambda: None)
+
+
+def test_a_cursor_in_a_post_keeps_its_digits(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answered:
+        after = payload.decode(asked.body).get("search_after")
+        return Answered(
+            b'{"items": [{"id": 1}], "next": [1.50, "a"]}' if after is None else b'{"items": [], "next": null}'
+        )
+
+    document = {
+        "type": "api",
+        "request": {"url": outside.on("/a", answer), "body": {}},
+        "records": "items",
+        "paginate": {"style": "cursor", "next": "next", "param": "search_after"},
+    }
+    read(document, Recorder().client(), tmp_path)
+    assert outside.asked[1].body == b'{"search_after":[1.50,"a"]}'
+
+
+@pytest.mark.parametrize("value", ["infinity", "nan", "soon"])
+def test_a_cursor_value_has_to_mean_something(outside: Outside, tmp_path: Path, value: str) -> None:
+    incremental = {"field": "at", "param": "since"}
+    url = outside.json("/a", [{"id": 1, "at": value}])
+    with pytest.raises(FormatError) as caught:
+        read({"type": "api", "request": {"url": url}, "incremental": incremental}, Recorder().client(), tmp_path)
+    assert caught.value.code == "bad_cursor"
+
+
+def test_a_large_answer_may_say_with_an_object_that_there_is_more(outside: Outside, tmp_path: Path) -> None:
+    def answer(asked: Asked) -> Answered:
+        number = int(asked.query["page"])
+        tail = b'], "more": {"after": 2}}' if number == 1 else b'], "more": {}}'
+        return large(b'{"id": %d}' % number, 150_000, b'{"items": [', tail)
+
+    paginate = {"style": "page", "more": "more"}
+    document = {"type": "api", "request": {"url": outside.on("/a", answer)}, "records": "items", "paginate": paginate}
+    assert len(read(document, Recorder().client(), tmp_path)) == 2

@@ -327,3 +327,16 @@ def test_bad_rows_cost_the_same_in_the_middle_of_a_large_file(tmp_path: Path) ->
     found = records(read({"type": "csv", "file": "x.csv"}, Recorder().client(), tmp_path))
     assert len(found) == 40_001
     assert found[20_000].message == "row 20001: 1 fields where the header has 2"
+
+
+def test_a_header_that_is_still_being_written_is_left_alone(growing: Growing) -> None:
+    growing.add("")
+    assert growing.poll() == []
+    growing.add("id,na")
+    assert growing.poll() == []
+    growing.add("me\n1,a\n")
+    assert growing.poll() == ["1"]
+
+
+def test_a_line_of_one_byte_after_a_bare_return(tmp_path: Path) -> None:
+    assert csv(tmp_path, b"id\r1") == [{"id": "1"}]

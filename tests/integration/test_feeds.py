@@ -1,13 +1,23 @@
-"""Feeds, against a server of our own."""
+"""Feeds, against a server of our own and through the process that parses them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from bench.outside import Answered, Outside
-from etl.errors import FormatError
+from etl.errors import FormatError, LeaseLostError
+from etl.feeds.parse import Feed, FeedJob
+from etl.feeds.parser import FeedParser
 from tests.reading import Recorder, read, records
 
 RSS = b"""<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>
@@ -15,6 +25,37 @@ RSS = b"""<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>
 <pubDate>Tue, 06 Feb 2018 08:04:11 +0100</pubDate><category>c</category></item>
 <item><title>No id</title><link>http://x/2</link></item><item><title>Nothing</title></item>
 </channel></rss>"""
+ATOM = b'<a:feed xmlns:a="http://www.w3.org/2005/Atom"><a:entry><a:id>urn:1</a:id></a:entry></a:feed>'
+LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 12))
+
+Parse = Callable[..., Feed]
+
+
+@pytest.fixture(scope="module")
+def parser() -> Iterator[FeedParser]:
+    made = FeedParser()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def parse(parser: FeedParser) -> Parse:
+    """Parses a feed; what is not said of it has a default."""
+
+    def parsed(body: bytes, content_type: str = "application/xml", entry_id: Any = "auto", **more: Any) -> Feed:
+        job = FeedJob(body, content_type, "http://base.test/dir/feed", time.time(), entry_id, **more)
+        return parser.parse(job, lambda: None)
+
+    return parsed
+
+
+def rss(item: bytes, channel: bytes = b"") -> bytes:
+    return b'<rss version="2.0"><channel>%s<item>%s</item></channel></rss>' % (channel, item)
+
+
+def pid(parser: FeedParser) -> int:
+    assert parser._process is not None
+    return parser._process.pid
 
 
 def test_feeds(outside: Outside, tmp_path: Path) -> None:
@@ -33,3 +74,283 @@ def test_what_is_no_whole_feed_is_a_failure(outside: Outside, tmp_path: Path, bo
     url = outside.on("/f", Answered(body))
     with pytest.raises(FormatError):
         read({"type": "rss", "request": {"url": url}}, Recorder().client(), tmp_path)
+
+
+def test_the_extractor_passes_on_what_a_feed_says(outside: Outside, tmp_path: Path) -> None:
+    channel = b"<ttl>90</ttl><skipHours><hour>3</hour></skipHours><skipDays><day>Sunday</day></skipDays>"
+    url = outside.on("/f", Answered(rss(b"<title>a & b</title>", channel)))
+    recorder = Recorder()
+    assert len(records(read({"type": "rss", "request": {"url": url}}, recorder.client(), tmp_path))) == 1
+    assert recorder.rest == ([3], [6], 5400.0)
+    assert recorder.warnings == ["feed_warning"]
+
+
+# The process.
+
+
+def test_a_feed_that_takes_too_long_is_refused(parser: FeedParser, parse: Parse) -> None:
+    parse(RSS)
+    before, started = pid(parser), time.monotonic()
+    with pytest.raises(FormatError, match="within 1 s") as refusal:
+        parse(rss(b"<author>" + b"x" * 2**20 + b"</author>"), seconds=1)
+    assert refusal.value.code == "feed_too_costly"
+    assert time.monotonic() - started < 5
+    assert len(parse(RSS).entries) == 3
+    assert pid(parser) != before
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [b'<p style="' + b"a:b;" * 50_000 + b'">x</p>', b"<p " + b"x" * 200_000, b"<div>" * 50_000, b"<" * 200_000],
+    ids=["style", "tag", "nested", "open"],
+)
+def test_costly_markup_does_not_hold_up_the_next_feed(parse: Parse, markup: bytes) -> None:
+    started = time.monotonic()
+    with suppress(FormatError):
+        assert parse(rss(b"<description><![CDATA[" + markup + b"]]></description>"), seconds=2).entries
+    assert time.monotonic() - started < 6
+    assert len(parse(RSS).entries) == 3
+
+
+def test_a_parser_that_stumbles_lives_on(parser: FeedParser, parse: Parse) -> None:
+    parse(RSS)
+    before = pid(parser)
+    with pytest.raises(FormatError) as refusal:
+        parse(rss(b"<title>&#99999999999999; & more</title>"))
+    assert refusal.value.code == "bad_feed"
+    assert pid(parser) == before
+
+
+def test_a_killed_process_is_replaced(parser: FeedParser, parse: Parse) -> None:
+    parse(RSS)
+    parser._process.kill()
+    parser._process.wait()
+    assert len(parse(RSS).entries) == 3
+
+
+def test_an_answer_that_nobody_waited_for_is_not_the_next_one(parser: FeedParser, parse: Parse) -> None:
+    calls = []
+
+    def alive() -> None:
+        calls.append(None)
+        if len(calls) == 2:  # the feed is sent
+            raise LeaseLostError("someone else has it")
+
+    with pytest.raises(LeaseLostError):
+        parser.parse(FeedJob(RSS, "", "http://base.test/", time.time(), "auto"), alive)
+    assert [entry["title"] for entry in parse(rss(b"<title>other</title>")).entries] == ["other"]
+
+
+def test_the_process_dies_with_its_parent() -> None:
+    program = """
+from etl.feeds.parser import FeedJob, FeedParser
+parser = FeedParser()
+parser.parse(FeedJob(b'<rss version="2.0"></rss>', "", "http://x/", 0, "auto"), lambda: None)
+costly = b'<rss version="2.0"><channel><item><author>' + b"x" * 2**20 + b"</author></item></channel></rss>"
+parser.parse(FeedJob(costly, "", "http://x/", 0, "auto"), lambda: print(parser._process.pid, flush=True))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    child = psutil.Process(int(parent.stdout.readline()))
+    time.sleep(0.3)
+    assert child.is_running()
+    parent.kill()
+    parent.communicate()
+    deadline = time.monotonic() + 2
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+# Hostile feeds.
+
+
+@pytest.mark.parametrize(
+    "doctype",
+    [
+        b'<!ENTITY l0 "lol">' + LAUGHS,
+        b'<!ENTITY l11 "' + b"x" * 100_000 + b'">',
+        b'<!ENTITY l11 SYSTEM "file://%(file)s">',
+        b'<!ENTITY l11 SYSTEM "%(url)s">',
+        b'<!ENTITY %% e SYSTEM "%(url)s"> %%e;',
+    ],
+    ids=["laughs", "bomb", "file", "address", "parameter"],
+)
+def test_entities_lead_nowhere(parse: Parse, outside: Outside, tmp_path: Path, doctype: bytes) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    facts = {b"file": os.fsencode(tmp_path / "secret"), b"url": outside.on("/e", Answered(b"s3cret")).encode()}
+    found = parse(b"<!DOCTYPE rss [" + doctype % facts + b"]>" + rss(b"<title>&l11;</title>"))
+    assert len(str(found)) < 1000
+    assert "s3cret" not in str(found)
+    assert outside.asked == []
+
+
+@pytest.mark.parametrize("start", [b'<!DOCTYPE rss SYSTEM "%s">', b'<?xml-stylesheet href="%s"?>'])
+def test_what_a_feed_refers_to_is_not_fetched(parse: Parse, outside: Outside, start: bytes) -> None:
+    url = outside.on("/e", Answered(b"s3cret"))
+    assert len(parse(start % url.encode() + rss(b"<title>a</title>")).entries) == 1
+    assert outside.asked == []
+
+
+@pytest.mark.parametrize("prefix", [b"", b"feed:"])
+def test_a_body_is_no_name_of_a_feed(parse: Parse, outside: Outside, tmp_path: Path, prefix: bytes) -> None:
+    (tmp_path / "feed.xml").write_bytes(RSS)
+    names = [outside.on("/f", Answered(RSS)).encode(), os.fsencode(tmp_path / "feed.xml"), b"/etc/passwd"]
+    for name in names:
+        with pytest.raises(FormatError, match="not a feed"):
+            parse(prefix + name)
+    assert outside.asked == []
+
+
+@pytest.mark.parametrize(
+    "address", ["javascript:alert(1)", " JavaScript:alert(1)", "data:text/html,x", "vbscript:x", "//["]
+)
+def test_addresses_that_could_run_are_dropped(parse: Parse, address: str) -> None:
+    markup = f"&lt;a href='{address}'&gt;a&lt;/a&gt;&lt;img src='{address}'&gt;"
+    item = f"<link>{address}</link><enclosure url='{address}' type='image/png'/><description>{markup}</description>"
+    (entry,) = parse(rss(item.encode())).entries
+    assert entry.keys() == {"id", "description"}
+    assert entry["id"].startswith("hash:")
+    assert entry["description"] == '<a rel="noopener noreferrer">a</a><img>'
+
+
+def test_markup_is_cleaned(parse: Parse) -> None:
+    html = (
+        b"<b onclick='x()'>b</b><script>x()</script><style>b{}</style><iframe src='http://x/'></iframe><svg onload=x()>"
+    )
+    (entry,) = parse(rss(b"<description><![CDATA[" + html + b"]]></description>")).entries
+    assert entry["description"] == "<b>b</b>"
+
+
+# What is read.
+
+
+@pytest.mark.parametrize(
+    ("policy", "ids"),
+    [
+        ("auto", [None, "http://x/2", "g1"]),
+        ("guid", ["", "", "g1"]),
+        ("link", ["", "http://x/2", "http://x/1"]),
+        ("hash", [None, None, None]),
+    ],
+)
+def test_ids(parse: Parse, policy: str, ids: list[str | None]) -> None:
+    """None stands for a hash."""
+    found = [entry.get("id", "") for entry in parse(RSS, entry_id=policy).entries]
+    assert [None if each.startswith("hash:") else each for each in found] == ids
+    assert len(set(found) - {""}) == sum(each != "" for each in ids)
+
+
+def test_relative_links_start_from_the_feed(parse: Parse) -> None:
+    item = b"""<link>../a?b=1</link><enclosure url="/p.png" type="image/png" length="5"/>
+    <description>&lt;a href="c"&gt;x&lt;/a&gt;&lt;img src="//cdn.test/i"&gt;</description>"""
+    (entry,) = parse(rss(item)).entries
+    assert entry["link"] == "http://base.test/a?b=1"
+    assert entry["image_url"] == "http://base.test/p.png"
+    assert entry["enclosures"] == [{"url": "http://base.test/p.png", "type": "image/png", "length": "5"}]
+    assert 'href="http://base.test/dir/c"' in entry["description"]
+    assert 'src="http://cdn.test/i"' in entry["description"]
+
+
+@pytest.mark.parametrize(
+    ("written", "title"),
+    [
+        (b"<![CDATA[A <b>bold</b> move]]>", "A bold move"),
+        (b"<![CDATA[a<script>x()</script>]]>", "a"),
+        (b"&lt;i&gt;R&amp;amp;D&lt;/i&gt;", "R&D"),
+        (b"<![CDATA[It&#8217;s &amp; that]]>", "It’s & that"),
+        (b"1 &lt; 2 &amp; 3 > 2", "1 < 2 & 3 > 2"),
+        (b"&amp;lt;script&amp;gt;", "&lt;script&gt;"),
+        (b"<![CDATA[<b>&lt;script&gt;</b>]]>", "&lt;script&gt;"),
+    ],
+)
+def test_titles_are_words(parse: Parse, written: bytes, title: str) -> None:
+    (entry,) = parse(rss(b"<title>" + written + b"</title>")).entries
+    assert entry["title"] == title
+
+
+def test_odd_dates_are_left_out(parse: Parse) -> None:
+    items = b"</item><item>".join(
+        b"<pubDate>%s</pubDate>" % date
+        for date in (b"1699-01-01T00:00:00Z", b"2999-01-01T00:00:00Z", b"soon", b"2018-02-06T00:00:00+01:00")
+    )
+    found = parse(rss(items))
+    assert [entry.get("published") for entry in reversed(found.entries)] == [None, None, None, "2018-02-05T23:00:00Z"]
+    assert found.entries[-1]["published_text"] == "1699-01-01T00:00:00Z"
+    assert found.warnings == ["2 dates lie before 1990 or in the future and were left out"]
+
+
+@pytest.mark.parametrize(
+    ("channel", "interval"),
+    [
+        (b"", 0),
+        (b"<ttl> 60 </ttl>", 3600),
+        (b"<ttl>soon</ttl>", 0),
+        (b"<sy:updatePeriod>hourly</sy:updatePeriod>", 3600),
+        (b"<sy:updatePeriod>daily</sy:updatePeriod><sy:updateFrequency>4</sy:updateFrequency>", 21_600),
+        (b"<sy:updatePeriod>daily</sy:updatePeriod><sy:updateFrequency>0</sy:updateFrequency>", 86_400),
+        (b"<ttl>5</ttl><sy:updatePeriod>weekly</sy:updatePeriod>", 604_800),
+    ],
+)
+def test_intervals(parse: Parse, channel: bytes, interval: float) -> None:
+    body = rss(b"", channel).replace(b"<rss", b'<rss xmlns:sy="http://purl.org/rss/1.0/modules/syndication/"')
+    assert parse(body).interval == interval
+
+
+def test_times_of_rest(parse: Parse) -> None:
+    hours = b"<skipHours><hour>0</hour><hour> 07 </hour><hour>24</hour></skipHours>"
+    found = parse(rss(b"", hours + b"<skipDays><day>Saturday</day><day>sunday</day><day>Someday</day></skipDays>"))
+    assert (found.rest_hours, found.rest_days) == ([0, 7], [5, 6])
+    always = b"<skipHours>" + b"".join(b"<hour>%d</hour>" % hour for hour in range(24)) + b"</skipHours>"
+    assert parse(rss(b"", always)).rest_hours == []
+
+
+# Feeds with something wrong.
+
+
+def test_every_truncation_is_noticed(parse: Parse) -> None:
+    for body in (RSS, ATOM):
+        for end in range(len(body)):
+            with pytest.raises(FormatError):
+                parse(body[:end])
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("<title>ä</title>".encode(), "text/xml"),
+        (b"<title>\xe4</title>", "application/xml; charset=utf-8"),
+        ("<title>ä</title>".encode(), "text/html; charset=utf-8"),
+        ("<title>ä</title>".encode(), ""),
+    ],
+)
+def test_what_the_server_says_of_a_feed_is_no_matter(parse: Parse, body: bytes, content_type: str) -> None:
+    start = b'<?xml version="1.0" encoding="utf-8"?>'
+    for after in (b"", b"<!-- made in 0.1 s -->", b"<?done?>"):
+        found = parse(start + rss(body) + after, content_type)
+        assert [entry["title"] for entry in found.entries] == ["ä"]
+        assert found.warnings == []
+
+
+@pytest.mark.parametrize("content_type", ["", "text/xml", "text/plain", "application/rss+xml"])
+def test_wide_feeds(parse: Parse, content_type: str) -> None:
+    found = parse(rss("<title>ä</title>".encode()).decode().encode("utf-16"), content_type)
+    assert [entry["title"] for entry in found.entries] == ["ä"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        rss(b"<title>a & b</title>"),
+        rss(b"<title>a</title><b>"),
+        rss(b"<title>a</title>") + b"<script>x()</script>",
+        b"\n" + RSS,
+        ATOM.replace(b"urn:1", b"a & b") + b"\n<!-- x -->\n",
+        b'<?xml version="1.0" encoding="utf-16"?>'.decode().encode("utf-16")
+        + rss(b"<title>a & b</title>").decode().encode("utf-16-le"),
+    ],
+)
+def test_a_feed_that_can_be_used_all_the_same_is_a_warning(parse: Parse, body: bytes) -> None:
+    found = parse(body)
+    assert found.entries
+    assert len(found.warnings) == 1
+    assert "not well-formed" in found.warnings[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import socket
 import struct
 import time
@@ -19,10 +20,11 @@ import requests
 from requests.structures import CaseInsensitiveDict
 
 from bench.outside import Answered, Asked, Outside, as_json
-from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
+from etl.errors import ETLError, FetchError, PostponedError, RefusedError, ScratchError, WaitError
 from etl.http.address import is_allowed
 from etl.http.freshness import freshness
 from etl.http.status import pause_asked
+from etl.http.target import Target
 from etl.records import Position
 from tests.reading import Recorder, read, records
 
@@ -512,3 +514,56 @@ def test_how_long_a_host_wants_to_be_left_alone(headers: dict[str, str], seconds
 )
 def test_how_long_an_answer_stays_fresh(headers: dict[str, str], seconds: float) -> None:
     assert freshness({name.lower(): value for name, value in headers.items()}) == seconds
+
+
+def test_the_body_of_a_redirect_is_not_read(outside: Outside, tmp_path: Path) -> None:
+    sent = 0
+
+    def endless(handler: BaseHTTPRequestHandler) -> None:
+        nonlocal sent
+        handler.send_response(302)
+        handler.send_header("Location", "/b")
+        handler.end_headers()
+        while sent < 2000:
+            handler.wfile.write(bytes(100_000))
+            sent += 1
+
+    outside.json("/b", [{"id": 1}])
+    url = outside.on("/a", Answered(raw=endless))
+    assert records(read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)) == [{"id": 1}]
+    assert sent < 500
+
+
+def test_a_token_endpoint_that_asks_to_wait_is_not_waited_for_for_ever(outside: Outside, tmp_path: Path) -> None:
+    document = token_server(outside)
+    outside.on("/token", Answered(status=503, headers={"Retry-After": "10"}))
+    seen, position = Recorder(), Position()
+    for _ in range(3):
+        with pytest.raises(WaitError) as caught:
+            read(document, seen.client(), tmp_path, position)
+        position = Position(tries=caught.value.tries)
+    with pytest.raises(FetchError):
+        read(document, seen.client(), tmp_path, position)
+
+
+def test_tls_that_breaks_may_pass_and_a_bad_certificate_does_not(outside: Outside, tmp_path: Path) -> None:
+    with pytest.raises(FetchError) as caught:
+        read(
+            {"type": "api", "request": {"url": outside.url.replace("http:", "https:") + "/a"}},
+            Recorder().client(retries=0),
+            tmp_path,
+        )
+    assert caught.value.code == "tls_failed"
+
+
+def test_a_full_disk_is_not_the_hosts_fault(outside: Outside) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    class Full(io.BytesIO):
+        write = full
+
+    seen, target = Recorder(), Target(outside.json("/a", []), "shown")
+    for _ in range(6):
+        with pytest.raises(ScratchError):
+            seen.client(retries=0).fetch(target, 2.0, Full())

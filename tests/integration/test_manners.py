@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 
 from bench.outside import Answered, Asked, Outside, as_json
 from db.queries.closing import end_run
@@ -14,6 +15,8 @@ from db.queries.slots import claim_slots
 from etl.breaker import BreakerPolicy
 from etl.gate import Gate, LocalStore
 from etl.outcome import Outcome, Status
+from etl.schedule import Rest, may_rest
+from etl.source import Schedule
 from tests.pump import Pump
 from worker.polling import MOVED_AFTER
 
@@ -227,3 +230,131 @@ def test_warnings_stand_on_the_run(pump: Pump, outside: Outside) -> None:
     pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
     assert pump.run("shop")["status"] == "success"
     assert pump.sql("SELECT detail ->> 'code' FROM etl_run_events WHERE event = 'warning'") == ["feed_warning"]
+
+
+def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, outside: Outside) -> None:
+    """What was known before says nothing once another run has changed what is served."""
+    for declared, tell in (
+        (
+            {"type": "csv", "file": "shop.csv"},
+            lambda price: pump.write("shop.csv", f"id,price\n1,{price}\n2,{price}\n"),
+        ),
+        (source(outside), lambda price: outside.json("/a", [{"id": 1, "price": price}, {"id": 2, "price": price}])),
+    ):
+        pump.declare({**declared, "name": "shop", "identity_change": True})
+        tell(1)
+        pump.run("shop")
+        tell(2)
+        run_id = pump.queue("shop")
+        pump.step()
+        pump.step()
+        pump.database.run(lambda c, run_id=run_id: end_run(c, run_id, Outcome(Status.CANCELLED)))
+        pump.messages.clear()
+        tell(1)
+        assert pump.run("shop")["status"] == "success"
+        assert set(pump.sql("SELECT amount FROM unified_items")) == {1}
+
+
+def test_a_file_that_comes_back_after_a_partial_run_is_loaded(pump: Pump) -> None:
+    (pump.folder / "in").mkdir()
+    pump.declare({"name": "shop", "type": "csv", "file": "in"})
+    for price, other in ((1, "id,price\n9,1\n"), (2, ""), (1, "id,price\n9,1\n")):
+        pump.write("in/x.csv", f"id,price\n1,{price}\n")
+        pump.write("in/y.csv", other)
+        pump.run("shop")
+    assert set(pump.sql("SELECT amount FROM unified_items")) == {1}
+
+
+def elsewhere(pump: Pump, number: int) -> None:
+    """The next slice is on another host, with a disk of its own."""
+    pump.settings = replace(pump.settings, state_dir=pump.folder / f"host{number}", batch_size=10)
+
+
+def test_slices_on_several_hosts_do_not_mix_two_versions_of_a_download(
+    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = 1
+
+    def answer(_: Asked) -> Answered:
+        return Answered(b"id,price\n" + b"".join(b"%03d,%d\n" % (n, version) for n in range(100)))
+
+    pump.declare({"name": "shop", "type": "csv", "request": {"url": outside.on("/x", answer)}})
+    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.0)
+    run_id = pump.queue("shop")
+    elsewhere(pump, 1)
+    pump.step()
+    version = 2
+    elsewhere(pump, 2)
+    pump.drain()
+    assert pump.show(run_id)["status"] == "success"
+    assert set(pump.sql("SELECT amount FROM unified_items")) == {2}
+
+
+def test_a_growing_file_that_is_replaced_in_mid_run_is_read_anew(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    pump.settings = replace(pump.settings, batch_size=10)
+    pump.write("log.csv", "id\n" + "".join(f"a{n}\n" for n in range(100)))
+    pump.declare({"name": "shop", "type": "csv", "file": "log.csv", "mode": "append"})
+    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.0)
+    pump.queue("shop")
+    pump.step()
+    pump.write("log.csv", "id\n" + "".join(f"b{n}\n" for n in range(150)))
+    pump.drain()
+    assert pump.sql("SELECT count(*) FROM unified_items WHERE external_id LIKE 'b%'") == [150]
+
+
+def test_a_daily_source_is_not_starved_by_an_hour_of_rest() -> None:
+    midnight = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
+    assert not may_rest(Schedule(every="24h"), Rest(hours=[0]), midnight)
+    assert may_rest(Schedule(every="30m"), Rest(hours=[0]), midnight)
+    assert not may_rest(Schedule(every="30m"), Rest(hours=[1]), midnight)
+
+
+def test_a_limit_by_the_hour_is_waited_for_once_something_is_stored(pump: Pump, outside: Outside) -> None:
+    def answer(asked: Asked) -> Answered:
+        if asked.query["page"] == "2":
+            return Answered(status=429, headers={"Retry-After": "3600"})
+        return as_json([{"id": asked.query["page"]}])
+
+    outside.on("/a", answer)
+    pump.settings = replace(pump.settings, batch_size=1)
+    pump.declare(source(outside, paginate={"style": "page"}))
+    run = pump.run("shop")
+    assert (run["status"], run["stage"]) == ("running", "waiting")
+
+
+def test_a_slice_that_never_gets_anywhere_ends_the_run(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow(*_: object) -> None:
+        raise SoftTimeLimitExceeded
+
+    monkeypatch.setattr("etl.extract.csv.find_files", too_slow)
+    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")
+
+
+def test_a_move_with_a_secret_is_not_stored(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    outside.on("/a", lambda asked: Answered(status=301, headers={"Location": f"/b?key={asked.query['key']}&x=1"}))
+    outside.on("/b", Answered(RSS % b""))
+    pump.settings = replace(pump.settings, environment={"KEY": "s3cret"})
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a?key=${KEY}"}})
+    assert pump.run("shop")["status"] == "success"
+    assert state(pump)[2] == outside.url + "/b?x=1"
+
+
+def test_a_page_is_kept_though_its_next_one_cannot_be_had(pump: Pump, outside: Outside) -> None:
+    outside.json("/a", {"items": [{"id": 1}], "next": "http://elsewhere.test/"})
+    auth = {"kind": "bearer", "token": "${KEY}"}
+    pump.settings = replace(pump.settings, environment={"KEY": "s3cret"})
+    request = {"url": outside.url + "/a", "auth": auth}
+    pump.declare(source(outside, request=request, records="items", paginate={"style": "next_url"}))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"], run["error"]["code"]) == ("partial", 1, "foreign_page")
+
+
+def test_an_unchanged_feed_keeps_its_times_of_rest(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(RSS % b"<ttl>120</ttl><skipHours><hour>3</hour></skipHours>"))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    for _ in range(2):
+        pump.run("shop")
+        assert state(pump)[-1] == {"hours": [3], "interval": 7200.0}
+        assert state(pump)[1] == "fresh"

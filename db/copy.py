@@ -8,58 +8,56 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from decimal import Decimal
 
     from sqlalchemy import Connection
 
-NULL = b"\\N"
+# Between the fields of a line that is still to be escaped: no text that PostgreSQL can hold contains it.
+NEXT = "\0"
+# What bytea begins with.
+HEX = "\\x"
 
 
 def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Append rows to a table in one COPY. `table` and `columns` are ours, never a user's."""
-    lines = [b"\t".join(map(field, row)) for row in rows]
+    _copy(connection, table, columns, ["\t".join(map(_field, row)) for row in rows], null="\\N")
+
+
+def copy_lines(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
+    """The same for lines of texts with `NEXT` between them, where an empty text stands for null.
+
+    To escape a line as a whole is several times quicker than to escape each of its fields.
+    """
+    _copy(connection, table, columns, [_escape(line).replace(NEXT, "\t") for line in lines], null="")
+
+
+def array(values: list[str]) -> str:
+    """A list of texts as PostgreSQL writes an array."""
+    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
+    return "{" + ",".join(quoted) + "}"
+
+
+def _copy(connection: Connection, table: str, columns: Sequence[str], lines: list[str], *, null: str) -> None:
     if not lines:
         return
-    buffer = io.BytesIO(b"\n".join(lines) + b"\n")
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor:
-        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN", buffer)
+        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (NULL '{null}')"
+        cursor.copy_expert(statement, io.BytesIO("\n".join(lines).encode() + b"\n"))
 
 
-def field(value: Any) -> bytes:
-    """One value in COPY's text format. Bytes are bytea; `Json` is for texts known to be JSON."""
+def _field(value: Any) -> str:
+    """One value: text, number, time, bytes or a list of texts."""
     if value is None:
-        return NULL
-    if isinstance(value, Json):
-        # JSON text escapes control characters itself; only its backslashes need doubling.
-        return value.replace(b"\\", b"\\\\")
+        return "\\N"
     if isinstance(value, str):
-        return _escape(value.encode())
+        return _escape(value)
     if isinstance(value, bytes):
-        return b"\\\\x" + value.hex().encode()
-    return _other(value)
-
-
-def _other(value: list[str] | datetime | int | Decimal) -> bytes:
+        return "\\" + HEX + value.hex()
     if isinstance(value, list):
-        return _escape(_array(value))
-    if isinstance(value, datetime):
-        return value.isoformat().encode()
-    # PostgreSQL reads Python's True and False as they are.
-    return str(value).encode()
+        return _escape(array(value))
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-class Json(bytes):
-    """A JSON text on its way into a jsonb column."""
-
-    __slots__ = ()
-
-
-def _escape(text: bytes) -> bytes:
-    return text.replace(b"\\", b"\\\\").replace(b"\t", b"\\t").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
-
-
-def _array(values: list[str]) -> bytes:
-    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
-    return ("{" + ",".join(quoted) + "}").encode()
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

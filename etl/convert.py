@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_ID_BYTES = 1000
 # numeric(…) without a scale holds far more, but a JSON reader does not.
 MAX_NUMBER_EXPONENT = 300
+_SHORT = 100
 # Epoch numbers above this are milliseconds.
 EPOCH_MILLISECONDS = 10**11
 
@@ -36,17 +37,18 @@ def identifier(value: Any) -> str | None:
     text_value = text(value)
     if text_value is None or not text_value.strip():
         return None
-    if len(text_value.encode()) > MAX_ID_BYTES:
+    # No character takes more than four bytes.
+    if len(text_value) > MAX_ID_BYTES // 4 and len(text_value.encode()) > MAX_ID_BYTES:
         raise ValueError(f"longer than {MAX_ID_BYTES} bytes")
     return text_value.strip()
 
 
 def text(value: Any) -> str | None:
     """Text as it is; numbers and booleans as their JSON text."""
+    if type(value) is str:
+        return value or None
     if value is None or value == "":
         return None
-    if isinstance(value, str):
-        return value
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, Decimal)):
@@ -59,18 +61,26 @@ def number(value: Any) -> Decimal | None:
     if value is None:
         return None
     if isinstance(value, str):
-        stripped = value.strip()
-        if not stripped:
-            return None
-        if not _NUMBER.fullmatch(stripped):
-            raise ValueError("expected a number such as 1234.5")
-        value = Decimal(stripped)
+        return _read_number(value.strip())
     if isinstance(value, float):
         # Only a path's arithmetic gives floats; JSON itself is read as decimals.
         value = Decimal(repr(value))
     if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
         raise ValueError("expected a number, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
-    result = Decimal(value)
+    return _checked(Decimal(value))
+
+
+def _read_number(written: str) -> Decimal | None:
+    if not written:
+        return None
+    if not _NUMBER.fullmatch(written):
+        raise ValueError("expected a number such as 1234.5")
+    result = Decimal(written)
+    # Without an exponent a short text holds no large number.
+    return result if len(written) < _SHORT and "e" not in written and "E" not in written else _checked(result)
+
+
+def _checked(result: Decimal) -> Decimal:
     if not result.is_finite():
         raise ValueError("expected a finite number")
     if result and abs(result.adjusted()) > MAX_NUMBER_EXPONENT:

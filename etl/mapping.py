@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,16 @@ Converter = Callable[[Any], Any]
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_SHOWN = 200
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How to map records with certain keys: a getter and a converter for each field, and which keys they use up."""
+
+    steps: tuple[tuple[str, Getter, Converter], ...]
+    used: frozenset[str]
+    dotted: tuple[tuple[str, ...], ...]
+    uses_all: bool
 
 
 class Mapper:
@@ -100,17 +111,12 @@ class Mapper:
         if record.external_id is None:
             raise RecordError("external_id", "required", None, "the record has no id")
         content = payload.decode(record.payload)
-        getters, used, dotted = self._plan(tuple(content))
-        fields = {target: self._convert(target, get, content) for target, get in getters}
-        return Item(**fields, metadata=_rest(content, used, dotted))
-
-    def _convert(self, target: str, get: Getter, content: Record) -> Any:
-        value: Any = None
+        plan = self._plan(tuple(content))
         try:
-            value = get(content)
-            return self._converters[target](value)
-        except ValueError as error:
-            raise RecordError(target, "type", value, f"{target}: {error}") from error
+            fields = {target: convert(get(content)) for target, get, convert in plan.steps}
+        except ValueError:
+            fields = {step[0]: _convert(step, content) for step in plan.steps}
+        return Item(**fields, metadata=_rest(content, plan))
 
     def _identify(self, record: Record, content_hash: bytes) -> str | None:
         """The external id, or None when the record has none or one that does not fit."""
@@ -126,7 +132,8 @@ class Mapper:
     def _id_of(self, record: Record) -> Any:
         mapped = self._source.map
         if mapped is not None and "external_id" in mapped:
-            return _getter(mapped["external_id"], tuple(record))(record)
+            path = mapped["external_id"]
+            return record[path] if path in record else _getter(path, ())(record)
         name = next((name for name in USUAL_NAMES["external_id"] if name in record), None)
         return None if name is None else record[name]
 
@@ -138,17 +145,19 @@ class Mapper:
         written = payload.encode(values)
         return written.decode() if len(written) <= convert.MAX_ID_BYTES else payload.digest(written).hex()
 
-    def _make_plan(
-        self, keys: tuple[str, ...]
-    ) -> tuple[list[tuple[str, Getter]], frozenset[str], tuple[tuple[str, ...], ...]]:
-        """For records with these keys: how to get each field, the keys that are used up, and the dotted paths."""
+    def _make_plan(self, keys: tuple[str, ...]) -> _Plan:
+        """For records with these keys."""
         paths = self._paths(keys)
-        getters = [(target, _getter(path, keys)) for target, path in paths.items() if target != "external_id"]
+        steps = tuple(
+            (target, _getter(path, keys), self._converters[target])
+            for target, path in paths.items()
+            if target != "external_id"
+        )
         used = frozenset(path for path in paths.values() if path in keys)
         dotted = tuple(
             tuple(path.split(".")) for path in paths.values() if path not in keys and _DOTTED.fullmatch(path)
         )
-        return getters, used, dotted
+        return _Plan(steps, used, dotted, uses_all=not dotted and used.issuperset(keys))
 
     def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
         if self._source.map is not None:
@@ -174,10 +183,23 @@ def _absent(_: Record) -> None:
     return None
 
 
-def _rest(content: Record, used: frozenset[str], dotted: tuple[tuple[str, ...], ...]) -> Record:
+def _convert(step: tuple[str, Getter, Converter], content: Record) -> Any:
+    """One step that names its field when the value does not fit."""
+    target, get, convert_value = step
+    value: Any = None
+    try:
+        value = get(content)
+        return convert_value(value)
+    except ValueError as error:
+        raise RecordError(target, "type", value, f"{target}: {error}") from error
+
+
+def _rest(content: Record, plan: _Plan) -> Record:
     """What the mapping did not use."""
-    rest = {key: value for key, value in content.items() if key not in used}
-    for path in dotted:
+    if plan.uses_all:
+        return {}
+    rest = {key: value for key, value in content.items() if key not in plan.used}
+    for path in plan.dotted:
         _drop(rest, path)
     return rest
 

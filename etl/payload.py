@@ -20,8 +20,8 @@ MAX_NUMBER_DIGITS = 1000
 # Deeper than any real record, and far from what would exhaust a parser's stack.
 MAX_DEPTH = 64
 
-# A cheap look first: only a text with one of these marks can hold a NUL or a number out of range.
-_SUSPECT = re.compile(rb"\\u0000|NaN|\dE|\d{%d}" % MAX_NUMBER_DIGITS)
+_LONG_NUMBER = re.compile(rb"\d{%d}" % MAX_NUMBER_DIGITS)
+_EXPONENT = re.compile(rb"\dE")
 
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
@@ -84,7 +84,7 @@ def encode(payload: Any) -> bytes:
         raise RecordError("", "storable", None, f"cannot be stored as JSON: {error}") from error
     if text.count(b"{") + text.count(b"[") > MAX_DEPTH and _is_deeper(payload, MAX_DEPTH):
         raise RecordError("", "depth", None, f"nested deeper than {MAX_DEPTH} levels")
-    if _SUSPECT.search(text):
+    if _is_suspect(text):
         _refuse_unstorable(payload)
     return text
 
@@ -97,6 +97,15 @@ def digest(text: bytes) -> bytes:
 def without(payload: dict[str, Any], ignored: Collection[str]) -> dict[str, Any]:
     """The payload less the top-level fields that do not make a record `changed`."""
     return {key: value for key, value in payload.items() if key not in ignored}
+
+
+def _is_suspect(text: bytes) -> bool:
+    """A cheap look first: only a text with one of these marks can hold a NUL or a number out of range."""
+    if b"\\u0000" in text or b"NaN" in text:
+        return True
+    if b"E" in text and _EXPONENT.search(text):
+        return True
+    return len(text) > MAX_NUMBER_DIGITS and _LONG_NUMBER.search(text) is not None
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from typing import Any
@@ -22,6 +23,13 @@ _sweepers: list[Sweeper] = []
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     log_config.configure(settings.load())
+
+
+@signals.worker_process_init.connect
+def _collect_less_often(**_: Any) -> None:
+    """A batch is thousands of small objects in no cycle: looking through them cost a fifth of the time of normalise."""
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 100)
 
 
 @signals.worker_ready.connect

@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import text
 
-from db.copy import Json, copy_rows
+from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
 from etl.errors import LeaseLostError
 from etl.records import StoredRecord
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from uuid import UUID
 
     from sqlalchemy import Connection
 
-    from etl.records import Item, Reject, StagedItem
+    from etl.records import Reject, StagedItem
 
 # Claims without progress after which a batch is halved.
 MAX_ATTEMPTS = 3
@@ -109,27 +110,28 @@ _STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "exter
 
 
 def _copy_staged(connection: Connection, claim: BatchClaim, staged: list[StagedItem]) -> None:
-    batch_id, token = claim.batch_id, claim.token
-    copy_rows(
-        connection,
-        "staged_items",
-        _STAGED_COLUMNS,
-        (
-            (batch_id, token, r.raw_id, r.ingested_at, r.external_id, r.content_hash, *_item_fields(row.item))
-            for row in staged
-            for r in (row.record,)
-        ),
-    )
+    head = f"{claim.batch_id}{NEXT}{claim.token}{NEXT}"
+    copy_lines(connection, "staged_items", _STAGED_COLUMNS, (head + _staged_line(row) for row in staged))
 
 
 _json = msgspec.json.Encoder(decimal_format="number").encode
 
 
-def _item_fields(item: Item) -> tuple[Any, ...]:
+def _staged_line(row: StagedItem) -> str:
+    record, item = row.record, row.item
     return (
-        *(item.title, item.description, item.category, item.url, item.image_url, item.author),
-        *(item.amount, item.quantity, item.rating, item.tags, Json(_json(item.metadata)), item.published_at),
+        f"{record.raw_id}{NEXT}{record.ingested_at.isoformat()}{NEXT}{record.external_id}{NEXT}"
+        f"{HEX}{record.content_hash.hex()}{NEXT}"
+        f"{item.title or ''}{NEXT}{item.description or ''}{NEXT}{item.category or ''}{NEXT}{item.url or ''}{NEXT}"
+        f"{item.image_url or ''}{NEXT}{item.author or ''}{NEXT}"
+        f"{_number(item.amount)}{NEXT}{_number(item.quantity)}{NEXT}{_number(item.rating)}{NEXT}"
+        f"{array(item.tags) if item.tags else ''}{NEXT}{_json(item.metadata).decode() if item.metadata else '{}'}{NEXT}"
+        f"{item.published_at.isoformat() if item.published_at else ''}"
     )
+
+
+def _number(value: Decimal | None) -> str:
+    return "" if value is None else str(value)
 
 
 def _forget_rejects(connection: Connection, claim: BatchClaim) -> int:

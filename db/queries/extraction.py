@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import text
 
-from db.copy import Json, copy_rows
+from db.copy import HEX, NEXT, copy_lines, copy_rows
 from etl.errors import LeaseLostError
 from etl.payload import digest
 from etl.pending import Pending
@@ -164,15 +164,12 @@ def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord]) ->
         return None
     # One id is given up to learn where the range starts: cheaper than asking COPY for each row's id.
     first = connection.execute(text("SELECT nextval('raw_data_id_seq')")).scalar_one()
-    name, kind = claim.config["name"], claim.config["type"]
-    copy_rows(
+    head = NEXT.join((str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
+    copy_lines(
         connection,
         "raw_data",
         ("run_id", "source_type", "source_name", "source_id", "raw_payload", "content_hash"),
-        (
-            (str(claim.run_id), kind, name, record.external_id, Json(record.payload), record.content_hash)
-            for record in kept
-        ),
+        (f"{head}{r.external_id or ''}{NEXT}{r.payload.decode()}{NEXT}{HEX}{r.content_hash.hex()}" for r in kept),
     )
     last = connection.execute(text("SELECT currval('raw_data_id_seq')")).scalar_one()
     return first, last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +18,14 @@ if TYPE_CHECKING:
 
 # Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
 COUNTED = 10_000
+# Totals beyond that are kept this long, by filters, in each process: seconds.
+RECENT_SECONDS = 1.0
+MAX_RECENT = 1000
 SORTABLE = ("created_at", "updated_at", "published_at", "title", "amount", "rating")
 
 COLUMNS = (
     "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
-    "quantity, rating, tags, metadata::text AS metadata, status, published_at, created_at, updated_at"
+    "quantity, rating, tags, metadata, status, published_at, created_at, updated_at"
 )
 
 
@@ -68,6 +72,8 @@ class Total:
     exact: bool
 
 
+_recent: dict[Filters, tuple[Total, float]] = {}
+
 _CONDITIONS = {
     "source_type": "source_type = :source_type",
     "source_name": "source_name = :source_name",
@@ -83,7 +89,10 @@ _CONDITIONS = {
 def list_items(
     connection: Connection, filters: Filters, order: Order, *, limit: int, offset: int = 0, after: Place | None = None
 ) -> list[Row[Any]]:
-    """A page of items: by offset, or after a place."""
+    """A page of items: by offset, or after a place.
+
+    Each row is the item as JSON text, made by PostgreSQL, with its `id` and its `value` in the order, as text.
+    """
     where, values = _where(filters)
     if after is not None:
         where.append(_after(order, after))
@@ -91,14 +100,32 @@ def list_items(
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
-        ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
+        SELECT row_to_json(item)::text AS body, item.id, item.{order.sort_by}::text AS value
+        FROM (
+            SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
+            ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
+        ) item
     """
     return list(connection.execute(text(query), values | {"limit": limit, "offset": offset}))
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:
-    """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate."""
+    """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate.
+
+    Beyond 10,000 the answer may be a second old: it is the same for every page of a list.
+    """
+    known = _recent.get(filters)
+    if known is not None and time.monotonic() < known[1]:
+        return known[0]
+    total = _count(connection, filters)
+    if total.count > COUNTED:
+        if len(_recent) >= MAX_RECENT:
+            _recent.clear()
+        _recent[filters] = total, time.monotonic() + RECENT_SECONDS
+    return total
+
+
+def _count(connection: Connection, filters: Filters) -> Total:
     where, values = _where(filters)
     clause = " AND ".join(where)
     bounded = text(f"SELECT count(*) FROM (SELECT 1 FROM unified_items WHERE {clause} LIMIT {COUNTED + 1}) counted")

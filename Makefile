@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCE ?=
 FAULTS ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults docker-up docker-down
+        test lint format requirements faults bench docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -88,9 +89,18 @@ faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for 
 
 requirements: .venv/installed ## pin the requirements anew
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools
-	@for set in requirements-runtime requirements requirements-lint; do \
+	@for set in requirements-runtime requirements requirements-lint requirements-bench; do \
 	    $(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
 	        --no-annotate --allow-unsafe $$set.in -o $$set.txt; done
+
+.venv/peers/installed: requirements-bench.txt .venv/installed
+	@echo "· installing what the benchmarks compare with (first time only)"
+	@$(PYTHON) -m venv .venv/peers
+	@.venv/peers/bin/python -m pip install --disable-pip-version-check -q -r requirements-bench.txt
+	@touch $@
+
+bench: .venv/peers/installed ## measure against hand-written SQL, dlt and others (BENCH="--quick", "--only load --rows 100000")
+	@$(BIN)/python -m bench.speed --json bench.json --plot bench.png $(BENCH)
 
 docker-up: .venv/installed ## the containers: build, start, wait until healthy
 	@$(BIN)/python -m stack docker-up

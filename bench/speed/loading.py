@@ -16,7 +16,7 @@ from bench.speed.outcome import Outcome
 if TYPE_CHECKING:
     from bench.rig import Service
     from bench.speed.arms import Bench
-    from bench.speed.main import Sizes
+    from bench.speed.sizes import Sizes
 
 
 def csv_source(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from pathlib import Path
 
 from settings import PROJECT
@@ -40,8 +39,3 @@ def load_with_dlt(url: str, path: Path) -> float | None:
     done = subprocess.run([PEERS, "-c", _DLT, url, str(path)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return float(done.stdout.split()[-1])
-
-
-def now() -> float:
-    """A reading of the monotonic clock."""
-    return time.monotonic()

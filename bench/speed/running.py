@@ -1,0 +1,143 @@
+"""Many small runs, and many sources due at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import psycopg2
+
+from bench.outside import Answered, Asked, Outside
+from bench.rig import PYTHON
+from bench.speed.loading import declare
+from bench.speed.outcome import Outcome
+
+if TYPE_CHECKING:
+    from bench.rig import Service
+    from bench.speed.arms import Bench
+    from bench.speed.sizes import Sizes
+
+# A chain of three tasks that do nothing, on the same broker with the same settings but nothing of ours.
+_NOOP = """
+import sys, time
+from celery import Celery, chain
+app = Celery("noop", broker=sys.argv[1])
+app.conf.update(task_ignore_result=True, task_acks_late=True, worker_prefetch_multiplier=1)
+"""
+
+
+def tiny(bench: Bench, sizes: Sizes) -> list[Outcome]:
+    """Runs of unchanged sources against Celery's own chain of three tasks that do nothing."""
+    count = sizes.tiny
+    with Outside() as outside:
+        outside.on("/a", _unchanged)
+        with bench.service() as service:
+            request = {"url": outside.url + "/a"}
+            names = [f"s{number}" for number in range(count)]
+            declare(service, *({"name": name, "type": "api", "request": request} for name in names))
+            _run_all(service, names)
+            seconds = _run_all(service, names)
+    chains = _noop_chains(bench, count)
+    ours, reference = count / seconds, count / chains
+    return [Outcome("unchanged runs : no-op chains", ours, reference, "runs/s", ours / reference, ">= 0.333")]
+
+
+def _unchanged(asked: Asked) -> Answered:
+    if asked.headers.get("if-none-match"):
+        return Answered(status=304)
+    return Answered(b'[{"id": 1}]', headers={"ETag": '"a"'})
+
+
+def _run_all(service: Service, names: list[str]) -> float:
+    started = time.monotonic()
+    answer = service.post("/runs", {"sources": names})
+    assert answer.status_code == 202, answer.text
+    while service.sql("SELECT 1 FROM etl_runs WHERE status IN ('queued', 'running') LIMIT 1"):
+        time.sleep(0.02)
+    assert service.sql("SELECT count(*) FROM etl_runs WHERE status <> 'success'") == [0]
+    return time.monotonic() - started
+
+
+def _noop_chains(bench: Bench, count: int) -> float:
+    import subprocess
+
+    folder = bench.folder / "noop"
+    folder.mkdir(exist_ok=True)
+    (folder / "noop.py").write_text(
+        _NOOP + '@app.task\ndef step(path=None):\n    if path: open(path, "ab").write(b"x")\n'
+    )
+    url, done = bench.servers.valkey.url, folder / "done"
+    done.unlink(missing_ok=True)
+    bench_script = (
+        "import sys; sys.argv = ['x', sys.argv[1], sys.argv[2], sys.argv[3]]\n"
+        "from noop import app, step, chain\nimport os, time\n"
+        "count, path = int(sys.argv[2]), sys.argv[3]\n"
+        "started = time.monotonic()\n"
+        "for _ in range(count): chain(step.si(), step.si(), step.si(path)).apply_async()\n"
+        "while not os.path.exists(path) or os.path.getsize(path) < count: time.sleep(0.01)\n"
+        "print(time.monotonic() - started)\n"
+    )
+    (folder / "loader.py").write_text(f"import sys; sys.argv[1:1] = [{url!r}]\n" + "from noop import app\n")
+    worker = subprocess.Popen(
+        [PYTHON, "-m", "celery", "-A", "loader:app", "worker", "--concurrency=2", "--loglevel=ERROR"],
+        cwd=folder,
+        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "BROKER": url},
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        time.sleep(4)
+        result = subprocess.run(
+            [PYTHON, "-c", bench_script, url, str(count), str(done)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert result.returncode == 0, result.stderr[-1000:]
+        return float(result.stdout.split()[-1])
+    finally:
+        import os
+        import signal
+
+        os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait(20)
+
+
+def due(bench: Bench, sizes: Sizes) -> list[Outcome]:
+    """Many sources due at once: claimed and published; and the cost of a look when none is."""
+    from db.queries.slots import claim_slots, seconds_to_next
+    from db.session import Database
+
+    url = bench.database()
+    connection = psycopg2.connect(url)
+    connection.autocommit = True
+    connection.cursor().execute(f"""
+        INSERT INTO sources (name, type, config, enabled, origin, next_run_at)
+        SELECT 's' || n, 'csv', jsonb_build_object('name', 's' || n, 'type', 'csv', 'file', 'x',
+               'schedule', jsonb_build_object('every', '30m')), true, 'file', now() - interval '1 s'
+        FROM generate_series(1, {sizes.sources}) n
+    """)
+    database = Database(url, name="bench")
+    started = time.monotonic()
+    claimed = 0
+    while True:
+        runs, count = database.run(claim_slots)
+        claimed += len(runs)
+        if not count:
+            break
+    seconds = time.monotonic() - started
+    assert claimed == sizes.sources
+    started = time.monotonic()
+    for _ in range(50):
+        database.run(claim_slots)
+        database.run(seconds_to_next)
+    idle = (time.monotonic() - started) / 50
+    database.close()
+    detail = {"sources": sizes.sources}
+    return [
+        Outcome("slots due at once : 30 s", seconds, 30.0, "s", seconds / 30, "<= 1.0", detail),
+        Outcome("idle tick : 10 ms", idle * 1e3, 10.0, "ms", idle * 100, "<= 1.0", detail),
+    ]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+import msgspec
 
 from etl.duration import seconds
 from etl.errors import FormatError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import Pager
 from etl.extract.watermark import Watermark
+from etl.http.client import Answer
 from etl.paging import NoPaging
-from etl.records import Kept, Page
+from etl.records import Kept, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from etl.extract.context import Context
-    from etl.http.client import Answer
     from etl.http.target import Target
-    from etl.records import Cursor, Position, Record, Records
+    from etl.records import Cursor, Record, Records
     from etl.source import ApiSource
 
 # The largest page that may be read in pieces: bytes.
@@ -61,30 +67,64 @@ class ApiExtractor:
         yield from pages
 
     def _from(self, cursor: Cursor, position: Position) -> Iterator[Page]:
-        tries, watermark = position.tries, position.watermark
-        # Part of what came before may be stored already: then nothing is `unchanged`.
-        is_fresh = position.cursor is None
+        watermark, begun = position.watermark, position
         while True:
             _check_unbroken(cursor)
             self._pager.check(cursor)
-            with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
-                page = self._page(cast(BinaryIO, spool), cursor, tries, watermark, is_fresh=is_fresh)
+            with self._fetched(cursor, begun) as (target, answer, file):
+                page = self._page(cursor, target, answer, file, watermark)
                 yield page
+            self._forget(answer)
             if page.following is None:
                 return
-            tries, watermark, cursor, is_fresh = 0, page.watermark or watermark, page.following, False
+            watermark, cursor = page.watermark or watermark, page.following
+            begun = Position(cursor=cursor)
 
-    def _page(self, file: BinaryIO, cursor: Cursor, tries: int, watermark: str | None, *, is_fresh: bool) -> Page:
+    @contextlib.contextmanager
+    def _fetched(self, cursor: Cursor, begun: Position) -> Iterator[tuple[Target, Answer, BinaryIO]]:
+        """A page, fetched; a large one that an earlier slice has begun is read from the copy that it left."""
         since = self._watermark.parameter(cursor.get("since")) if self._watermark else []
         target = self._pager.request(cursor, since)
-        known = self._context.known if is_fresh else None
-        answer = self._context.http.fetch(target, seconds(self._source.timeout), file, tries, known, limit=MAX_PAGE)
-        # Where a page has moved to says nothing about the pages after it.
-        is_alone = isinstance(self._source.paginate, NoPaging) and self._watermark is None
-        moved_to = answer.moved_to if is_alone else None
-        self._context.report.answered(answer.fresh, moved_to)
-        if is_fresh and self._context.is_known(target, answer):
-            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, answer))
+        if begun.validator and self._copy(begun.validator, "about").exists():
+            answer = msgspec.json.decode(self._copy(begun.validator, "about").read_bytes(), type=Answer)
+            with self._copy(begun.validator, "body").open("rb") as copy:
+                yield target, answer, copy
+            return
+        with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
+            file = cast(BinaryIO, spool)
+            # Part of what came before may be stored already: then nothing is `unchanged`.
+            known = self._context.known if begun.cursor is None else None
+            timeout = seconds(self._source.timeout)
+            answer = self._context.http.fetch(target, timeout, file, begun.tries, known, limit=MAX_PAGE)
+            if begun.cursor is None and self._context.is_known(target, answer):
+                answer = replace(answer, unchanged=True)
+            elif answer.size > STREAM_OVER:
+                self._keep(answer, file)
+            # Where a page has moved to says nothing about the pages after it.
+            is_alone = isinstance(self._source.paginate, NoPaging) and self._watermark is None
+            self._context.report.answered(answer.fresh, answer.moved_to if is_alone else None)
+            yield target, answer, file
+
+    def _copy(self, digest: str, part: str) -> Path:
+        scratch = self._context.scratch
+        return scratch.with_name(f"{scratch.name}-{digest}.{part}")
+
+    def _keep(self, answer: Answer, file: BinaryIO) -> None:
+        """A large page may fill many batches, and so take several slices."""
+        file.seek(0)
+        with self._copy(answer.digest, "body").open("wb") as copy:
+            shutil.copyfileobj(file, copy, 1024 * 1024)
+        self._copy(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
+
+    def _forget(self, answer: Answer) -> None:
+        if answer.size > STREAM_OVER:
+            for part in ("about", "body"):
+                self._copy(answer.digest, part).unlink(missing_ok=True)
+
+    def _page(self, cursor: Cursor, target: Target, answer: Answer, file: BinaryIO, watermark: str | None) -> Page:
+        if answer.unchanged:
+            known = replace(answer, unchanged=answer.digest == "")
+            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known))
         document = open_document(file, answer.size, self._source, self._pager.paths, self._context.report.alive)
         return self._read(cursor, target, answer, document, watermark)
 

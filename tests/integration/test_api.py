@@ -13,9 +13,11 @@ import pytest
 from bench.outside import Answered, Asked, Outside, as_json
 from etl import payload
 from etl.errors import FormatError, RefusedError
+from etl.extract import open_source, target_for
 from etl.extract.document import _has_half_pair
 from etl.records import Checkpoint, Kept, Position
-from tests.reading import Recorder, read, records
+from etl.source import parse
+from tests.reading import Recorder, context, read, records
 
 
 def paged(outside: Outside, answer: Callable[[Asked], Any]) -> str:
@@ -439,3 +441,18 @@ def test_a_large_answer_may_say_with_an_object_that_there_is_more(outside: Outsi
     paginate = {"style": "page", "more": "more"}
     document = {"type": "api", "request": {"url": outside.on("/a", answer)}, "records": "items", "paginate": paginate}
     assert len(read(document, Recorder().client(), tmp_path)) == 2
+
+
+def test_a_large_page_is_fetched_once_however_many_slices_it_takes(outside: Outside, tmp_path: Path) -> None:
+    url = outside.on("/a", replace(large(b'{"id": 1}', 200_000), headers={"ETag": "x"}))
+    document = {"type": "api", "request": {"url": url}}
+    source = parse({"name": "a", **document})
+    extractor = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path))
+    page = next(iter(extractor.pages(Position())))
+    position = Position(page.cursor, 150_000, page.validator)
+    del extractor
+    (resumed,) = read(document, Recorder().client(), tmp_path, position)
+    assert (len(resumed.records), resumed.validator) == (200_000, page.validator)
+    assert resumed.kept.validator.etag == "x"
+    assert len(outside.asked) == 1
+    assert not list(tmp_path.glob("scratch*"))

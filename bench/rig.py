@@ -153,8 +153,8 @@ class Service:
             name, *("celery", "-A", "worker", "worker", "--concurrency=2", f"--hostname={name}@test"), **environment
         )
 
-    def start_web(self) -> None:
-        self.start("web", "gunicorn", "-c", "web/gunicorn_config.py", "--workers=1", "web.wsgi:app")
+    def start_web(self, *arguments: str) -> None:
+        self.start("web", "gunicorn", "-c", "web/gunicorn_config.py", *(arguments or ("--workers=1",)), "web.wsgi:app")
         wait_until(lambda: self.get("/health/ready")["status"] == "ready")
 
     def kill(self, name: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Connection
 
@@ -15,11 +15,13 @@ if TYPE_CHECKING:
 NEXT = "\0"
 # What bytea begins with.
 HEX = "\\x"
+# What goes to the driver at once: characters.
+_CHUNK = 256 * 1024
 
 
 def copy_rows(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Append rows to a table in one COPY. `table` and `columns` are ours, never a user's."""
-    _copy(connection, table, columns, ["\t".join(map(_field, row)) for row in rows], null="\\N")
+    _copy(connection, table, columns, ("\t".join(map(_field, row)) for row in rows), null="\\N")
 
 
 def copy_lines(connection: Connection, table: str, columns: Sequence[str], lines: Iterable[str]) -> None:
@@ -27,7 +29,7 @@ def copy_lines(connection: Connection, table: str, columns: Sequence[str], lines
 
     To escape a line as a whole is several times quicker than to escape each of its fields.
     """
-    _copy(connection, table, columns, [_escape(line).replace(NEXT, "\t") for line in lines], null="")
+    _copy(connection, table, columns, (_escape(line).replace(NEXT, "\t") for line in lines), null="")
 
 
 def array(values: list[str]) -> str:
@@ -36,14 +38,34 @@ def array(values: list[str]) -> str:
     return "{" + ",".join(quoted) + "}"
 
 
-def _copy(connection: Connection, table: str, columns: Sequence[str], lines: list[str], *, null: str) -> None:
-    if not lines:
+def _copy(connection: Connection, table: str, columns: Sequence[str], lines: Iterator[str], *, null: str) -> None:
+    source = _Source(lines)
+    if source.is_empty:
         return
     driver = connection.connection.driver_connection
     assert driver is not None
     with driver.cursor() as cursor:
-        statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (NULL '{null}')"
-        cursor.copy_expert(statement, io.BytesIO("\n".join(lines).encode() + b"\n"))
+        cursor.copy_expert(f"COPY {table} ({', '.join(columns)}) FROM STDIN (NULL '{null}')", source, _CHUNK)
+
+
+class _Source:
+    """Lines as a file that the driver reads from: they are made while the server takes them, and never all held."""
+
+    def __init__(self, lines: Iterator[str]) -> None:
+        self._lines = lines
+        self._first = next(lines, None)
+        self.is_empty = self._first is None
+
+    def read(self, size: int) -> bytes:
+        """At least `size` bytes in whole lines, less at the end."""
+        taken, length = [], 0
+        for line in itertools.chain([] if self._first is None else [self._first], self._lines):
+            self._first = None
+            taken.append(line)
+            length += len(line) + 1
+            if length >= size:
+                break
+        return ("\n".join(taken) + "\n").encode() if taken else b""
 
 
 def _field(value: Any) -> str:

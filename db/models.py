@@ -264,6 +264,19 @@ class CheckpointRow(Base):
     updated_at: Mapped[datetime] = _now()
 
 
+class TotalsRow(Base):
+    """The sums of the sources' counters by type; made anew from them by each roll-up."""
+
+    __tablename__ = "etl_totals"
+
+    source_type: Mapped[str] = mapped_column(primary_key=True)
+    items: Mapped[int] = _counter()
+    judged: Mapped[int] = _counter()
+    seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    last_success_at: Mapped[datetime | None]
+    last_failure_at: Mapped[datetime | None]
+
+
 class RawRow(Base):
     """A record as the source gave it. Partitioned by month; no foreign key points here."""
 

@@ -36,7 +36,10 @@ class Database:
 
     def __init__(self, url: str, *, name: str, pool_size: int = 2, patience: float = 30.0) -> None:
         """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how long `run` keeps trying, in seconds."""
-        self.engine = engine(url, name=name, pool_size=pool_size)
+        # Who tries again finds a dead connection by using it; who does not asks before each use.
+        self.engine = engine(url, name=name, pool_size=pool_size, ping=patience == 0)
+        # Connections of its own, so that none has to be switched back and forth; they are made when they are used.
+        self._reading = engine(url, name=name, pool_size=pool_size, ping=patience == 0, isolation="AUTOCOMMIT")
         self._patience = patience
 
     @contextmanager
@@ -46,28 +49,36 @@ class Database:
         Raises:
             StorageUnavailableError, StorageConflictError: PostgreSQL was lost, or rolled us back.
         """
-        try:
-            with self.engine.begin() as connection:
-                yield connection
-        except PoolTimeoutError as error:
-            raise StorageUnavailableError("no database connection became free in time") from error
-        except (DBAPIError, psycopg2.Error) as error:
-            translated = translate(error)
-            if translated is None:
-                raise
-            raise translated from error
+        with _translated(), self.engine.begin() as connection:
+            yield connection
 
     def run(self, work: Callable[[Connection], T]) -> T:
         """Do a unit of work, again after a deadlock or a lost connection until patience ends."""
+
+        def attempt() -> T:
+            with self.transaction() as connection:
+                return work(connection)
+
+        return self._patiently(attempt)
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Do work that only reads, as `run` does. Each statement has a snapshot of its own: no BEGIN, no COMMIT."""
+
+        def attempt() -> T:
+            with _translated(), self._reading.connect() as connection:
+                return work(connection)
+
+        return self._patiently(attempt)
+
+    def _patiently(self, attempt: Callable[[], T]) -> T:
         deadline = time.monotonic() + self._patience
-        attempt = 0
+        tries = 0
         while True:
             try:
-                with self.transaction() as connection:
-                    return work(connection)
+                return attempt()
             except (StorageUnavailableError, StorageConflictError):
-                attempt += 1
-                wait = wait_before(attempt, random.random()) / 4  # noqa: S311 -- spread, not secrecy
+                tries += 1
+                wait = wait_before(tries, random.random()) / 4  # noqa: S311 -- spread, not secrecy
                 if time.monotonic() + wait > deadline:
                     raise
                 time.sleep(wait)
@@ -75,16 +86,32 @@ class Database:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+        self._reading.dispose()
 
 
-def engine(url: str, *, name: str, pool_size: int) -> Engine:
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Our errors for the driver's."""
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise StorageUnavailableError("no database connection became free in time") from error
+    except (DBAPIError, psycopg2.Error) as error:
+        translated = translate(error)
+        if translated is None:
+            raise
+        raise translated from error
+
+
+def engine(url: str, *, name: str, pool_size: int, ping: bool = True, isolation: str | None = None) -> Engine:
     """An engine whose sessions cannot hang: every wait on the server or the wire has a limit."""
     return create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
         max_overflow=2,
         pool_timeout=5,
-        pool_pre_ping=True,
+        pool_pre_ping=ping,
+        **({} if isolation is None else {"isolation_level": isolation}),
         connect_args={
             "connect_timeout": 4,
             "application_name": name[:60],

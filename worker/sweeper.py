@@ -55,7 +55,7 @@ class Sweeper(threading.Thread):
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
         steps = (
             *(self._show_alive, self._take_over, self._close_runs, self._publish_due),
-            *(self._roll_up, self._add_partitions, self._purge),
+            *(self._roll_up, self._recount, self._add_partitions, self._purge),
         )
         while not self._stopped.is_set():
             for step in steps:
@@ -94,6 +94,10 @@ class Sweeper(threading.Thread):
 
     def _roll_up(self, database: Database) -> None:
         database.run(upkeep.roll_up)
+
+    def _recount(self, database: Database) -> None:
+        if self._due("recount", UPKEEP_SECONDS):
+            database.run(upkeep.recount)
 
     def _publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""

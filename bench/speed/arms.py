@@ -53,7 +53,7 @@ class Bench:
         service.flush_broker()
         try:
             if web:
-                service.start_web()
+                service.start_web("--workers=2")
             start_worker(service, processes)
             yield service
         finally:

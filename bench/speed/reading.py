@@ -43,6 +43,8 @@ _FILL = """
     FROM generate_series(1, {items}) n;
     INSERT INTO etl_checkpoints (source_name, source_type, total_items, total_runs, total_success)
     SELECT source_name, 'csv', count(*), 1, 1 FROM unified_items GROUP BY source_name;
+    INSERT INTO etl_totals (source_type, items, judged)
+    SELECT source_type, sum(total_items), sum(total_success) FROM etl_checkpoints GROUP BY source_type;
     INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, started_at, completed_at, rolled_up)
     SELECT gen_random_uuid(), name, 'csv', 'schedule', 'success', 'done', now(), now(), true FROM sources;
 """

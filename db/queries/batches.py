@@ -179,6 +179,9 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
         "source_type": claim.source_type,
         "mapping_version": claim.mapping_version,
     }
+    # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
+    # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
+    connection.execute(text("SET LOCAL enable_nestloop = off"))
     connection.execute(_LOCK_ITEMS, values)
     counts = connection.execute(_UPSERT, values).one()
     connection.execute(_CLOSE, values | counts._asdict())
@@ -207,7 +210,7 @@ _LOCK_ITEMS = text("""
     SELECT count(*) FROM (
         SELECT 1 FROM unified_items
         WHERE source_name = :source_name
-          AND external_id IN (SELECT external_id FROM staged_items WHERE batch_id = :batch_id)
+          AND external_id = ANY (ARRAY(SELECT external_id FROM staged_items WHERE batch_id = :batch_id))
         ORDER BY external_id FOR UPDATE
     ) locked
 """)
@@ -220,7 +223,7 @@ _UPSERT = text("""
         WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
     ), prior AS (
         SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
-        WHERE source_name = :source_name AND external_id IN (SELECT external_id FROM latest)
+        WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), written AS (
         INSERT INTO unified_items AS item (
             source_type, source_name, external_id, title, description, category, url, image_url, author,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, TextClause
 
 # Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
 COUNTED = 10_000
@@ -106,7 +107,7 @@ def list_items(
             ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
         ) item
     """
-    return list(connection.execute(text(query), values | {"limit": limit, "offset": offset}))
+    return list(connection.execute(_statement(query), values | {"limit": limit, "offset": offset}).all())
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:
@@ -138,6 +139,12 @@ def _count(connection: Connection, filters: Filters) -> Total:
         text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {clause}"), values
     ).scalar_one()
     return Total(max(int(plan[0]["Plan"]["Plan Rows"]), COUNTED + 1), exact=False)
+
+
+@lru_cache(maxsize=256)
+def _statement(query: str) -> TextClause:
+    """There are few different lists; to take each apart for its parameters again cost a tenth of a request."""
+    return text(query)
 
 
 def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:

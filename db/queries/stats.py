@@ -9,15 +9,14 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-# Rolled-up totals, and the deltas of runs and batches that ended since. One statement, so one snapshot.
+# Rolled-up totals, and the deltas of runs and batches that ended since. One statement, so one snapshot. `{names}` picks
+# the sources.
 _TOTALS = """
-    WITH ended AS (
+    WITH names AS ({names}), ended AS (
         SELECT source_name, max(source_type) AS source_type, count(*) AS runs,
             count(*) FILTER (WHERE status = 'success') AS success,
             count(*) FILTER (WHERE status = 'partial') AS partial, count(*) FILTER (WHERE status = 'failed') AS failed,
             sum(records_extracted) AS extracted,
-            sum(extract(epoch FROM completed_at - started_at))
-                FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
             max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
             max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at,
             max(completed_at) AS last_run_at,
@@ -27,13 +26,8 @@ _TOTALS = """
     ), loaded AS (
         SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
         WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized')) GROUP BY source_name
-    ), names AS (
-        SELECT name FROM sources UNION SELECT source_name FROM etl_checkpoints
-        UNION SELECT source_name FROM ended UNION SELECT source_name FROM loaded
     ), totals AS (
-        SELECT names.name AS source_name, coalesce(c.source_type, e.source_type, s.type) AS source_type,
-            s.name IS NOT NULL AND s.enabled AND s.gone_reason IS NULL AS active,
-            s.name IS NOT NULL AND s.enabled AS enabled, s.name IS NOT NULL AS declared,
+        SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
             s.next_run_at, s.paused_until, s.not_before, s.gone_reason, s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
@@ -41,41 +35,62 @@ _TOTALS = """
             (coalesce(c.total_partial, 0) + coalesce(e.partial, 0))::bigint AS partial,
             (coalesce(c.total_failed, 0) + coalesce(e.failed, 0))::bigint AS failed,
             (coalesce(c.total_extracted, 0) + coalesce(e.extracted, 0))::bigint AS extracted,
-            (coalesce(c.total_seconds, 0) + coalesce(e.seconds, 0))::double precision AS seconds,
             greatest(c.last_success_at, e.last_success_at) AS last_success_at,
             greatest(c.last_failure_at, e.last_failure_at) AS last_failure_at,
             coalesce(e.last_status, c.last_status) AS last_status,
             greatest(c.last_run_at, e.last_run_at) AS last_run_at, c.value AS checkpoint
         FROM names
-        LEFT JOIN sources s ON s.name = names.name
+        JOIN sources s ON s.name = names.name
         LEFT JOIN etl_checkpoints c ON c.source_name = names.name
         LEFT JOIN ended e ON e.source_name = names.name
         LEFT JOIN loaded l ON l.source_name = names.name
     )
 """
+_ALL = _TOTALS.format(names="SELECT name FROM sources")
+_PAGE = _TOTALS.format(names="SELECT name FROM sources ORDER BY name LIMIT :limit OFFSET :offset")
 
 
 def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> list[Row[Any]]:
     """Totals by source, by name."""
-    query = (
-        _TOTALS + " SELECT * FROM totals WHERE declared OR runs > 0 ORDER BY source_name LIMIT :limit OFFSET :offset"
+    query = _PAGE + " SELECT * FROM totals ORDER BY source_name"
+    return list(connection.execute(text(query), {"limit": limit, "offset": offset}).all())
+
+
+# The totals by type, and what has ended since they were made.
+_BY_TYPE = """
+    WITH ended AS (
+        SELECT source_type, count(*) FILTER (WHERE status IN ('success', 'partial', 'failed')) AS judged,
+            sum(extract(epoch FROM completed_at - started_at))
+                FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
+            max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
+            max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at
+        FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_type
+    ), loaded AS (
+        SELECT r.source_type, sum(b.records_inserted) AS items FROM etl_batches b JOIN etl_runs r USING (run_id)
+        WHERE NOT b.rolled_up AND NOT (b.state IN ('extracted', 'normalized')) GROUP BY r.source_type
+    ), by_type AS (
+        SELECT source_type, items, judged, seconds, last_success_at, last_failure_at FROM etl_totals
+        UNION ALL SELECT source_type, 0, judged, coalesce(seconds, 0), last_success_at, last_failure_at FROM ended
+        UNION ALL SELECT source_type, items, 0, 0, NULL, NULL FROM loaded
     )
-    return list(connection.execute(text(query), {"limit": limit, "offset": offset}))
+"""
 
 
 def overall(connection: Connection) -> Row[Any]:
     """Totals over all sources, and the items by source type."""
     query = (
-        _TOTALS
+        _BY_TYPE
         + """
-        SELECT coalesce(sum(items), 0)::bigint AS items, count(*) FILTER (WHERE declared) AS sources,
-            count(*) FILTER (WHERE active) AS active, max(last_success_at) AS last_success_at,
+        SELECT coalesce(sum(items), 0)::bigint AS items, max(last_success_at) AS last_success_at,
             max(last_failure_at) AS last_failure_at,
-            sum(seconds) / nullif(sum(success + partial + failed), 0) AS average_seconds,
+            (sum(seconds) / nullif(sum(judged), 0))::double precision AS average_seconds,
+            max(declared.sources) AS sources, max(declared.active) AS active,
             (SELECT coalesce(jsonb_object_agg(source_type, n), '{}'::jsonb) FROM (
-                SELECT source_type, sum(items)::bigint AS n FROM totals WHERE items > 0 GROUP BY source_type) t
+                SELECT source_type, sum(items)::bigint AS n FROM by_type GROUP BY source_type HAVING sum(items) > 0) t
             ) AS by_type
-        FROM totals
+        FROM (SELECT count(*) AS sources, count(*) FILTER (WHERE enabled AND gone_reason IS NULL) AS active
+              FROM sources) declared
+        LEFT JOIN by_type ON true
         """
     )
     return connection.execute(text(query)).one()
@@ -83,21 +98,30 @@ def overall(connection: Connection) -> Row[Any]:
 
 def known_items(connection: Connection, source_type: str | None, source_name: str | None) -> int:
     """How many items there are, from the counters."""
-    query = (
-        _TOTALS
-        + """
-        SELECT coalesce(sum(items), 0)::bigint FROM totals
-        WHERE (CAST(:type AS text) IS NULL OR source_type = :type)
-          AND (CAST(:name AS text) IS NULL OR source_name = :name)
+    if source_name is None:
+        query = (
+            _BY_TYPE
+            + """
+            SELECT coalesce(sum(items), 0)::bigint FROM by_type
+            WHERE CAST(:type AS text) IS NULL OR source_type = :type
         """
-    )
+        )
+    else:
+        query = """
+            SELECT (coalesce((SELECT total_items FROM etl_checkpoints
+                              WHERE source_name = :name AND (CAST(:type AS text) IS NULL OR source_type = :type)), 0)
+                + coalesce((SELECT sum(b.records_inserted) FROM etl_batches b JOIN etl_runs r USING (run_id)
+                            WHERE b.source_name = :name AND NOT b.rolled_up
+                              AND NOT (b.state IN ('extracted', 'normalized'))
+                              AND (CAST(:type AS text) IS NULL OR r.source_type = :type)), 0))::bigint
+        """
     return int(connection.execute(text(query), {"type": source_type, "name": source_name}).scalar_one())
 
 
 def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
     """Declared and enabled sources, failing ones first."""
     query = (
-        _TOTALS
+        _ALL
         + """
         SELECT t.*, (SELECT status FROM etl_runs r WHERE r.source_name = t.source_name AND r.lane = 'fetch'
                      AND r.status IN ('queued', 'running')) AS active_status
@@ -113,7 +137,7 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
 def health_counts(connection: Connection) -> Row[Any]:
     """How many sources are active, and how many of them ended well or badly last time."""
     query = (
-        _TOTALS
+        _ALL
         + """
         SELECT count(*) AS total, count(*) FILTER (WHERE last_status IN ('success', 'partial')) AS successful,
             count(*) FILTER (WHERE last_status = 'failed') AS failed

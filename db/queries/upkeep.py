@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LIMIT = 1000
+ROLL_UP_LOCK = 7236150420
 # A process that was not seen for this long does not count as alive: seconds.
 ALIVE_SECONDS = 30
 
@@ -62,10 +63,32 @@ _ROLL_UP_BATCHES = text("""
 """)
 
 
+# Made anew each time, so that no mistake and no older version of this code can leave them wrong for good.
+_TOTAL = text("""
+    INSERT INTO etl_totals AS t (source_type, items, judged, seconds, last_success_at, last_failure_at)
+    SELECT source_type, sum(total_items), sum(total_success + total_partial + total_failed), sum(total_seconds),
+        max(last_success_at), max(last_failure_at)
+    FROM etl_checkpoints GROUP BY source_type
+    ON CONFLICT (source_type) DO UPDATE SET items = excluded.items, judged = excluded.judged,
+        seconds = excluded.seconds, last_success_at = excluded.last_success_at,
+        last_failure_at = excluded.last_failure_at
+    WHERE (t.items, t.judged, t.seconds) IS DISTINCT FROM (excluded.items, excluded.judged, excluded.seconds)
+""")
+
+
 def roll_up(connection: Connection) -> None:
-    """Add what ended to the totals of its source."""
-    connection.execute(_ROLL_UP_RUNS, {"limit": LIMIT})
-    connection.execute(_ROLL_UP_BATCHES, {"limit": LIMIT})
+    """Add what ended to the totals of its source, and those to the totals of its type. One does it at a time."""
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": ROLL_UP_LOCK}).scalar_one():
+        return
+    runs = connection.execute(_ROLL_UP_RUNS, {"limit": LIMIT})
+    batches = connection.execute(_ROLL_UP_BATCHES, {"limit": LIMIT})
+    if runs.rowcount or batches.rowcount:
+        connection.execute(_TOTAL)
+
+
+def recount(connection: Connection) -> None:
+    """Make the totals of the types anew, whatever they say."""
+    connection.execute(_TOTAL)
 
 
 def purge_runs(connection: Connection, retention: timedelta) -> int:

@@ -18,8 +18,8 @@ from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import end_run
 from db.queries.extraction import store_batch
 from db.queries.runs import MAX_OPEN_BATCHES, claim_run
-from db.queries.stats import source_totals
-from db.queries.upkeep import add_partitions, roll_up
+from db.queries.stats import known_items, overall, source_totals
+from db.queries.upkeep import add_partitions, recount, roll_up
 from db.session import Database
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
@@ -446,6 +446,34 @@ def test_totals_equal_what_the_tables_hold_before_and_after_rolling_up(pump: Pum
     for totals in (live, rolled, again):
         assert [(row.items, row.runs) for row in totals] == expected
         assert totals[0].success == 2
+
+
+def test_the_totals_of_all_sources_are_what_a_recount_gives(pump: Pump) -> None:
+    feed = {**csv_source(), "name": "other", "file": "other.csv"}
+    pump.declare(csv_source(), feed)
+    for number, step in enumerate((None, roll_up, recount, None, roll_up)):
+        pump.write("shop.csv", rows(5 + number))
+        pump.write(
+            "other.csv", "id,name,price\n" + "".join(f"{n},x,{'dear' if number == 3 else n}\n" for n in range(number))
+        )
+        pump.run("shop")
+        if number:
+            pump.run("other")
+        if step:
+            pump.database.run(step)
+        totals = pump.database.run(overall)
+        (items,) = pump.sql("SELECT count(*) FROM unified_items")
+        assert (totals.items, totals.by_type) == (items, {"csv": items})
+        assert pump.database.run(lambda c: known_items(c, "csv", None)) == items
+        assert pump.database.run(lambda c: known_items(c, None, "shop")) == 5 + number
+        last = pump.sql(
+            "SELECT max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed') FROM etl_runs"
+        )
+        assert [(totals.last_success_at, totals.last_failure_at)] == last
+        (seconds,) = pump.sql(
+            "SELECT avg(extract(epoch FROM completed_at - started_at))::double precision FROM etl_runs WHERE status <> 'skipped'"
+        )
+        assert totals.average_seconds == pytest.approx(seconds)
 
 
 def test_nasty_text_survives_the_whole_way(pump: Pump) -> None:

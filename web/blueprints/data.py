@@ -34,7 +34,7 @@ _FILTERS = (
 class Data(MethodView):
     """All items."""
 
-    @blueprint.arguments(DataQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.arguments(DataQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, DataSchema)
     @blueprint.alt_response(304, description="Not changed since the answer whose ETag was sent as If-None-Match.")
     def get(self, query: dict[str, Any]) -> Response:
@@ -42,7 +42,7 @@ class Data(MethodView):
         filters = Filters(**{name: query[name] for name in _FILTERS if name in query})
         order, after = _order(query)
         page, size = _page(query)
-        body = service().database.run(lambda connection: _read(connection, filters, order, after, page, size))
+        body = service().database.read(lambda connection: _read(connection, filters, order, after, page, size))
         response = Response(body, mimetype="application/json")
         response.set_etag(hashlib.blake2b(body, digest_size=16).hexdigest())
         return response.make_conditional(request)  # type: ignore[return-value]

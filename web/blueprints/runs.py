@@ -94,7 +94,7 @@ class Run(MethodView):
             row = get_run(connection, run_id)
             return {**present_run(row), "events": [event._asdict() for event in list_events(connection, run_id)]}
 
-        return service().database.run(read)
+        return service().database.read(read)
 
 
 @blueprint.route("/runs/<uuid:run_id>/cancel")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
+import msgspec
+from flask import Response
 from flask.views import MethodView
 
 from db.queries.runs import list_runs
@@ -26,12 +28,14 @@ RECENT_RUNS = 20
 class Stats(MethodView):
     """Totals of all sources."""
 
-    @blueprint.arguments(StatsQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.arguments(StatsQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, StatsSchema)
-    def get(self, query: dict[str, Any]) -> Any:
+    def get(self, query: dict[str, Any]) -> Response:
         """Show totals, the sources' statistics and the latest runs."""
         size, offset = query["page_size"], (query["page"] - 1) * query["page_size"]
-        return service().database.run(lambda connection: _read(connection, size, offset))
+        answer = service().database.read(lambda connection: _read(connection, size, offset))
+        # The schema describes it; to send every field through it took three times as long as the queries.
+        return Response(msgspec.json.encode(answer), mimetype="application/json")
 
 
 def _read(connection: Connection, limit: int, offset: int) -> dict[str, Any]:

@@ -30,11 +30,6 @@ help: ## show this list
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-lint.txt
 	@touch $@
 
-.venv/suites: requirements.txt .venv/installed
-	@echo "· fetching feedparser's own test feeds (first time only)"
-	@rm -rf $@ && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
-	    $$(grep '^feedparser==' requirements.txt) && mv $@.part $@
-
 up: .venv/installed ## start the service, run every source once, show the result
 	@$(BIN)/python -m stack up
 

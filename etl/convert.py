@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MAX_ID_BYTES = 1000
 # numeric(…) without a scale holds far more, but a JSON reader does not.
 MAX_NUMBER_EXPONENT = 300
+# A text of this many characters without an exponent holds no number out of range.
 _SHORT = 100
 # Epoch numbers above this are milliseconds.
 EPOCH_MILLISECONDS = 10**11
@@ -71,13 +72,14 @@ def number(value: Any) -> Decimal | None:
 
 
 def _read_number(written: str) -> Decimal | None:
+    if written.isascii() and written.replace(".", "", 1).isdigit() and len(written) < _SHORT:
+        # Digits with at most one point, as most numbers are.
+        return Decimal(written)
     if not written:
         return None
     if not _NUMBER.fullmatch(written):
         raise ValueError("expected a number such as 1234.5")
-    result = Decimal(written)
-    # Without an exponent a short text holds no large number.
-    return result if len(written) < _SHORT and "e" not in written and "E" not in written else _checked(result)
+    return _checked(Decimal(written))
 
 
 def _checked(result: Decimal) -> Decimal:
@@ -93,7 +95,7 @@ def tags(value: Any) -> list[str] | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return [word.strip() for word in _TAGS.split(value) if word.strip()] or None
+        return [word for part in _TAGS.split(value) if (word := part.strip())] or None
     if isinstance(value, list):
         return [word for word in map(text, value) if word is not None] or None
     raise ValueError("expected a list of texts, found " + _kind(value))
@@ -116,7 +118,8 @@ class Moment:
             return _from_epoch(Decimal(value))
         if not isinstance(value, str):
             raise ValueError("expected a time, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
-        return self._read(value.strip()) if value.strip() else None
+        written = value.strip()
+        return self._read(written) if written else None
 
     def _read(self, written: str) -> datetime:
         for pattern in self.formats:
@@ -124,7 +127,8 @@ class Moment:
                 return self._settle(datetime.strptime(written, pattern))  # noqa: DTZ007 -- settled below
             except ValueError:
                 continue
-        if _EPOCH.fullmatch(written):
+        # What has a hyphen where a date has one is no epoch number.
+        if written[4:5] != "-" and _EPOCH.fullmatch(written):
             return _from_epoch(Decimal(written))
         try:
             return self._settle(datetime.fromisoformat(written))
@@ -136,6 +140,8 @@ class Moment:
             raise ValueError("expected ISO 8601, epoch seconds or milliseconds, or one of `dates`") from error
 
     def _settle(self, moment: datetime) -> datetime:
+        if moment.tzinfo is UTC:
+            return moment
         aware = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
         try:
             return aware.astimezone(UTC)

@@ -252,11 +252,23 @@ def _check_format(pattern: str) -> None:
         raise ValueError(f"`dates`: {pattern!r} is not a format of dates: {error}") from error
 
 
-_PATTERNS = {
+_EXPECTED = {
     "name": "lower-case letters, digits and _, at most 100",
     "url": "an http or https address without user and password",
     "token_url": "an http or https address without user and password",
     "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
+    **dict.fromkeys(("every", "jitter", "timeout", "lookback"), "a duration such as 30s, 30m, 1h or 7d"),
+}
+_CHOICES = {
+    "type": "api, csv and rss",
+    "style": "none, page, offset, cursor, next_url and link_header",
+    "kind": "header, query, bearer, basic and oauth2_client_credentials",
+    "identity": "external_id, content and a list of keys",
+    "mode": "full and append",
+    "entry_id": "auto, guid, link and hash",
+    "missing": "include, exclude and fail",
+    "into": "query and body",
+    "send": "header and body",
 }
 
 
@@ -264,14 +276,15 @@ def explain(error: msgspec.ValidationError) -> str:
     """The key first, then what is wrong with it."""
     text, _, path = str(error).partition(" - at `")
     key = path.rstrip("`").removeprefix("$").removeprefix(".")
+    last = key.rpartition(".")[2]
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
     if unknown:
         return f"unknown key `{key + '.' if key else ''}{unknown[1]}`"
-    if text.startswith("Expected `str` matching regex"):
-        return f"`{key}`: expected {_PATTERNS.get(key.rpartition('.')[2], 'a duration such as 30s, 30m, 1h or 7d')}"
-    if key == "type" and text.startswith("Invalid value"):
-        return f"`type`: {text}; there are api, csv and rss"
     missing = re.fullmatch(r"Object missing required field `(.*)`", text)
     if missing:
         return f"missing key `{key + '.' if key else ''}{missing[1]}`"
+    if text.startswith("Expected `str") and last in _EXPECTED:
+        return f"`{key}`: expected {_EXPECTED[last]}"
+    if text.startswith("Invalid") and last in _CHOICES:
+        return f"`{key}`: {text}; there are {_CHOICES[last]}"
     return f"`{key}`: {text}" if key else text

@@ -11,7 +11,7 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from etl.schedule import Rest
 
@@ -56,6 +56,21 @@ def note_postponed(connection: Connection, name: str, seconds: float) -> None:
         WHERE name = :name
     """)
     connection.execute(query, {"name": name, "seconds": seconds})
+
+
+def postponed_sources(connection: Connection) -> list[Row[Any]]:
+    """The names and addresses of sources whose server has asked for a pause that is not over."""
+    query = text("""
+        SELECT name, config -> 'request' ->> 'url' AS url FROM sources
+        WHERE not_before_reason = 'asked' AND not_before > clock_timestamp()
+    """)
+    return list(connection.execute(query).all())
+
+
+def end_pause(connection: Connection, names: list[str]) -> None:
+    """Forget what the servers of these sources asked for."""
+    query = text("UPDATE sources SET not_before = NULL, not_before_reason = NULL WHERE name = ANY (:names)")
+    connection.execute(query, {"names": names})
 
 
 def note_gone(connection: Connection, name: str, reason: str) -> None:

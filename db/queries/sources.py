@@ -35,14 +35,20 @@ class Applied:
     unchanged: tuple[str, ...]
 
 
-_UPSERT = text("""
+# What a server asked for holds for as long as the same is asked of it.
+_UPSERT = text(
+    """
     INSERT INTO sources (name, type, config, enabled, next_run_at, origin)
     VALUES (:name, :type, CAST(:config AS jsonb), :enabled, :next_run_at, :origin)
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
         next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
-        not_before = NULL, not_before_reason = NULL, rest = NULL, moved_to = NULL, moved_count = 0, gone_reason = NULL,
+        not_before = CASE WHEN {same} THEN sources.not_before END,
+        not_before_reason = CASE WHEN {same} THEN sources.not_before_reason END,
+        rest = CASE WHEN {same} THEN sources.rest END, moved_to = CASE WHEN {same} THEN sources.moved_to END,
+        moved_count = CASE WHEN {same} THEN sources.moved_count ELSE 0 END, gone_reason = NULL,
         mapping_version = sources.mapping_version + :remapped, updated_at = clock_timestamp()
-""")
+""".replace("{same}", "sources.config -> 'request' = excluded.config -> 'request'")
+)
 
 
 def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: datetime) -> Applied:

@@ -103,7 +103,9 @@ class CsvExtractor:
             except (WaitError, PostponedError):
                 raise
             except ETLError as error:
-                self._context.report.warn(error.code, f"{name}: {error.message}")
+                if name not in error.message:
+                    error.message = f"{name}: {error.message}"
+                self._context.report.warn(error.code, error.message)
                 failures.append(error)
         if failures:
             raise failures[0]

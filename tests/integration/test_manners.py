@@ -358,3 +358,14 @@ def test_an_unchanged_feed_keeps_its_times_of_rest(pump: Pump, outside: Outside)
         pump.run("shop")
         assert state(pump)[-1] == {"hours": [3], "interval": 7200.0}
         assert state(pump)[1] == "fresh"
+
+
+def test_a_pause_outlives_a_change_that_asks_the_same(pump: Pump, outside: Outside) -> None:
+    outside.on("/a", Answered(status=429, headers={"Retry-After": "86400"}))
+    pump.declare(source(outside))
+    pump.run("shop")
+    pump.declare(source(outside, timeout="3s"))
+    assert pump.run("shop")["error"]["code"] == "not_due"
+    pump.declare(source(outside, request={"url": outside.url + "/a", "params": {"b": 1}}))
+    # The source is free; its host is not.
+    assert pump.run("shop")["error"]["code"] == "postponed"

@@ -13,6 +13,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from bench.outside import Answered, Outside
+from db.queries.manners import note_gone, note_postponed
+from etl.breaker import BreakerPolicy
+from etl.gate import Gate
+from hosts import RedisStore, SharedStore
 from settings import SettingError
 from tests.pump import Pump
 from web.app import create_app
@@ -340,3 +344,46 @@ def test_an_open_address_needs_keys(pump: Pump) -> None:
         assert client.get("/data", headers={"X-API-Key": "wrong"}).status_code == 401
         assert client.get("/data", headers={"X-API-Key": KEY}).status_code == 200
         assert client.get("/data", headers={"Authorization": "Bearer plain-key"}).status_code == 200
+
+
+def test_breakers_are_shown_and_reset(client: FlaskClient, pump: Pump) -> None:
+    store = RedisStore()
+    gate = Gate(SharedStore(store), BreakerPolicy(1, 60), "worker")
+    gate.failed("dead.test:81", "it answered 503")
+    gate.pause("busy.test", 60, "429")
+    pump.declare({"name": "far", "type": "api", "request": {"url": "http://dead.test:81/a"}})
+    try:
+        shown = {one["host"]: one for one in client.get("/breakers").json["breakers"]}
+        assert (shown["dead.test:81"]["state"], shown["dead.test:81"]["reason"]) == ("open", "it answered 503")
+        assert shown["busy.test"]["state"] == "closed"
+        assert shown["busy.test"]["pause_reason"] == "429"
+        assert [one["breaker"] for one in client.get("/health").json["sources"]] == ["open"]
+        assert client.post("/breakers/dead.test:81/reset").status_code == 401
+        answer = client.post("/breakers/dead.test:81/reset", headers={"X-API-Key": KEY})
+        assert (answer.status_code, answer.json["state"]) == (200, "closed")
+        assert client.post("/breakers/unknown.test/reset", headers={"X-API-Key": KEY}).status_code == 404
+    finally:
+        store.reset("dead.test:81")
+        store.reset("busy.test")
+
+
+def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, pump: Pump) -> None:
+    pump.declare({"name": "far", "type": "api", "request": {"url": "http://limited.test/a"}})
+    pump.database.run(lambda c: note_postponed(c, "far", 86_400))
+    assert client.get("/health").json["sources"][0]["not_before"] is not None
+    assert client.post("/breakers/limited.test/reset", headers={"X-API-Key": KEY}).status_code == 200
+    assert pump.sql("SELECT not_before FROM sources") == [None]
+
+
+def test_a_source_that_is_gone_has_no_slots(client: FlaskClient, pump: Pump) -> None:
+    pump.declare({"name": "far", "type": "api", "request": {"url": "http://gone.test/a"}})
+    pump.database.run(lambda c: note_gone(c, "far", "answered 410 Gone"))
+    (shown,) = client.get("/health").json["sources"]
+    assert (shown["status"], shown["next_run_at"], shown["gone_reason"]) == ("gone", None, "answered 410 Gone")
+
+
+def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, shop: Pump) -> None:
+    first = client.get("/data?page_size=2")
+    again = client.get("/data?page_size=2", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.data) == (304, b"")
+    assert client.get("/data?page_size=3", headers={"If-None-Match": first.headers["ETag"]}).status_code == 200

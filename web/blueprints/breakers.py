@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 from flask.views import MethodView
 
+from db.queries.manners import end_pause, postponed_sources
 from etl.breaker import State
 from etl.errors import BrokerUnavailableError, UnknownHostError
+from etl.gate import HostState
+from etl.http.address import host_of
+from etl.request import fill
 from messaging import BROKER_ERRORS
 from web.extensions import service
 from web.requests import Resource
@@ -17,7 +21,7 @@ from web.schemas.breakers import BreakerSchema, BreakersSchema
 from web.schemas.problem import NoQuerySchema
 
 if TYPE_CHECKING:
-    from etl.gate import HostState
+    from sqlalchemy import Connection
 
 blueprint = Resource("breakers", __name__, description="Hosts that failed lately, or asked for a pause.")
 
@@ -48,14 +52,33 @@ class BreakerReset(MethodView):
     @blueprint.alt_response(404, description="Nothing is remembered about this host.")
     @blueprint.alt_response(503, description="The broker, which keeps them, cannot be reached.")
     def post(self, host: str) -> Any:
-        """Close the breaker of a host and end its pause: the next call goes out at once."""
+        """Close the breaker of a host, and end its pause and those of its sources: the next call goes out at once."""
+        parts = service()
         try:
-            found = service().hosts.reset(host)
+            found = parts.hosts.reset(host)
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
-        if found is None:
+        ended = parts.database.run(lambda connection: _end_pauses(connection, host))
+        if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
-        return present(host, *found)
+        return present(host, *(found or (HostState(), 0.0)))
+
+
+def _end_pauses(connection: Connection, host: str) -> list[str]:
+    """End what this host asked of its sources; their names."""
+    names = [row.name for row in postponed_sources(connection) if declared_host(row.url) == host]
+    end_pause(connection, names)
+    return names
+
+
+def declared_host(url: str | None) -> str | None:
+    """The host of a declared address, None when it cannot be told."""
+    if url is None:
+        return None
+    try:
+        return host_of(fill(url, service().settings.environment))
+    except (KeyError, ValueError):
+        return None
 
 
 def present(host: str, state: HostState, now: float) -> dict[str, Any]:

@@ -12,9 +12,8 @@ from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.breaker import State
 from etl.errors import StorageConflictError, StorageUnavailableError
-from etl.http.address import host_of
-from etl.request import fill
 from messaging import BROKER_ERRORS, broker_answers
+from web.blueprints.breakers import declared_host
 from web.extensions import Service, service
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
@@ -111,25 +110,26 @@ def _unhealthy(reason: str, *, broker: bool) -> dict[str, Any]:
 
 def _breaker(url: str | None, breakers: dict[str, str] | None) -> str | None:
     """The state of a source's host."""
-    if url is None or breakers is None:
-        return None
-    try:
-        host = host_of(fill(url, service().settings.environment))
-    except (KeyError, ValueError):
-        return None
-    return breakers.get(host, str(State.CLOSED))
+    host = declared_host(url)
+    return None if host is None or breakers is None else breakers.get(host, str(State.CLOSED))
 
 
 def _source(row: Row[Any], breakers: dict[str, str] | None) -> dict[str, Any]:
     return {
         "name": row.source_name,
         "type": row.source_type,
-        "status": row.active_status or ("gone" if row.gone_reason else row.last_status) or "never_run",
+        "status": row.active_status or _last_status(row),
         "last_run_at": row.last_run_at,
         "last_success_at": row.last_success_at,
         "checkpoint_value": (row.checkpoint or {}).get("watermark"),
         "breaker": _breaker(row.url, breakers),
-        "next_run_at": row.next_run_at,
+        "next_run_at": None if row.gone_reason else row.next_run_at,
         "not_before": row.not_before,
         "gone_reason": row.gone_reason,
     }
+
+
+def _last_status(row: Row[Any]) -> str:
+    if row.gone_reason:
+        return "gone"
+    return row.last_status or ("skipped" if row.last_run_at else "never_run")

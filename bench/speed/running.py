@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -11,18 +15,38 @@ from bench.outside import Answered, Asked, Outside
 from bench.rig import PYTHON
 from bench.speed.loading import declare
 from bench.speed.outcome import Outcome
+from db.queries.slots import claim_slots, seconds_to_next
+from db.session import Database
 
 if TYPE_CHECKING:
     from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
 
-# A chain of three tasks that do nothing, on the same broker with the same settings but nothing of ours.
+# A chain of three tasks that do nothing but, at its end, leave a mark; nothing of ours is in it.
 _NOOP = """
-import sys, time
-from celery import Celery, chain
-app = Celery("noop", broker=sys.argv[1])
+import os
+from celery import Celery
+app = Celery("noop", broker=os.environ["BROKER"])
 app.conf.update(task_ignore_result=True, task_acks_late=True, worker_prefetch_multiplier=1)
+
+@app.task
+def step(path=None):
+    if path:
+        with open(path, "ab") as file:
+            file.write(b"x")
+"""
+_DRIVE = """
+import os, sys, time
+from celery import chain
+from noop import step
+count, path = int(sys.argv[1]), sys.argv[2]
+started = time.monotonic()
+for _ in range(count):
+    chain(step.si(), step.si(), step.si(path)).apply_async()
+while not os.path.exists(path) or os.path.getsize(path) < count:
+    time.sleep(0.01)
+print(time.monotonic() - started)
 """
 
 
@@ -59,58 +83,33 @@ def _run_all(service: Service, names: list[str]) -> float:
 
 
 def _noop_chains(bench: Bench, count: int) -> float:
-    import subprocess
-
+    """Seconds for so many chains, with two pool processes."""
     folder = bench.folder / "noop"
     folder.mkdir(exist_ok=True)
-    (folder / "noop.py").write_text(
-        _NOOP + '@app.task\ndef step(path=None):\n    if path: open(path, "ab").write(b"x")\n'
-    )
-    url, done = bench.servers.valkey.url, folder / "done"
-    done.unlink(missing_ok=True)
-    bench_script = (
-        "import sys; sys.argv = ['x', sys.argv[1], sys.argv[2], sys.argv[3]]\n"
-        "from noop import app, step, chain\nimport os, time\n"
-        "count, path = int(sys.argv[2]), sys.argv[3]\n"
-        "started = time.monotonic()\n"
-        "for _ in range(count): chain(step.si(), step.si(), step.si(path)).apply_async()\n"
-        "while not os.path.exists(path) or os.path.getsize(path) < count: time.sleep(0.01)\n"
-        "print(time.monotonic() - started)\n"
-    )
-    (folder / "loader.py").write_text(f"import sys; sys.argv[1:1] = [{url!r}]\n" + "from noop import app\n")
-    worker = subprocess.Popen(
-        [PYTHON, "-m", "celery", "-A", "loader:app", "worker", "--concurrency=2", "--loglevel=ERROR"],
-        cwd=folder,
-        env={"PYTHONPATH": str(folder), "PATH": "/usr/bin:/bin", "BROKER": url},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    (folder / "noop.py").write_text(_NOOP)
+    environment = {**os.environ, "PYTHONPATH": str(folder), "BROKER": bench.servers.valkey.url}
+    command = [PYTHON, "-m", "celery", "-A", "noop", "worker", "--concurrency=2", "--loglevel=ERROR"]
+    with (folder / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        time.sleep(4)
-        result = subprocess.run(
-            [PYTHON, "-c", bench_script, url, str(count), str(done)],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr[-1000:]
-        return float(result.stdout.split()[-1])
+        _drive(folder, environment, 1, "warm")
+        return _drive(folder, environment, count, "done")
     finally:
-        import os
-        import signal
-
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait(20)
 
 
+def _drive(folder: Path, environment: dict[str, str], count: int, mark: str) -> float:
+    command = [PYTHON, "-c", _DRIVE, str(count), str(folder / mark)]
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    return float(done.stdout.split()[-1])
+
+
 def due(bench: Bench, sizes: Sizes) -> list[Outcome]:
     """Many sources due at once: claimed and published; and the cost of a look when none is."""
-    from db.queries.slots import claim_slots, seconds_to_next
-    from db.session import Database
-
     url = bench.database()
     connection = psycopg2.connect(url)
     connection.autocommit = True

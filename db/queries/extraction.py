@@ -92,10 +92,8 @@ def _known_items(
     ids = [r.external_id for r in records.values() if r.external_id is not None and r.external_id not in pending]
     if not ids:
         return {}
-    rows = connection.execute(_SERVED, {**values, "ids": msgspec.json.encode(ids).decode()})
-    return {
-        row.external_id: row.written for row in rows if records[row.external_id].content_hash == bytes(row.content_hash)
-    }
+    rows = connection.execute(_SERVED, {**values, "ids": msgspec.json.encode(ids).decode()}).all()
+    return {key: written for key, found, written in rows if records[key].content_hash == bytes(found)}
 
 
 def _known_rejects(
@@ -112,7 +110,7 @@ def _known_rejects(
     whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
     whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
     hashes = msgspec.json.encode([content_hash.hex() for content_hash in whole]).decode()
-    rows = connection.execute(_OPEN_REJECTS, {**values, "hashes": hashes})
+    rows = connection.execute(_OPEN_REJECTS, {**values, "hashes": hashes}).all()
     found = [(whole[bytes(row.content_hash)], row) for row in rows]
     return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
 

@@ -295,7 +295,7 @@ def list_runs(
         conditions.append("(r.created_at, r.run_id) < (:created_at, :run_id)")
         values |= {"created_at": before[0], "run_id": before[1]}
     query = f"{_SHOWN} WHERE {' AND '.join(conditions)} ORDER BY r.created_at DESC, r.run_id DESC LIMIT :limit"
-    return list(connection.execute(text(query), values))
+    return list(connection.execute(text(query), values).all())
 
 
 def check_cancellable(connection: Connection, run_id: UUID) -> None:

@@ -32,6 +32,12 @@ def _collect_less_often(**_: Any) -> None:
     gc.set_threshold(200_000, 20, 100)
 
 
+@signals.task_postrun.connect
+def _collect(**_: Any) -> None:
+    """What a task leaves in cycles may hold a whole batch."""
+    gc.collect()
+
+
 @signals.worker_ready.connect
 def _start_in_worker(**_: Any) -> None:
     _start_sweeper("worker")

@@ -8,6 +8,7 @@ import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin
 
@@ -107,8 +108,12 @@ class HttpClient:
         self._watch = watch
         self._sleep = sleep
         self._guard = Guard(policy.private_hosts)
-        self._session = make_session(self._guard)
         self._tokens = Tokens(self)
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        """Made when it is needed: it weighs a megabyte, and a source of files has no use for it."""
+        return make_session(self._guard)
 
     def get(
         self,

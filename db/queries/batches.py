@@ -348,7 +348,7 @@ def _insert_part(connection: Connection, claim: BatchClaim, part: str, first: in
 
 def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
     """Lock the run against its end, then the batch: who lost either may not write."""
-    run = text("SELECT 1 FROM etl_runs WHERE run_id = :run_id AND status = 'running' FOR SHARE")
+    run = text("SELECT 1 FROM etl_runs WHERE run_id = :run_id AND status = 'running' FOR KEY SHARE")
     batch = text("""
         SELECT 1 FROM etl_batches WHERE batch_id = :batch_id AND token = :token AND state = :state FOR UPDATE
     """)

@@ -138,7 +138,7 @@ def store_batch(
 
 def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) -> bool:
     """Check the fence under a row lock; True when this very batch is stored already."""
-    query = text("SELECT batches, token, status, extracted_at FROM etl_runs WHERE run_id = :run_id FOR UPDATE")
+    query = text("SELECT batches, token, status, extracted_at FROM etl_runs WHERE run_id = :run_id FOR NO KEY UPDATE")
     row = connection.execute(query, {"run_id": claim.run_id}).first()
     if row is None or row.token != claim.token or row.status != "running":
         raise LeaseLostError(f"run {claim.run_id} is no longer ours")

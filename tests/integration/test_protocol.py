@@ -203,6 +203,32 @@ def test_a_cancelled_run_stores_nothing_more(pump: Pump) -> None:
         pump.database.run(lambda c: store_batch(c, claim, batch, Sifted([]), [], 60))
 
 
+def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
+    """And the run's end waits for the batch: what is counted is what was loaded."""
+    pump.settings = replace(pump.settings, batch_size=3)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(10))
+    run_id = pump.queue("shop")
+    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert claim
+    batch = RawBatch([Mapper(parse(claim.config)).take({"id": "1"})], [], Position(), 1, 1)
+    stored = pump.database.run(lambda c: store_batch(c, claim, batch, Sifted(batch.records), [], 60))
+    assert stored.batch_id
+    pump.messages = [BatchMessage(stored.batch_id)]
+    loading.normalize(pump.database, pump.settings, stored.batch_id)
+    loads = pump.database.run(lambda c: claim_batch(c, stored.batch_id, "normalized", 60))
+    assert loads
+    following = replace(claim, batches=1)
+    with pump.database.transaction() as loader:
+        assert load_batch(loader, loads)
+        with pump.database.transaction() as extractor:
+            extractor.execute(text("SET LOCAL lock_timeout = '1s'"))
+            store_batch(extractor, following, batch, Sifted(batch.records), [], 60)
+        with pytest.raises(StorageConflictError), pump.database.transaction() as ending:
+            ending.execute(text("SET LOCAL lock_timeout = '100ms'"))
+            end_run(ending, run_id, CANCELLED)
+
+
 def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
     pump.declare(csv_source())
     pump.write("shop.csv", rows(3))

@@ -34,8 +34,8 @@ def copy_lines(connection: Connection, table: str, columns: Sequence[str], lines
 
 def array(values: list[str]) -> str:
     """A list of texts as PostgreSQL writes an array."""
-    quoted = ['"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values]
-    return "{" + ",".join(quoted) + "}"
+    quoted = NEXT.join(values).replace("\\", "\\\\").replace('"', '\\"').replace(NEXT, '","')
+    return '{"' + quoted + '"}' if values else "{}"
 
 
 def _copy(connection: Connection, table: str, columns: Sequence[str], lines: Iterator[str], *, null: str) -> None:

@@ -164,13 +164,13 @@ class Sifted(msgspec.Struct, frozen=True):
 
 
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):
-    """A row of raw_data as normalise reads it."""
+    """A row of raw_data as normalise takes it. `ingested_at`, half of the row's key, is as PostgreSQL writes it."""
 
     raw_id: int
-    ingested_at: datetime
+    ingested_at: str
     external_id: str | None
     content_hash: bytes
-    payload: str
+    payload: bytes | str
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
     from etl.extract import Extractor
     from etl.messages import Message
     from etl.pending import Pending
-    from etl.records import RawBatch
+    from etl.records import RawBatch, Reject, StagedItem, StoredRecord
     from etl.source import AnySource
     from settings import Settings
 
@@ -127,12 +128,12 @@ class Slice:
         source = declared.parse(self.claim.config)
         start = self._start(source)
         extractor = self._open(source)
-        for batch in Batcher(Mapper(source), self._settings.batch_size, self._is_over).batches(
-            extractor.pages(start), start
-        ):
-            stored = self._store(batch)
+        mapper = Mapper(source)
+        batcher = Batcher(mapper, self._settings.batch_size, self._is_over)
+        for batch in batcher.batches(extractor.pages(start), start):
+            stored = self._store(batch, mapper)
             if stored.batch_id is not None:
-                self._publish([BatchMessage(stored.batch_id)])
+                self._publish([BatchMessage(stored.batch_id, normalized=stored.normalized)])
             if batch.position.finished:
                 self._note_poll(source)
                 return
@@ -215,9 +216,9 @@ class Slice:
             raise ConfigError(f"the secret {missing[0]} is not set", code="missing_secret")
         return {name: value for name, value in values.items() if value is not None}
 
-    def _store(self, batch: RawBatch) -> Stored:
+    def _store(self, batch: RawBatch, mapper: Mapper) -> Stored:
         """Leave out what is known, store the rest. Done again as a whole when the outcome of a commit is unknown."""
-        stored = self._database.run(lambda connection: self._store_once(connection, batch))
+        stored = self._database.run(lambda connection: self._store_once(connection, batch, mapper))
         self._leased_until = time.monotonic() + self._lease
         if self._pending is not None:
             self._pending.add(self.claim.batches, (r.external_id for r in batch.records if r.external_id is not None))
@@ -230,13 +231,21 @@ class Slice:
         )
         return stored
 
-    def _store_once(self, connection: Connection, batch: RawBatch) -> Stored:
+    def _store_once(self, connection: Connection, batch: RawBatch, mapper: Mapper) -> Stored:
         if self._pending is None:
             self._pending = find_pending(connection, self.claim)
         known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected, self._pending)
         sifted = sift(batch.records, known)
         new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
-        return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease)
+        normalize = partial(_normalize, mapper) if self._others_are_busy() else None
+        return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease, normalize)
+
+    def _others_are_busy(self) -> bool:
+        """Whether it is quicker to normalise here than to have another process read the rows back.
+
+        Never after a slice that got nowhere: normalise can halve a batch, and so finds a record that kills its worker.
+        """
+        return self.claim.attempt <= 1 and len(self.claim.open_batches) >= self._settings.worker_processes
 
     def _keep_lease(self, seconds: float) -> None:
         """The lease must outlive the attempt."""
@@ -291,3 +300,14 @@ class Slice:
         )
         if released and dispatch:
             self._publish([ExtractMessage(self.claim.run_id)])
+
+
+def _normalize(mapper: Mapper, records: list[StoredRecord]) -> tuple[list[StagedItem], list[Reject]] | None:
+    """None for a defect of ours: it is to cost a record and not the run, and the task can find out which."""
+    try:
+        return mapper.normalize(records)
+    except SoftTimeLimitExceeded:
+        raise
+    except Exception:
+        log.exception("mapping_defect")
+        return None

@@ -72,7 +72,7 @@ def claim_batch(connection: Connection, batch_id: int, state: str, lease: float)
 def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
     """The raw rows of a batch, in the order the source gave them."""
     query = text("""
-        SELECT id, ingested_at, source_id, content_hash, raw_payload::text FROM raw_data
+        SELECT id, ingested_at::text, source_id, content_hash, raw_payload::text FROM raw_data
         WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
     """)
     # Taken at once: one by one each row costs a call through several layers.
@@ -88,20 +88,28 @@ def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedIt
     """
     _check_fence(connection, claim, "extracted")
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
-    _copy_staged(connection, claim, staged)
     again = _forget_rejects(connection, claim)
-    _copy_rejects(connection, claim, rejects)
-    query = text("""
-        UPDATE etl_batches
-        SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0,
-            mapping_version = :mapping_version, normalized_at = clock_timestamp(),
-            records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
-            dispatched_at = clock_timestamp(), dispatch_count = 0
-        WHERE batch_id = :batch_id
-    """)
-    values = {"batch_id": claim.batch_id, "staged": len(staged), "failed": len(rejects) - again}
-    connection.execute(query, values | {"mapping_version": claim.mapping_version})
+    stage_new(connection, claim, staged, rejects, again=again)
 
+
+def stage_new(
+    connection: Connection, claim: BatchClaim, staged: list[StagedItem], rejects: list[Reject], *, again: int = 0
+) -> None:
+    """The same for a batch that nobody else can have. Of its rejects, `again` have been counted before."""
+    _copy_staged(connection, claim, staged)
+    _copy_rejects(connection, claim, rejects)
+    values = {"batch_id": claim.batch_id, "staged": len(staged), "failed": len(rejects) - again}
+    connection.execute(_NORMALIZED, values | {"mapping_version": claim.mapping_version})
+
+
+_NORMALIZED = text("""
+    UPDATE etl_batches
+    SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0,
+        mapping_version = :mapping_version, normalized_at = clock_timestamp(),
+        records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
+        dispatched_at = clock_timestamp(), dispatch_count = 0
+    WHERE batch_id = :batch_id
+""")
 
 _ITEM_COLUMNS = (
     *("title", "description", "category", "url", "image_url", "author"),
@@ -121,7 +129,7 @@ _json = msgspec.json.Encoder(decimal_format="number").encode
 def _staged_line(row: StagedItem) -> str:
     record, item = row.record, row.item
     return (
-        f"{record.raw_id}{NEXT}{record.ingested_at.isoformat()}{NEXT}{record.external_id}{NEXT}"
+        f"{record.raw_id}{NEXT}{record.ingested_at}{NEXT}{record.external_id}{NEXT}"
         f"{HEX}{record.content_hash.hex()}{NEXT}"
         f"{item.title or ''}{NEXT}{item.description or ''}{NEXT}{item.category or ''}{NEXT}{item.url or ''}{NEXT}"
         f"{item.image_url or ''}{NEXT}{item.author or ''}{NEXT}"

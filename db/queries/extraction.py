@@ -9,16 +9,21 @@ import msgspec
 from sqlalchemy import text
 
 from db.copy import HEX, NEXT, copy_lines, copy_rows
+from db.queries.batches import BatchClaim, stage_new
 from etl.errors import LeaseLostError
 from etl.payload import digest
 from etl.pending import Pending
-from etl.records import Known
+from etl.records import Known, StoredRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Connection
 
     from db.queries.runs import RunClaim
-    from etl.records import BadRecord, RawBatch, RawRecord, Sifted
+    from etl.records import BadRecord, RawBatch, RawRecord, Reject, Sifted, StagedItem
+
+    Normalize = Callable[[list[StoredRecord]], tuple[list[StagedItem], list[Reject]] | None]
 
 # Bytes of an unstorable record that the quarantine keeps.
 MAX_RAW_BYTES = 64 * 1024
@@ -30,6 +35,7 @@ class Stored:
 
     batch_id: int | None
     open_batches: frozenset[int]
+    normalized: bool = False
 
 
 # Arrays go over as JSON, which is quicker to write than the driver's own, and are looked up by index.
@@ -44,6 +50,10 @@ _OPEN_REJECTS = text("""
       AND r.rule <> 'poison'
       AND r.content_hash = ANY (ARRAY(
         SELECT decode(hash, 'hex') FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash))
+""")
+# Most sources have none, and need not hash and look up every record.
+_HAS_REJECTS = text("""
+    SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')
 """)
 _PENDING = text("""
     SELECT b.number, p.source_id FROM etl_batches b
@@ -107,6 +117,8 @@ def _known_rejects(
 
     A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
     """
+    if not connection.execute(_HAS_REJECTS, values).scalar_one():
+        return {}
     whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
     whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
     hashes = msgspec.json.encode([content_hash.hex() for content_hash in whole]).decode()
@@ -116,24 +128,33 @@ def _known_rejects(
 
 
 def store_batch(
-    connection: Connection, claim: RunClaim, batch: RawBatch, sifted: Sifted, new_rejects: list[BadRecord], lease: float
+    connection: Connection,
+    claim: RunClaim,
+    batch: RawBatch,
+    sifted: Sifted,
+    new_rejects: list[BadRecord],
+    lease: float,
+    normalize: Normalize | None = None,
 ) -> Stored:
     """Store a batch, the position after it and a renewed lease: all or nothing.
 
-    Safe to repeat when the outcome of the commit is unknown.
+    With `normalize` its rows are staged as well, which saves reading them back, unless that gives None. Safe to repeat
+    when the outcome of the commit is unknown.
 
     Raises:
         LeaseLostError: the run is no longer ours, or it is over.
     """
     if _stored_before(connection, claim, finishing=batch.position.finished):
         return _again(connection, claim)
-    batch_id = None
+    batch_id, normalized = None, False
     if batch.extracted:
-        raw_ids = _copy_raw(connection, claim, sifted.kept)
-        batch_id = _insert_batch(connection, claim, batch, sifted, raw_ids)
+        drawn = _draw(connection, len(sifted.kept))
+        _copy_raw(connection, claim, sifted.kept, drawn)
+        batch_id = _insert_batch(connection, claim, batch, sifted, drawn.ids)
         _copy_unstorable(connection, claim, new_rejects)
+        normalized = normalize is not None and _stage(connection, claim, batch_id, sifted.kept, drawn, normalize)
     open_batches = _advance(connection, claim, batch, lease)
-    return Stored(batch_id if sifted.kept else None, open_batches)
+    return Stored(batch_id if sifted.kept else None, open_batches, normalized)
 
 
 def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) -> bool:
@@ -147,30 +168,76 @@ def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) 
 
 def _again(connection: Connection, claim: RunClaim) -> Stored:
     query = text("""
-        SELECT (SELECT batch_id FROM etl_batches b WHERE b.run_id = :run_id AND b.number = :number AND b.part = ''
-                AND b.first_raw_id IS NOT NULL) AS batch_id,
-            ARRAY(SELECT b.number FROM etl_batches b
-                  WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+        SELECT b.batch_id, b.state = 'normalized' AS normalized,
+            ARRAY(SELECT o.number FROM etl_batches o
+                  WHERE o.run_id = r.run_id AND o.state IN ('extracted', 'normalized')) AS open_batches
+        FROM etl_runs r
+        LEFT JOIN etl_batches b ON b.run_id = r.run_id AND b.number = :number AND b.part = ''
+            AND b.first_raw_id IS NOT NULL
+        WHERE r.run_id = :run_id
     """)
     row = connection.execute(query, {"run_id": claim.run_id, "number": claim.batches}).one()
-    return Stored(row.batch_id, frozenset(row.open_batches))
+    return Stored(row.batch_id, frozenset(row.open_batches), bool(row.normalized))
 
 
-def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord]) -> tuple[int, int] | None:
-    """Append raw rows; the range of their ids. Ids of other sources may lie in it too."""
-    if not kept:
-        return None
-    # One id is given up to learn where the range starts: cheaper than asking COPY for each row's id.
-    first = connection.execute(text("SELECT nextval('raw_data_id_seq')")).scalar_one()
-    head = NEXT.join((str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
+@dataclass(frozen=True)
+class _Drawn:
+    """The keys of new raw rows: ascending ids, between which ids of other sources may lie, and one time for all."""
+
+    ids: list[int]
+    ingested_at: str
+
+
+def _draw(connection: Connection, count: int) -> _Drawn:
+    if not count:
+        return _Drawn([], "")
+    query = text("""
+        SELECT ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS ids,
+            clock_timestamp()::text AS ingested_at
+    """)
+    row = connection.execute(query, {"count": count}).one()
+    return _Drawn(row.ids, row.ingested_at)
+
+
+def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord], drawn: _Drawn) -> None:
+    head = NEXT.join((drawn.ingested_at, str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
     copy_lines(
         connection,
         "raw_data",
-        ("run_id", "source_type", "source_name", "source_id", "raw_payload", "content_hash"),
-        (f"{head}{r.external_id or ''}{NEXT}{r.payload.decode()}{NEXT}{HEX}{r.content_hash.hex()}" for r in kept),
+        ("ingested_at", "run_id", "source_type", "source_name", "id", "source_id", "raw_payload", "content_hash"),
+        (
+            f"{head}{raw_id}{NEXT}{r.external_id or ''}{NEXT}{r.payload.decode()}{NEXT}{HEX}{r.content_hash.hex()}"
+            for raw_id, r in zip(drawn.ids, kept, strict=True)
+        ),
     )
-    last = connection.execute(text("SELECT currval('raw_data_id_seq')")).scalar_one()
-    return first, last
+
+
+def _stage(
+    connection: Connection, claim: RunClaim, batch_id: int, kept: list[RawRecord], drawn: _Drawn, normalize: Normalize
+) -> bool:
+    """Stage the rows of a batch that was stored just now; False when there are none, or `normalize` declined."""
+    rows = [
+        StoredRecord(raw_id, drawn.ingested_at, r.external_id, r.content_hash, r.payload)
+        for raw_id, r in zip(drawn.ids, kept, strict=True)
+    ]
+    result = normalize(rows) if rows else None
+    if result is None:
+        return False
+    batch = BatchClaim(
+        batch_id=batch_id,
+        run_id=claim.run_id,
+        state="extracted",
+        token=0,
+        attempt=0,
+        first_raw_id=drawn.ids[0],
+        last_raw_id=drawn.ids[-1],
+        source_name=claim.config["name"],
+        source_type=claim.config["type"],
+        config=claim.config,
+        mapping_version=claim.mapping_version,
+    )
+    stage_new(connection, batch, *result)
+    return True
 
 
 _INSERT_BATCH = text("""
@@ -189,14 +256,14 @@ def _insert_batch(
     claim: RunClaim,
     batch: RawBatch,
     sifted: Sifted,
-    raw_ids: tuple[int, int] | None,
+    raw_ids: list[int],
 ) -> int:
     values = {
         "run_id": claim.run_id,
         "source_name": claim.config["name"],
         "number": claim.batches,
-        "first": raw_ids and raw_ids[0],
-        "last": raw_ids and raw_ids[1],
+        "first": raw_ids[0] if raw_ids else None,
+        "last": raw_ids[-1] if raw_ids else None,
         "state": "extracted" if raw_ids else "loaded",
         "extracted": batch.extracted,
         "unchanged": sifted.unchanged,

@@ -57,8 +57,9 @@ class Batcher:
         """Take in one page, giving the batches that it fills."""
         self._pages += 1
         self._fetched += page.size
+        skipped = _already_done(page, start)
         for done, record in enumerate(page.records, 1):
-            if done <= _already_done(page, start):
+            if done <= skipped:
                 continue
             self._take(record)
             if self._full():

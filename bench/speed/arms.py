@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -33,13 +34,13 @@ class Bench:
         self._made = 0
 
     def database(self) -> str:
-        """A fresh migrated database; what was left in the buffers by the one before is written out first."""
-        self._made += 1
-        url = make_database(self.servers, f"bench{self._made}", template="migrated")
+        """A fresh migrated database in place of the one before, whose vacuuming and writing out would disturb."""
+        url = make_database(self.servers, "bench", template="migrated")
         connection = psycopg2.connect(url)
         connection.autocommit = True
         connection.cursor().execute("CHECKPOINT")
         connection.close()
+        os.sync()
         return url
 
     @contextlib.contextmanager
@@ -50,7 +51,7 @@ class Bench:
         place.mkdir()
         service = Service(self.servers, self.database(), place)
         service.environment |= {"LEASE_SECONDS": "60", "BATCH_SIZE": "5000", "LOG_LEVEL": "WARNING"}
-        service.environment |= {"CSV_ROOTS": str(self.folder), **environment}
+        service.environment |= {"CSV_ROOTS": str(self.folder), "WORKER_PROCESSES": str(processes), **environment}
         service.environment["PYTHONPATH"] = ":".join(filter(None, sys.path[:1]))
         service.flush_broker()
         try:

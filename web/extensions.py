@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from flask import current_app
@@ -23,6 +23,8 @@ class Service:
     database: Database
     producer: Celery
     hosts: RedisStore
+    # Answers of `/stats` by page, and until when they hold.
+    kept_stats: dict[tuple[int, int], tuple[bytes, float]] = field(default_factory=dict)
 
 
 def service() -> Service:

@@ -9,10 +9,10 @@ from sqlalchemy import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-# Rolled-up totals, and the deltas of runs and batches that ended since. One statement, so one snapshot. `{names}` picks
-# the sources.
+# Rolled-up totals, and the deltas of runs and batches that ended since. One statement, so one snapshot. `{chosen}`
+# picks the sources, `{kept}` their checkpoints.
 _TOTALS = """
-    WITH names AS ({names}), ended AS (
+    WITH chosen AS ({chosen}), ended AS (
         SELECT source_name, max(source_type) AS source_type, count(*) AS runs,
             count(*) FILTER (WHERE status = 'success') AS success,
             count(*) FILTER (WHERE status = 'partial') AS partial, count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -39,15 +39,18 @@ _TOTALS = """
             greatest(c.last_failure_at, e.last_failure_at) AS last_failure_at,
             coalesce(e.last_status, c.last_status) AS last_status,
             greatest(c.last_run_at, e.last_run_at) AS last_run_at, c.value AS checkpoint
-        FROM names
-        JOIN sources s ON s.name = names.name
-        LEFT JOIN etl_checkpoints c ON c.source_name = names.name
-        LEFT JOIN ended e ON e.source_name = names.name
-        LEFT JOIN loaded l ON l.source_name = names.name
+        FROM chosen s
+        LEFT JOIN ({kept}) c ON c.source_name = s.name
+        LEFT JOIN ended e ON e.source_name = s.name
+        LEFT JOIN loaded l ON l.source_name = s.name
     )
 """
-_ALL = _TOTALS.format(names="SELECT name FROM sources")
-_PAGE = _TOTALS.format(names="SELECT name FROM sources ORDER BY name LIMIT :limit OFFSET :offset")
+_ALL = _TOTALS.format(chosen="SELECT * FROM sources", kept="SELECT * FROM etl_checkpoints")
+# The checkpoints of a page are looked up; to join them, all would be read.
+_PAGE = _TOTALS.format(
+    chosen="SELECT * FROM sources ORDER BY name LIMIT :limit OFFSET :offset",
+    kept="SELECT * FROM etl_checkpoints WHERE source_name = ANY (ARRAY(SELECT name FROM chosen))",
+)
 
 
 def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> list[Row[Any]]:

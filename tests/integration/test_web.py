@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -21,6 +22,7 @@ from settings import SettingError
 from tests.pump import Pump
 from web.app import create_app
 from web.auth import hash_key
+from web.blueprints import stats
 
 FORGED = (
     ["password", True, 1, "x"],
@@ -271,6 +273,20 @@ def test_stats(shop: Pump, client: FlaskClient) -> None:
     assert body["last_etl_success"]
     assert body["last_etl_failure"] is None
     assert body["avg_etl_duration_seconds"] >= 0
+
+
+def test_stats_of_many_sources_are_kept_for_a_second(
+    shop: Pump, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(stats, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(stats, "MANY", 1)
+    first = client.get("/stats").json
+    shop.run("shop")
+    assert client.get("/stats").json == first
+    assert client.get("/stats?page=2").json["source_statistics"] == []
+    clock[0] += stats.KEPT_SECONDS
+    assert len(client.get("/stats").json["recent_runs"]) == len(first["recent_runs"]) + 1
 
 
 def test_health_says_what_is_wrong(shop: Pump, client: FlaskClient) -> None:

@@ -29,7 +29,6 @@ EARLIEST = 1990
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?")
 _EPOCH = re.compile(r"\d{9,14}(\.\d+)?")
-_TAGS = re.compile(r"[,;|]")
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -95,7 +94,8 @@ def tags(value: Any) -> list[str] | None:
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        return [word for part in _TAGS.split(value) if (word := part.strip())] or None
+        parts = value.replace(";", ",").replace("|", ",").split(",")
+        return [word for part in parts if (word := part.strip())] or None
     if isinstance(value, list):
         return [word for word in map(text, value) if word is not None] or None
     raise ValueError("expected a list of texts, found " + _kind(value))
@@ -142,6 +142,8 @@ class Moment:
     def _settle(self, moment: datetime) -> datetime:
         if moment.tzinfo is UTC:
             return moment
+        if moment.tzinfo is None and self.zone.key == "UTC":
+            return moment.replace(tzinfo=UTC)
         aware = moment if moment.tzinfo else moment.replace(tzinfo=self.zone)
         try:
             return aware.astimezone(UTC)

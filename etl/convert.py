@@ -34,13 +34,11 @@ _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 def identifier(value: Any) -> str | None:
     """An external id: text or a number, at most 1,000 bytes."""
-    text_value = text(value)
-    if text_value is None or not text_value.strip():
-        return None
+    found = (text(value) or "").strip()
     # No character takes more than four bytes.
-    if len(text_value) > MAX_ID_BYTES // 4 and len(text_value.encode()) > MAX_ID_BYTES:
+    if len(found) > MAX_ID_BYTES // 4 and len(found.encode()) > MAX_ID_BYTES:
         raise ValueError(f"longer than {MAX_ID_BYTES} bytes")
-    return text_value.strip()
+    return found or None
 
 
 def text(value: Any) -> str | None:

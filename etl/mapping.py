@@ -64,6 +64,7 @@ class Mapper:
         """Compile paths and converters; the source has been validated."""
         self._source = source
         self._ignored = frozenset(source.ignore)
+        self._id_path = (source.map or {}).get("external_id")
         moment = convert.Moment(zone(source.timezone), tuple(source.dates))
         self._converters: dict[str, Converter] = dict.fromkeys(TARGETS, convert.text) | {
             "external_id": convert.identifier,
@@ -130,9 +131,8 @@ class Mapper:
             return None
 
     def _id_of(self, record: Record) -> Any:
-        mapped = self._source.map
-        if mapped is not None and "external_id" in mapped:
-            path = mapped["external_id"]
+        path = self._id_path
+        if path is not None:
             return record[path] if path in record else _getter(path, ())(record)
         name = next((name for name in USUAL_NAMES["external_id"] if name in record), None)
         return None if name is None else record[name]

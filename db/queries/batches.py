@@ -192,8 +192,8 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
-    connection.execute(_LOCK_ITEMS, values)
-    counts = connection.execute(_UPSERT, values).one()
+    known = connection.execute(_LOCK_ITEMS, values).scalar_one()
+    counts = connection.execute(_UPSERT if known else _INSERT, values).one()
     connection.execute(_CLOSE, values | counts._asdict())
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True
@@ -225,15 +225,12 @@ _LOCK_ITEMS = text("""
     ) locked
 """)
 
-# `prior` is what was there before this statement. A row that loses by raw id lost to a later batch of this run, or to
-# a later run when this is a replay. A row with the content that is served already is written only to move its pointer.
-_UPSERT = text("""
+# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
+# content that is served already is written only to move its pointer.
+_WRITTEN = """
     WITH latest AS (
         SELECT DISTINCT ON (external_id) * FROM staged_items
         WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
-    ), prior AS (
-        SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
-        WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), written AS (
         INSERT INTO unified_items AS item (
             source_type, source_name, external_id, title, description, category, url, image_url, author,
@@ -254,6 +251,27 @@ _UPSERT = text("""
             status = 'active', deleted_at = NULL, updated_at = clock_timestamp(), change_xid = pg_current_xact_id()
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
         RETURNING external_id, xmax = 0 AS inserted
+    )
+"""
+
+# None of the ids was there: one that is now came with another batch of this run.
+_INSERT = text(
+    _WRITTEN
+    + """
+    SELECT count(*) FILTER (WHERE inserted) AS inserted, 0 AS updated, 0 AS unchanged,
+        (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id)
+            - count(*) FILTER (WHERE inserted) AS duplicate
+    FROM written
+"""
+)
+
+# `prior` is what was there before this statement.
+_UPSERT = text(
+    _WRITTEN
+    + """
+    , prior AS (
+        SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
+        WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), judged AS (
         SELECT CASE
             WHEN written.inserted THEN 'inserted'
@@ -270,7 +288,8 @@ _UPSERT = text("""
         count(*) FILTER (WHERE verdict = 'duplicate')
             + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM judged
-""")
+"""
+)
 
 _CLOSE = text("""
     UPDATE etl_batches

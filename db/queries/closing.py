@@ -122,18 +122,19 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         **msgspec.structs.asdict(tally.counts),
     }
     connection.execute(_FINISH, values)
-    connection.execute(
-        text("""
-            UPDATE etl_batches SET state = 'dropped', lease_expires_at = NULL
-            WHERE run_id = :run_id AND state IN ('extracted', 'normalized')
-        """),
-        {"run_id": run_id},
-    )
+    if tally.open_batches:
+        connection.execute(_DROP, {"run_id": run_id})
     if checkpoint is not None:
         connection.execute(_PROMOTE, values)
     elif tally.counts.extracted:
         connection.execute(_FORGET, values)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
+
+
+_DROP = text("""
+    UPDATE etl_batches SET state = 'dropped', lease_expires_at = NULL
+    WHERE run_id = :run_id AND state IN ('extracted', 'normalized')
+""")
 
 
 def _checkpoint(outcome: Outcome, tally: Tally) -> Checkpoint | None:

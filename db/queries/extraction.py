@@ -117,7 +117,7 @@ def _known_rejects(
 
     A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
     """
-    if not connection.execute(_HAS_REJECTS, values).scalar_one():
+    if not (records or rejected) or not connection.execute(_HAS_REJECTS, values).scalar_one():
         return {}
     whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
     whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}

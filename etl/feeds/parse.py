@@ -81,7 +81,10 @@ def parse(job: FeedJob) -> Feed:
     # A byte order mark outranks what the server says (RFC 7303); feedparser has it the other way round.
     told = job.content_type and not job.body.startswith(_BYTE_ORDER)
     headers = {"content-type": job.content_type} if told else {}
-    feed = feedparser.parse(io.BytesIO(job.body), response_headers=headers, sanitize_html=False)
+    # Markup is left as it is: `_clean` makes it safe and its links absolute, in a tenth of the time.
+    feed = feedparser.parse(
+        io.BytesIO(job.body), response_headers=headers, sanitize_html=False, resolve_relative_uris=False
+    )
     if not feed.get("version"):
         return Feed(problem=("not_a_feed", f"not a feed; it starts with {job.body[:80]!r}"))
     if not _is_well_formed(feed) and not _is_closed(job.body):
@@ -119,7 +122,7 @@ class _Reader:
         return [odd] if self._odd_dates else []
 
     def _record(self, entry: Any) -> dict[str, Any]:
-        content = (entry.get("content") or [{}])[0]
+        content = self._clean((entry.get("content") or [{}])[0])
         terms = [tag.get("term") for tag in entry.get("tags", []) if tag.get("term")]
         published = self._moment(entry, "published")
         updated = self._moment(entry, "updated")
@@ -127,8 +130,8 @@ class _Reader:
         record = {
             "id": self._id(entry),
             "title": _text(entry.get("title")),
-            "description": self._clean(entry.get("summary")) or self._clean(content.get("value")),
-            "content": self._clean(content.get("value")),
+            "description": self._clean({**entry.get("summary_detail", {}), "value": entry.get("summary")}) or content,
+            "content": content,
             "link": self._web(entry.get("link")),
             "author": _text(entry.get("author")),
             "published": published or updated,
@@ -168,11 +171,13 @@ class _Reader:
         except ValueError:
             return None
 
-    def _clean(self, markup: str | None) -> str | None:
-        """HTML without scripts, with absolute links; plain text as it is."""
+    def _clean(self, detail: dict[str, Any]) -> str | None:
+        """HTML without scripts, with absolute links; plain text as it is. Its `base` is the `xml:base` it stands in."""
+        markup: str | None = detail.get("value")
         if not markup or not (_MARK.search(markup) or "&" in markup):
             return markup
-        return nh3.clean(markup, url_relative=("rewrite_with_base", self._job.base))
+        base = self._web(detail.get("base")) or self._job.base
+        return nh3.clean(markup, url_relative=("rewrite_with_base", base))
 
     def _enclosures(self, entry: Any) -> list[dict[str, str]]:
         found = [(self._web(item.get("href")), item) for item in entry.get("enclosures", [])]

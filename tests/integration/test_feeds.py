@@ -251,6 +251,18 @@ def test_relative_links_start_from_the_feed(parse: Parse) -> None:
     assert 'src="http://cdn.test/i"' in entry["description"]
 
 
+def test_relative_links_start_from_where_the_entry_says(parse: Parse) -> None:
+    feed = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="http://other.test/x/">
+    <entry xml:base="sub/"><id>1</id><link href="l"/><summary type="html">&lt;a href="s"></summary>
+    <content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><a href="c">c</a></div></content></entry>
+    <entry xml:base="http://[bad"><id>2</id><summary type="html">&lt;a href="s"></summary></entry></feed>"""
+    second, first = parse(feed).entries
+    assert first["link"] == "http://other.test/x/sub/l"
+    assert 'href="http://other.test/x/sub/s"' in first["description"]
+    assert 'href="http://other.test/x/sub/c"' in first["content"]
+    assert 'href="http://other.test/x/s"' in second["description"]
+
+
 @pytest.mark.parametrize(
     ("written", "title"),
     [

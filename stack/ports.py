@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import socket
+
+# Below the ports that systems hand out to clients: one of those could be taken again before a server listens there.
+_RANGE = range(20_000, 32_000)
 
 
 class PortTakenError(Exception):
@@ -22,12 +26,10 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port if it is free, else one that the system picks."""
+    """The preferred port if it is free, else a random one; it stays free until a server asks for it by number."""
     if preferred is not None and is_free(preferred):
         return preferred
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return next(port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port))
 
 
 def require(wanted: dict[str, tuple[int, str]]) -> None:

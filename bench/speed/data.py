@@ -90,17 +90,26 @@ def json_pages(count: int, size: int) -> list[bytes]:
     return [encode(rows[start : start + size]) for start in range(0, count, size)] + [b"[]"]
 
 
-def feed(count: int) -> bytes:
-    """Products as an RSS feed."""
+def feed(count: int, paragraphs: int) -> bytes:
+    """An RSS feed: of headlines of some 300 bytes, or of articles with so many paragraphs of some 190 bytes."""
     items = "".join(
         f"<item><guid isPermaLink='false'>{row['id']}</guid><title>{row['name']}</title>"
-        f"<description>{row['description']}</description><link>http://example.com/{row['id']}</link>"
+        f"<description>{_article(row, paragraphs) or row['description']}</description>"
+        f"<link>http://example.com/{row['id']}</link>"
         f"<category>{row['category']}</category><author>{row['author']}</author>"
         f"<pubDate>Tue, 06 Jan 2026 08:04:11 GMT</pubDate></item>\n"
         for row in products(count)
     )
     head = '<?xml version="1.0" encoding="utf-8"?><rss version="2.0"><channel><title>products</title>'
     return f"{head}{items}</channel></rss>".encode()
+
+
+def _article(row: dict[str, str], paragraphs: int) -> str:
+    text = "".join(
+        f"<p>{row['description']} <a href='/{row['id']}/{number}'>{row['name']}</a> &amp; {row['description']}</p>\n"
+        for number in range(paragraphs)
+    )
+    return text and f"<![CDATA[{text}]]>"
 
 
 def _typed(row: dict[str, str]) -> dict[str, Any]:

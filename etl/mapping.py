@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from etl import convert, payload
 from etl.errors import RecordError
 from etl.model import zone
 from etl.paths import path as compiled_path
-from etl.records import Item, RawRecord, Reject, StagedItem, StoredRecord
+from etl.records import BadRecord, Item, RawRecord, Reject, StagedItem, StoredRecord
 from etl.source import TARGETS, AnySource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "external_id": ("id", "item_id", "row_id", "guid"),
@@ -62,7 +62,8 @@ class Mapper:
 
     def __init__(self, source: AnySource) -> None:
         """Compile paths and converters; the source has been validated."""
-        self._source = source
+        self._map = source.map
+        self._identity = source.identity
         self._ignored = frozenset(source.ignore)
         self._id_path = (source.map or {}).get("external_id")
         moment = convert.Moment(zone(source.timezone), tuple(source.dates))
@@ -76,16 +77,28 @@ class Mapper:
         }
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
-    def take(self, record: Record) -> RawRecord:
-        """Identify a record and put it into its canonical form.
+    def take(self, records: Sequence[Record | BadRecord]) -> list[RawRecord | BadRecord]:
+        """Identify records and put them into their canonical form; what cannot be stored as jsonb is bad."""
+        if BadRecord not in set(map(type, records)):
+            try:
+                return list(self._raw(cast("Sequence[Record]", records)))
+            except RecordError:
+                pass
+        return [record if isinstance(record, BadRecord) else self._take_one(record) for record in records]
 
-        Raises:
-            RecordError: it cannot be stored as jsonb.
-        """
-        text = payload.encode(record)
-        content = payload.encode(payload.without(record, self._ignored)) if self._ignored else text
-        content_hash = payload.digest(content)
-        return RawRecord(self._identify(record, content_hash), text, content_hash)
+    def _take_one(self, record: Record) -> RawRecord | BadRecord:
+        try:
+            return next(self._raw([record]))
+        except RecordError as error:
+            raw = repr(record).encode("utf-8", "replace")
+            return BadRecord(raw, error.field, error.rule, error.message)
+
+    def _raw(self, records: Sequence[Record]) -> Iterator[RawRecord]:
+        texts = payload.encode_all(records)
+        ignored = self._ignored
+        contents = payload.encode_all(payload.without(r, ignored) for r in records) if ignored else texts
+        hashes = list(map(payload.digest, contents))
+        return map(RawRecord, map(self._identify, records, hashes), texts, hashes)
 
     def normalize(self, records: Iterable[StoredRecord]) -> tuple[list[StagedItem], list[Reject]]:
         """Map stored records; those that do not fit come back as rejects, with the reason."""
@@ -121,10 +134,11 @@ class Mapper:
 
     def _identify(self, record: Record, content_hash: bytes) -> str | None:
         """The external id, or None when the record has none or one that does not fit."""
-        if self._source.identity == "content":
+        identity = self._identity
+        if identity == "content":
             return content_hash.hex()
-        if isinstance(self._source.identity, list):
-            return self._compound(record, self._source.identity)
+        if isinstance(identity, list):
+            return self._compound(record, identity)
         try:
             return convert.identifier(self._id_of(record))
         except ValueError:
@@ -160,8 +174,8 @@ class Mapper:
         return _Plan(steps, used, dotted, uses_all=not dotted and used.issuperset(keys))
 
     def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
-        if self._source.map is not None:
-            return self._source.map
+        if self._map is not None:
+            return self._map
         found = {target: next((n for n in names if n in keys), None) for target, names in USUAL_NAMES.items()}
         return {target: name for target, name in found.items() if name is not None}
 

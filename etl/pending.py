@@ -26,5 +26,6 @@ class Pending:
         """Forget the batches that are not among these, the open ones."""
         self._batches = {number: ids for number, ids in self._batches.items() if number in numbers}
 
-    def __contains__(self, external_id: str) -> bool:
-        return any(external_id in ids for ids in self._batches.values())
+    def without(self, external_ids: set[str]) -> set[str]:
+        """Those of the ids that are not on their way."""
+        return external_ids.difference(*self._batches.values())

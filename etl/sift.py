@@ -19,6 +19,8 @@ def sift(records: list[RawRecord], known: Known) -> Sifted:
         records: the batch, in source order.
         known: what is stored, for keys with a single content in the batch.
     """
+    if not known.served and not known.rejected:
+        return Sifted(records)
     kept: list[RawRecord] = []
     counts = {"unchanged": 0, "duplicate": 0, "rejected": 0}
     seen: set[str | bytes] = set()
@@ -36,7 +38,10 @@ def sift(records: list[RawRecord], known: Known) -> Sifted:
 
 def single_valued(records: list[RawRecord]) -> dict[str | bytes, RawRecord]:
     """The records whose key has one content throughout the batch: the candidates for `unchanged`."""
-    first: dict[str | bytes, RawRecord] = {}
+    first = {record.key: record for record in records}
+    if len(first) == len(records):
+        return first
+    first.clear()
     varied: set[str | bytes] = set()
     for record in records:
         known = first.setdefault(record.key, record)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from etl.errors import ETLError, RecordError
+from etl.errors import ETLError
 from etl.records import BadRecord, RawBatch, RawRecord
 
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 # A batch ends at this many bytes of payload, whatever its number of records.
 MAX_BYTES = 8 * 1024 * 1024
+# Records that are taken at once.
+_AT_ONCE = 500
 
 
 class Batcher:
@@ -27,6 +31,7 @@ class Batcher:
         self._mapper = mapper
         self._size = size
         self._in_hurry = in_hurry
+        self._bytes = 0
         self._clear()
 
     def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
@@ -57,33 +62,31 @@ class Batcher:
         """Take in one page, giving the batches that it fills."""
         self._pages += 1
         self._fetched += page.size
-        skipped = _already_done(page, start)
-        for done, record in enumerate(page.records, 1):
-            if done <= skipped:
-                continue
-            self._take(record)
-            if self._full():
-                position = _after(page, done, before)
+        done = _already_done(page, start)
+        records = islice(page.records, done, None)
+        while taken := self._mapper.take(list(islice(records, _AT_ONCE))):
+            while taken:
+                count = self._keep(taken)
+                done += count
+                taken = taken[count:]
                 # The batch that ends the source is cut by the caller, so that it says so.
-                if not position.finished:
+                if self._is_full() and not (position := _after(page, done, before)).finished:
                     yield self._cut(position)
 
-    def _take(self, record: dict[str, object] | BadRecord) -> None:
-        if isinstance(record, BadRecord):
-            self._rejected.append(record)
-            self._bytes += len(record.raw)
-            return
-        try:
-            raw = self._mapper.take(record)
-        except RecordError as error:
-            self._rejected.append(
-                BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message)
-            )
-            return
-        self._records.append(raw)
-        self._bytes += len(raw.payload)
+    def _keep(self, taken: list[RawRecord | BadRecord]) -> int:
+        """Add records up to the one that fills the batch; how many."""
+        room = self._size - len(self._records) - len(self._rejected)
+        sizes = [len(r.payload if isinstance(r, RawRecord) else r.raw) for r in taken[:room]]
+        totals: list[int] = list(accumulate(sizes, initial=self._bytes))
+        count = min(bisect_left(totals, MAX_BYTES), len(sizes))
+        good = [r for r in taken[:count] if isinstance(r, RawRecord)]
+        self._records += good
+        if len(good) < count:
+            self._rejected += [r for r in taken[:count] if isinstance(r, BadRecord)]
+        self._bytes = totals[count]
+        return count
 
-    def _full(self) -> bool:
+    def _is_full(self) -> bool:
         return len(self._records) + len(self._rejected) >= self._size or self._bytes >= MAX_BYTES
 
     def _cut(self, position: Position) -> RawBatch:
@@ -94,7 +97,8 @@ class Batcher:
     def _clear(self) -> None:
         self._records: list[RawRecord] = []
         self._rejected: list[BadRecord] = []
-        self._bytes = self._pages = self._fetched = 0
+        self._bytes = 0
+        self._pages = self._fetched = 0
 
 
 def _already_done(page: Page, start: Position) -> int:

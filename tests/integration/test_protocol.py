@@ -222,7 +222,7 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
     run_id = pump.queue("shop")
     claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
     assert claim
-    batch = RawBatch([Mapper(parse(claim.config)).take({"id": "1"})], [], Position(), 1, 1)
+    batch = RawBatch(Mapper(parse(claim.config)).take([{"id": "1"}]), [], Position(), 1, 1)
     stored = pump.database.run(lambda c: store_batch(c, claim, batch, Sifted(batch.records), [], 60))
     assert stored.batch_id
     pump.messages = [BatchMessage(stored.batch_id)]

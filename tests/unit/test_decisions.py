@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from etl import payload
 from etl.backoff import LONGEST, wait_before
 from etl.errors import ConfigError, FormatError, RecordError
-from etl.extract.batching import Batcher
+from etl.extract.batching import MAX_BYTES, Batcher
 from etl.extract.pager import next_link
 from etl.mapping import Mapper
 from etl.outcome import Failure, Status, judge, must_stop
@@ -91,14 +93,37 @@ def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
     assert (reject.field, reject.rule, reject.value) == ("amount", "type", "dear")
 
 
+def taken(record: dict[str, Any], **source: Any) -> RawRecord:
+    (raw,) = mapper(**source).take([record])
+    assert isinstance(raw, RawRecord)
+    return raw
+
+
 def test_identities() -> None:
-    assert mapper().take({"id": " 5 "}).external_id == "5"
-    assert mapper().take({"name": "x"}).external_id is None
-    assert mapper(identity=["a", "b"]).take({"a": 1, "b": "x"}).external_id == '[1,"x"]'
-    assert mapper(identity=["a", "b"]).take({"a": 1}).external_id is None
-    one, two = mapper(identity="content").take({"a": 1}), mapper(identity="content").take({"a": 2})
-    assert one.external_id != two.external_id
-    assert mapper(ignore=["t"]).take({"id": 1, "t": 1}).content_hash == mapper().take({"id": 1}).content_hash
+    assert taken({"id": " 5 "}).external_id == "5"
+    assert taken({"name": "x"}).external_id is None
+    assert taken({"a": 1, "b": "x"}, identity=["a", "b"]).external_id == '[1,"x"]'
+    assert taken({"a": 1}, identity=["a", "b"]).external_id is None
+    assert taken({"a": 1}, identity="content").external_id != taken({"a": 2}, identity="content").external_id
+    assert taken({"id": 1, "t": 1}, ignore=["t"]).content_hash == taken({"id": 1}).content_hash
+
+
+@pytest.mark.parametrize(
+    ("odd", "rule"),
+    [
+        ({"id": "a\0b"}, "nul"),
+        ({"id": 1, "n": Decimal("1E+5000")}, "number_range"),
+        ({"id": 1, "n": 10**3000}, "number_range"),
+        ({"id": 1, "t": "\ud800"}, "storable"),
+        ({"id": 1, "deep": json.loads("[" * 70 + "]" * 70)}, "depth"),
+    ],
+)
+def test_one_that_cannot_be_stored_is_alone_in_that(odd: dict[str, Any], rule: str) -> None:
+    plain: list[dict[str, Any]] = [{"id": number, "list": [[number]], "e": "SIZE-4"} for number in range(50)]
+    cut = BadRecord(b"x", "", "too_long", "cut")
+    found = mapper().take([*plain, odd, cut, *plain])
+    assert [r.rule for r in found if isinstance(r, BadRecord)] == [rule, "too_long"]
+    assert found[:50] == found[52:] == mapper().take(plain) == [taken(record) for record in plain]
 
 
 # --- sift
@@ -177,6 +202,15 @@ def test_bad_records_count_like_others() -> None:
     page = Page({"at": 0}, [BadRecord(b"x", "", "csv", "m"), {"id": "a\x00"}, {"id": 1}], None)
     (batch,) = Batcher(mapper(), 10).batches([page], Position())
     assert (batch.extracted, len(batch.rejected), len(batch.records)) == (3, 2, 1)
+
+
+def test_a_batch_of_large_records_is_cut_by_its_bytes() -> None:
+    large = "x" * (MAX_BYTES // 3)
+    records: list[dict[str, Any] | BadRecord] = [{"id": number, "t": large} for number in range(4)]
+    page = Page({"p": 1}, [*records, BadRecord(b"y" * MAX_BYTES, "", "too_long", "cut"), *records], None)
+    batches = list(Batcher(mapper(), 100).batches([page], Position()))
+    assert [(len(batch.records), len(batch.rejected)) for batch in batches] == [(3, 0), (1, 1), (3, 0), (1, 0)]
+    assert [batch.position.done for batch in batches] == [3, 5, 8, 0]
 
 
 # --- outcome

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from etl.records import Record
 
 MAX_FIELD = 1024 * 1024
-# The bytes of a stretch, and the rows of one that is read row by row.
-STRETCH = 256 * 1024
+# The bytes of a stretch, small enough for the cache of a processor, and the rows of one that is read row by row.
+STRETCH = 64 * 1024
 SLOW_ROWS = 1000
 # In mode append, what may still be being written: bytes.
 MAX_HELD_BACK = 64 * 1024

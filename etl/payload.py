@@ -21,7 +21,7 @@ MAX_NUMBER_DIGITS = 1000
 MAX_DEPTH = 64
 
 _LONG_NUMBER = re.compile(rb"\d{%d}" % MAX_NUMBER_DIGITS)
-# As decimals are written.
+# As decimals are written; found quicker than a pattern that starts with a digit, or two texts.
 _EXPONENT = re.compile(rb"E[+-]\d")
 
 _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
@@ -125,9 +125,8 @@ def _is_suspect(text: bytes, longest: int) -> bool:
 
     It may be that of several payloads, of which none has more bytes than `longest`.
     """
-    if b"\\u0000" in text or b"NaN" in text:
-        return True
-    if (b"E+" in text or b"E-" in text) and _EXPONENT.search(text):
+    # A single character is found many times quicker than a text.
+    if (b"\\" in text and b"\\u0000" in text) or b"NaN" in text or _EXPONENT.search(text):
         return True
     return longest > MAX_NUMBER_DIGITS and _LONG_NUMBER.search(text) is not None
 

@@ -26,6 +26,7 @@ class Pending:
         """Forget the batches that are not among these, the open ones."""
         self._batches = {number: ids for number, ids in self._batches.items() if number in numbers}
 
-    def without(self, external_ids: set[str]) -> set[str]:
-        """Those of the ids that are not on their way."""
-        return external_ids.difference(*self._batches.values())
+    def without(self, external_ids: list[str]) -> list[str]:
+        """Those of the ids that are not on their way, in the same order."""
+        met = set[str]().union(*(ids.intersection(external_ids) for ids in self._batches.values()))
+        return [external_id for external_id in external_ids if external_id not in met] if met else external_ids

@@ -99,7 +99,8 @@ def _known_items(
     connection: Connection, records: dict[str | bytes, RawRecord], values: dict[str, Any], pending: Pending
 ) -> dict[str | bytes, bool]:
     """The keys that are served with this content, and whether this run wrote them."""
-    ids = pending.without({r.external_id for r in records.values() if r.external_id is not None})
+    # In source order, which is mostly that of the index.
+    ids = pending.without([r.external_id for r in records.values() if r.external_id is not None])
     if not ids:
         return {}
     rows = connection.execute(_SERVED, {**values, "ids": msgspec.json.encode(ids).decode()}).all()

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import text
 
 from db.queries.events import record_event
+from db.queries.turns import own_run
 from etl.outcome import Failure, Outcome, Status, judge, must_stop
 from etl.records import Checkpoint, Counts, Kept, Position
 
@@ -65,7 +66,7 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
     tally = _tally(connection, run_id)
     if tally is None or tally.outcome() is None:
         return None
-    _lock(connection, run_id)
+    own_run(connection, run_id)
     tally = _tally(connection, run_id)
     outcome = None if tally is None else tally.outcome()
     if tally is None or outcome is None:
@@ -76,16 +77,12 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
 
 def end_run(connection: Connection, run_id: UUID, outcome: Outcome) -> bool:
     """End a run now, whatever stage it is in: cancelled, or given up. What is in flight then fails the fence."""
-    _lock(connection, run_id)
+    own_run(connection, run_id)
     tally = _tally(connection, run_id)
     if tally is None:
         return False
     _finish(connection, run_id, outcome, tally)
     return True
-
-
-def _lock(connection: Connection, run_id: UUID) -> None:
-    connection.execute(text("SELECT 1 FROM etl_runs WHERE run_id = :run_id FOR UPDATE"), {"run_id": run_id})
 
 
 def _tally(connection: Connection, run_id: UUID) -> Tally | None:

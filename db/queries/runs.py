@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import text
 
 from db.queries.events import record_event
+from db.queries.turns import own_run
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.outcome import Failure, Status
 from etl.records import Position
@@ -304,8 +305,7 @@ def check_cancellable(connection: Connection, run_id: UUID) -> None:
     Raises:
         UnknownRunError, RunFinishedError: there is nothing to cancel.
     """
-    query = text("SELECT status FROM etl_runs WHERE run_id = :run_id FOR UPDATE")
-    status = connection.execute(query, {"run_id": run_id}).scalar()
+    status = own_run(connection, run_id)
     if status is None:
         raise UnknownRunError(f"there is no run {run_id}")
     if status not in {Status.QUEUED, Status.RUNNING}:

@@ -129,12 +129,12 @@ def unsend_batches(connection: Connection, messages: list[BatchMessage]) -> None
 
 
 def close_runs(connection: Connection) -> int:
-    """Close the runs that nobody closed."""
+    """Close the runs that nobody closed. Each is locked by itself, in its turn."""
     query = text("""
         SELECT run_id FROM etl_runs r
         WHERE status = 'running' AND extracted_at IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
-        ORDER BY extracted_at LIMIT :limit FOR UPDATE SKIP LOCKED
+        ORDER BY extracted_at LIMIT :limit
     """)
     runs = connection.execute(query, {"limit": LIMIT}).scalars().all()
     return sum(close_run(connection, run_id) is not None for run_id in runs)

@@ -122,7 +122,11 @@ class _Reader:
         return [odd] if self._odd_dates else []
 
     def _record(self, entry: Any) -> dict[str, Any]:
-        content = self._clean((entry.get("content") or [{}])[0])
+        detail, summary = (entry.get("content") or [{}])[0], entry.get("summary")
+        content = self._clean(detail)
+        # feedparser fills a missing summary with the content, but says nothing about it.
+        is_copy = summary == detail.get("value")
+        summary = content if is_copy else self._clean({**entry.get("summary_detail", {}), "value": summary})
         terms = [tag.get("term") for tag in entry.get("tags", []) if tag.get("term")]
         published = self._moment(entry, "published")
         updated = self._moment(entry, "updated")
@@ -130,7 +134,7 @@ class _Reader:
         record = {
             "id": self._id(entry),
             "title": _text(entry.get("title")),
-            "description": self._clean({**entry.get("summary_detail", {}), "value": entry.get("summary")}) or content,
+            "description": summary or content,
             "content": content,
             "link": self._web(entry.get("link")),
             "author": _text(entry.get("author")),
@@ -176,8 +180,12 @@ class _Reader:
         markup: str | None = detail.get("value")
         if not markup or not (_MARK.search(markup) or "&" in markup):
             return markup
-        base = self._web(detail.get("base")) or self._job.base
-        return nh3.clean(markup, url_relative=("rewrite_with_base", base))
+        base = self._web(detail.get("base"))
+        try:
+            return nh3.clean(markup, url_relative=("rewrite_with_base", base or self._job.base))
+        except ValueError:
+            # Not every address that Python takes apart is one.
+            return nh3.clean(markup, url_relative=("rewrite_with_base", self._job.base))
 
     def _enclosures(self, entry: Any) -> list[dict[str, str]]:
         found = [(self._web(item.get("href")), item) for item in entry.get("enclosures", [])]

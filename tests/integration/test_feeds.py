@@ -255,12 +255,22 @@ def test_relative_links_start_from_where_the_entry_says(parse: Parse) -> None:
     feed = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="http://other.test/x/">
     <entry xml:base="sub/"><id>1</id><link href="l"/><summary type="html">&lt;a href="s"></summary>
     <content type="xhtml"><div xmlns="http://www.w3.org/1999/xhtml"><a href="c">c</a></div></content></entry>
-    <entry xml:base="http://[bad"><id>2</id><summary type="html">&lt;a href="s"></summary></entry></feed>"""
-    second, first = parse(feed).entries
+    <entry xml:base="http://[bad"><id>2</id><summary type="html">&lt;a href="s"></summary></entry>
+    <entry><id>3</id><content type="html">&lt;a href="c"></content></entry></feed>"""
+    third, second, first = parse(feed).entries
     assert first["link"] == "http://other.test/x/sub/l"
     assert 'href="http://other.test/x/sub/s"' in first["description"]
     assert 'href="http://other.test/x/sub/c"' in first["content"]
     assert 'href="http://other.test/x/s"' in second["description"]
+    assert 'href="http://other.test/x/c"' in third["content"] == third["description"]
+
+
+@pytest.mark.parametrize("base", [b"http://a:99999/", b"http://exa mple.test/", b"http://", b"http://1.2.3.4.5.6/"])
+def test_a_base_that_is_no_address_does_no_harm(parse: Parse, base: bytes) -> None:
+    feed = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="%s">
+    <entry><id>1</id><summary type="html">&lt;a href="s">x&lt;/a></summary></entry></feed>"""
+    (entry,) = parse(feed % base).entries
+    assert ">x</a>" in entry["description"]
 
 
 @pytest.mark.parametrize(

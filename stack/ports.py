@@ -26,10 +26,13 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port if it is free, else a random one; it stays free until a server asks for it by number."""
+    """The preferred port if it is free, else a random one, which nobody takes who does not ask for it by number."""
     if preferred is not None and is_free(preferred):
         return preferred
-    return next(port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port))
+    found = next((port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port)), None)
+    if found is None:
+        raise PortTakenError(f"in use: all ports from {_RANGE.start} to {_RANGE.stop - 1}")
+    return found
 
 
 def require(wanted: dict[str, tuple[int, str]]) -> None:

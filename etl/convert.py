@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MAX_ID_BYTES = 1000
 # numeric(…) without a scale holds far more, but a JSON reader does not.
 MAX_NUMBER_EXPONENT = 300
+# What JSON may hold as well: digits.
+MAX_NUMBER_LENGTH = 1000
 # A text of this many characters without an exponent holds no number out of range.
 _SHORT = 100
 # Epoch numbers above this are milliseconds.
@@ -76,6 +78,8 @@ def _read_number(written: str) -> Decimal | None:
         return None
     if not _NUMBER.fullmatch(written):
         raise ValueError("expected a number such as 1234.5")
+    if len(written) > MAX_NUMBER_LENGTH:
+        raise ValueError(f"a number longer than {MAX_NUMBER_LENGTH} characters")
     return _checked(Decimal(written))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import itemgetter
@@ -21,7 +22,7 @@ from etl.records import BadRecord, Item, RawRecord, Reject, StagedItem, StoredRe
 from etl.source import TARGETS, AnySource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
 
 USUAL_NAMES: dict[str, tuple[str, ...]] = {
     "external_id": ("id", "item_id", "row_id", "guid"),
@@ -45,6 +46,9 @@ Converter = Callable[[Any], Any]
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_SHOWN = 200
+# What is taken at once: few enough for a processor's cache, and for memory however large the records are.
+_GROUP_BYTES = 64 * 1024
+_GROUP_RECORDS = 500
 
 
 @dataclass(frozen=True)
@@ -77,26 +81,45 @@ class Mapper:
         }
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
-    def take(self, records: Sequence[Record | BadRecord]) -> list[RawRecord | BadRecord]:
-        """Identify records and put them into their canonical form; what cannot be stored as jsonb is bad."""
-        if BadRecord not in set(map(type, records)):
-            try:
-                return list(self._raw(cast("Sequence[Record]", records)))
-            except RecordError:
-                pass
-        return [record if isinstance(record, BadRecord) else self._take_one(record) for record in records]
+    def take(self, records: Iterator[Record | BadRecord]) -> list[RawRecord | BadRecord]:
+        """Identify the next few records and put them into their canonical form; none is left when there are no more.
 
-    def _take_one(self, record: Record) -> RawRecord | BadRecord:
+        What cannot be stored as jsonb is bad.
+        """
+        group: list[Record | BadRecord] = []
+        texts: list[bytes] = []
+        size = 0
+        for record in records:
+            group.append(record)
+            text = self._write(record)
+            texts.append(text)
+            size += len(text)
+            if not text or size >= _GROUP_BYTES or len(group) >= _GROUP_RECORDS:
+                break
+        if b"" not in texts and payload.are_harmless(texts):
+            with suppress(RecordError):
+                return list(self._raw(cast("list[Record]", group), texts))
+        return list(map(self._take_one, group))
+
+    @staticmethod
+    def _write(record: Record | BadRecord) -> bytes:
+        """Empty for one that needs a closer look."""
         try:
-            return next(self._raw([record]))
-        except RecordError as error:
-            raw = repr(record).encode("utf-8", "replace")
-            return BadRecord(raw, error.field, error.rule, error.message)
+            return b"" if isinstance(record, BadRecord) else payload.write(record)
+        except RecordError:
+            return b""
 
-    def _raw(self, records: Sequence[Record]) -> Iterator[RawRecord]:
-        texts = payload.encode_all(records)
+    def _take_one(self, record: Record | BadRecord) -> RawRecord | BadRecord:
+        if isinstance(record, BadRecord):
+            return record
+        try:
+            return next(self._raw([record], [payload.encode(record)]))
+        except RecordError as error:
+            return BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message)
+
+    def _raw(self, records: list[Record], texts: list[bytes]) -> Iterator[RawRecord]:
         ignored = self._ignored
-        contents = payload.encode_all(payload.without(r, ignored) for r in records) if ignored else texts
+        contents = [payload.write(payload.without(r, ignored)) for r in records] if ignored else texts
         hashes = list(map(payload.digest, contents))
         return map(RawRecord, map(self._identify, records, hashes), texts, hashes)
 
@@ -187,10 +210,18 @@ def _getter(path: str, keys: tuple[str, ...]) -> Getter:
     if _WORD.fullmatch(path):
         return _absent
     try:
-        return compiled_path(path).search
+        search = compiled_path(path).search
+        # jsonb has an order of its own, which these can tell.
+        return search if {"*", "("}.isdisjoint(path) else lambda record: search(_sorted(record))
     except ValueError:
         # The name of a key that this record lacks, such as `dc:title`.
         return _absent
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return list(map(_sorted, value)) if isinstance(value, list) else value
 
 
 def _absent(_: Record) -> None:

@@ -13,7 +13,7 @@ import msgspec
 from etl.errors import FormatError, RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterator
 
 # jsonb stores numbers as numeric; far beyond these magnitudes PostgreSQL refuses them, and nobody means them.
 MAX_NUMBER_DIGITS = 1000
@@ -28,11 +28,17 @@ _encode = msgspec.json.Encoder(decimal_format="number", order="sorted").encode
 
 
 def _decimal(text: str) -> Decimal:
-    """A number as it is written; one that no decimal can hold becomes NaN, which `encode` refuses."""
+    """A number as jsonb gives it back: `1e2` as 100, `-0.0` as 0.0, and every digit kept.
+
+    One that no decimal can hold becomes NaN, which `encode` refuses.
+    """
     try:
-        return Decimal(text)
+        number = Decimal(text)
     except InvalidOperation:
         return Decimal("NaN")
+    if ("e" in text or "E" in text) and abs(number.adjusted()) <= MAX_NUMBER_DIGITS:
+        number = Decimal(f"{number:f}")
+    return number or abs(number)
 
 
 _decode = msgspec.json.Decoder(float_hook=_decimal).decode
@@ -79,31 +85,39 @@ def encode(payload: Any) -> bytes:
     Raises:
         RecordError: it holds something that jsonb cannot.
     """
-    try:
-        text = _encode(payload)
-    except (UnicodeEncodeError, RecursionError) as error:
-        raise RecordError("", "storable", None, f"cannot be stored as JSON: {error}") from error
+    text = write(payload)
     if _may_be_deep(text) and _is_deeper(payload, MAX_DEPTH):
         raise RecordError("", "depth", None, f"nested deeper than {MAX_DEPTH} levels")
-    if _is_suspect(text, len(text)):
-        _refuse_unstorable(payload)
-    return text
+    if not _is_suspect(text, len(text)):
+        return text
+    _refuse_unstorable(payload)
+    # Numbers that did not come by way of `decode` may have an exponent.
+    return _encode(_decode(text))
 
 
-def encode_all(payloads: Iterable[Any]) -> list[bytes]:
-    """The same for many, quicker: looked through as one text first, each by itself only if something stands out.
+def write(payload: Any) -> bytes:
+    """The same, without looking for what can be written but not stored.
 
     Raises:
-        RecordError: one of them holds something that jsonb cannot.
+        RecordError: it cannot even be written.
     """
-    many = list(payloads)
     try:
-        texts = list(map(_encode, many))
-    except (UnicodeEncodeError, RecursionError):
-        return list(map(encode, many))
+        return _encode(payload)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise RecordError("", "storable", None, f"cannot be stored as JSON: {error}") from error
+
+
+def are_harmless(texts: list[bytes]) -> bool:
+    """True when none of these texts of objects holds what jsonb cannot; False when that takes a closer look.
+
+    They are looked through as one text, which is several times quicker than one by one.
+    """
     together, longest = b"".join(texts), max(map(len, texts), default=0)
-    may_be_deep = together.count(b"{") + together.count(b"[") > len(texts) + MAX_DEPTH and any(map(_may_be_deep, texts))
-    return list(map(encode, many)) if may_be_deep or _is_suspect(together, longest) else texts
+    if _is_suspect(together, longest):
+        return False
+    # Each text opens at least one bracket.
+    opened = together.count(b"{") + together.count(b"[")
+    return opened < len(texts) + MAX_DEPTH or not any(map(_may_be_deep, texts))
 
 
 def digest(text: bytes) -> bytes:

@@ -170,7 +170,7 @@ class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     ingested_at: str
     external_id: str | None
     content_hash: bytes
-    payload: bytes | str
+    payload: str
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):

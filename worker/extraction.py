@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +13,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.closing import close_run
 from db.queries.events import record_event
-from db.queries.extraction import Stored, find_known, find_pending, store_batch
+from db.queries.extraction import Compared, Stored, compare, find_pending, store_batch
 from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import (
     MAX_ATTEMPTS,
@@ -43,17 +42,13 @@ from etl.http.client import HttpClient, Policy, Watch
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure
-from etl.payload import digest
-from etl.records import Checkpoint, Position
-from etl.sift import sift, single_valued
+from etl.records import Checkpoint, Position, Sifted
 from worker.polling import ALIVE_SECONDS, MOVED_AFTER, Hearing, settled_target
 from worker.process import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
-
-    from sqlalchemy import Connection
 
     from db.session import Database
     from etl.extract import Extractor
@@ -217,8 +212,10 @@ class Slice:
         return {name: value for name, value in values.items() if value is not None}
 
     def _store(self, batch: RawBatch, mapper: Mapper) -> Stored:
-        """Leave out what is known, store the rest. Done again as a whole when the outcome of a commit is unknown."""
-        stored = self._database.run(lambda connection: self._store_once(connection, batch, mapper))
+        """Leave out what is known, store the rest. Mapping takes its time while no transaction is open."""
+        compared = self._compare(batch)
+        staged = _normalize(mapper, compared.rows) if compared.rows and self._others_are_busy() else None
+        stored = self._database.run(lambda c: store_batch(c, self.claim, batch, compared, self._lease, staged))
         self._leased_until = time.monotonic() + self._lease
         if self._pending is not None:
             self._pending.add(self.claim.batches, (r.external_id for r in batch.records if r.external_id is not None))
@@ -231,14 +228,11 @@ class Slice:
         )
         return stored
 
-    def _store_once(self, connection: Connection, batch: RawBatch, mapper: Mapper) -> Stored:
-        if self._pending is None:
-            self._pending = find_pending(connection, self.claim)
-        known = find_known(connection, self.claim, single_valued(batch.records), batch.rejected, self._pending)
-        sifted = sift(batch.records, known)
-        new_rejects = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
-        normalize = partial(_normalize, mapper) if self._others_are_busy() else None
-        return store_batch(connection, self.claim, batch, sifted, new_rejects, self._lease, normalize)
+    def _compare(self, batch: RawBatch) -> Compared:
+        if not batch.extracted:
+            return Compared(Sifted([]), [], [])
+        pending = self._pending = self._pending or self._database.run(lambda c: find_pending(c, self.claim))
+        return self._database.run(lambda c: compare(c, self.claim, batch, pending))
 
     def _others_are_busy(self) -> bool:
         """Whether it is quicker to normalise here than to have another process read the rows back.

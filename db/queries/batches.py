@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
+from db.queries.turns import share_run
 from etl.errors import LeaseLostError
 from etl.records import StoredRecord
 
@@ -254,7 +255,7 @@ _WRITTEN = """
     )
 """
 
-# None of the ids was there: one that is now came with another batch of this run.
+# None of the ids was there: one that is now came with another batch of this run. (Not so for a replay.)
 _INSERT = text(
     _WRITTEN
     + """
@@ -376,12 +377,11 @@ def _insert_part(connection: Connection, claim: BatchClaim, part: str, first: in
 
 def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
     """Lock the run against its end, then the batch: who lost either may not write."""
-    run = text("SELECT 1 FROM etl_runs WHERE run_id = :run_id AND status = 'running' FOR KEY SHARE")
     batch = text("""
         SELECT 1 FROM etl_batches WHERE batch_id = :batch_id AND token = :token AND state = :state FOR UPDATE
     """)
     values = {"batch_id": claim.batch_id, "token": claim.token, "state": state}
-    if not connection.execute(run, {"run_id": claim.run_id}).first() or not connection.execute(batch, values).first():
+    if not share_run(connection, claim.run_id) or not connection.execute(batch, values).first():
         raise LeaseLostError(f"batch {claim.batch_id} is no longer ours")
 
 

@@ -6,27 +6,37 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psycopg2
 from sqlalchemy import text
 
 from db.copy import HEX, NEXT, copy_lines, copy_rows
+from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from etl.errors import LeaseLostError
 from etl.payload import digest
 from etl.pending import Pending
-from etl.records import Known, StoredRecord
+from etl.records import Known, Sifted, StoredRecord
+from etl.sift import sift, single_valued
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
 
     from db.queries.runs import RunClaim
-    from etl.records import BadRecord, RawBatch, RawRecord, Reject, Sifted, StagedItem
+    from etl.records import BadRecord, RawBatch, RawRecord, Reject, StagedItem
 
-    Normalize = Callable[[list[StoredRecord]], tuple[list[StagedItem], list[Reject]] | None]
+    Staged = tuple[list[StagedItem], list[Reject]]
 
 # Bytes of an unstorable record that the quarantine keeps.
 MAX_RAW_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A batch after the comparison with what is there: the counts, the rows to store, and what is new to quarantine."""
+
+    sifted: Sifted
+    rows: list[StoredRecord]
+    rejected: list[BadRecord]
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,15 @@ def find_pending(connection: Connection, claim: RunClaim) -> Pending:
     return Pending({number: frozenset(ids) for number, ids in found.items()})
 
 
-def find_known(
-    connection: Connection,
-    claim: RunClaim,
-    records: dict[str | bytes, RawRecord],
-    rejected: list[BadRecord],
-    pending: Pending,
-) -> Known:
+def compare(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Compared:
+    """Sift a batch, and draw the keys of the rows that it will have."""
+    known = _known(connection, claim, batch, pending)
+    sifted = sift(batch.records, known)
+    rejected = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
+    return Compared(sifted, _drawn(connection, sifted.kept), rejected)
+
+
+def _known(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Known:
     """Which records are served, or quarantined, with exactly this content and mapping.
 
     An id that is pending is never served as it is. A batch that is loaded meanwhile does no harm: its ids count as
@@ -89,8 +101,9 @@ def find_known(
         "source_name": claim.config["name"],
         "mapping_version": claim.mapping_version,
     }
+    records = single_valued(batch.records)
     served = _known_items(connection, records, values, pending)
-    rejects = _known_rejects(connection, claim, records, rejected, values)
+    rejects = _known_rejects(connection, claim, records, batch.rejected, values)
     written = {key for found in (served, rejects) for key, ours in found.items() if ours}
     return Known(frozenset(served), frozenset(rejects.keys() - served.keys()), frozenset(written))
 
@@ -128,34 +141,46 @@ def _known_rejects(
     return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
 
 
+def _drawn(connection: Connection, kept: list[RawRecord]) -> list[StoredRecord]:
+    """Records as rows of raw_data, with ascending ids between which ids of other sources may lie, and one time.
+
+    Ids without rows do no harm, so nobody waits for the log; who stores the rows waits for it all.
+    """
+    if not kept:
+        return []
+    query = text("""
+        SELECT set_config('synchronous_commit', 'off', true), clock_timestamp()::text AS ingested_at,
+            ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS ids
+    """)
+    row = connection.execute(query, {"count": len(kept)}).one()
+    at = row.ingested_at
+    return [
+        StoredRecord(raw_id, at, r.external_id, r.content_hash, r.payload.decode())
+        for raw_id, r in zip(row.ids, kept, strict=True)
+    ]
+
+
 def store_batch(
-    connection: Connection,
-    claim: RunClaim,
-    batch: RawBatch,
-    sifted: Sifted,
-    new_rejects: list[BadRecord],
-    lease: float,
-    normalize: Normalize | None = None,
+    connection: Connection, claim: RunClaim, batch: RawBatch, compared: Compared, lease: float, staged: Staged | None
 ) -> Stored:
     """Store a batch, the position after it and a renewed lease: all or nothing.
 
-    With `normalize` its rows are staged as well, which saves reading them back, unless that gives None. Safe to repeat
-    when the outcome of the commit is unknown.
+    With `staged` its rows are staged as well, which saves reading them back, unless PostgreSQL refuses one of them.
+    Safe to repeat when the outcome of the commit is unknown.
 
     Raises:
         LeaseLostError: the run is no longer ours, or it is over.
     """
     if _stored_before(connection, claim, finishing=batch.position.finished):
         return _again(connection, claim)
-    batch_id, normalized = None, False
+    batch_id, normalized, rows = None, False, compared.rows
     if batch.extracted:
-        drawn = _draw(connection, len(sifted.kept))
-        _copy_raw(connection, claim, sifted.kept, drawn)
-        batch_id = _insert_batch(connection, claim, batch, sifted, drawn.ids)
-        _copy_unstorable(connection, claim, new_rejects)
-        normalized = normalize is not None and _stage(connection, claim, batch_id, sifted.kept, drawn, normalize)
+        _copy_raw(connection, claim, rows)
+        batch_id = _insert_batch(connection, claim, batch, compared)
+        _copy_unstorable(connection, claim, compared.rejected)
+        normalized = staged is not None and _stage(connection, claim, batch_id, rows, staged)
     open_batches = _advance(connection, claim, batch, lease)
-    return Stored(batch_id if sifted.kept else None, open_batches, normalized)
+    return Stored(batch_id if rows else None, open_batches, normalized)
 
 
 def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) -> bool:
@@ -181,63 +206,42 @@ def _again(connection: Connection, claim: RunClaim) -> Stored:
     return Stored(row.batch_id, frozenset(row.open_batches), bool(row.normalized))
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """The keys of new raw rows: ascending ids, between which ids of other sources may lie, and one time for all."""
-
-    ids: list[int]
-    ingested_at: str
-
-
-def _draw(connection: Connection, count: int) -> _Drawn:
-    if not count:
-        return _Drawn([], "")
-    query = text("""
-        SELECT ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS ids,
-            clock_timestamp()::text AS ingested_at
-    """)
-    row = connection.execute(query, {"count": count}).one()
-    return _Drawn(row.ids, row.ingested_at)
-
-
-def _copy_raw(connection: Connection, claim: RunClaim, kept: list[RawRecord], drawn: _Drawn) -> None:
-    head = NEXT.join((drawn.ingested_at, str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
+def _copy_raw(connection: Connection, claim: RunClaim, rows: list[StoredRecord]) -> None:
+    head = NEXT.join((str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
     copy_lines(
         connection,
         "raw_data",
-        ("ingested_at", "run_id", "source_type", "source_name", "id", "source_id", "raw_payload", "content_hash"),
+        ("run_id", "source_type", "source_name", "id", "ingested_at", "source_id", "raw_payload", "content_hash"),
         (
-            f"{head}{raw_id}{NEXT}{r.external_id or ''}{NEXT}{r.payload.decode()}{NEXT}{HEX}{r.content_hash.hex()}"
-            for raw_id, r in zip(drawn.ids, kept, strict=True)
+            f"{head}{r.raw_id}{NEXT}{r.ingested_at}{NEXT}{r.external_id or ''}{NEXT}"
+            f"{r.payload}{NEXT}{HEX}{r.content_hash.hex()}"
+            for r in rows
         ),
     )
 
 
-def _stage(
-    connection: Connection, claim: RunClaim, batch_id: int, kept: list[RawRecord], drawn: _Drawn, normalize: Normalize
-) -> bool:
-    """Stage the rows of a batch that was stored just now; False when there are none, or `normalize` declined."""
-    rows = [
-        StoredRecord(raw_id, drawn.ingested_at, r.external_id, r.content_hash, r.payload)
-        for raw_id, r in zip(drawn.ids, kept, strict=True)
-    ]
-    result = normalize(rows) if rows else None
-    if result is None:
-        return False
+def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[StoredRecord], staged: Staged) -> bool:
+    """Stage the rows of a batch that was stored just now; False when PostgreSQL refuses one: normalise finds which."""
     batch = BatchClaim(
         batch_id=batch_id,
         run_id=claim.run_id,
         state="extracted",
         token=0,
         attempt=0,
-        first_raw_id=drawn.ids[0],
-        last_raw_id=drawn.ids[-1],
+        first_raw_id=rows[0].raw_id,
+        last_raw_id=rows[-1].raw_id,
         source_name=claim.config["name"],
         source_type=claim.config["type"],
         config=claim.config,
         mapping_version=claim.mapping_version,
     )
-    stage_new(connection, batch, *result)
+    try:
+        with connection.begin_nested():
+            stage_new(connection, batch, *staged)
+    except psycopg2.Error as error:
+        if translate(error) is not None:
+            raise
+        return False
     return True
 
 
@@ -256,16 +260,16 @@ def _insert_batch(
     connection: Connection,
     claim: RunClaim,
     batch: RawBatch,
-    sifted: Sifted,
-    raw_ids: list[int],
+    compared: Compared,
 ) -> int:
+    sifted, rows = compared.sifted, compared.rows
     values = {
         "run_id": claim.run_id,
         "source_name": claim.config["name"],
         "number": claim.batches,
-        "first": raw_ids[0] if raw_ids else None,
-        "last": raw_ids[-1] if raw_ids else None,
-        "state": "extracted" if raw_ids else "loaded",
+        "first": rows[0].raw_id if rows else None,
+        "last": rows[-1].raw_id if rows else None,
+        "state": "extracted" if rows else "loaded",
         "extracted": batch.extracted,
         "unchanged": sifted.unchanged,
         "duplicate": sifted.duplicate,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # A batch ends at this many bytes of payload, whatever its number of records.
 MAX_BYTES = 8 * 1024 * 1024
-# Records that are taken at once.
-_AT_ONCE = 500
 
 
 class Batcher:
@@ -31,8 +29,9 @@ class Batcher:
         self._mapper = mapper
         self._size = size
         self._in_hurry = in_hurry
-        self._bytes = 0
-        self._clear()
+        self._records: list[RawRecord] = []
+        self._rejected: list[BadRecord] = []
+        self._bytes = self._pages = self._fetched = 0
 
     def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
         """Cut pages into batches. The last one carries a finished position, and may be empty.
@@ -64,7 +63,7 @@ class Batcher:
         self._fetched += page.size
         done = _already_done(page, start)
         records = islice(page.records, done, None)
-        while taken := self._mapper.take(list(islice(records, _AT_ONCE))):
+        while taken := self._mapper.take(records):
             while taken:
                 count = self._keep(taken)
                 done += count
@@ -74,11 +73,11 @@ class Batcher:
                     yield self._cut(position)
 
     def _keep(self, taken: list[RawRecord | BadRecord]) -> int:
-        """Add records up to the one that fills the batch; how many."""
-        room = self._size - len(self._records) - len(self._rejected)
+        """Add records up to the one that fills the batch, but at least one; how many."""
+        room = max(1, self._size - len(self._records) - len(self._rejected))
         sizes = [len(r.payload if isinstance(r, RawRecord) else r.raw) for r in taken[:room]]
         totals: list[int] = list(accumulate(sizes, initial=self._bytes))
-        count = min(bisect_left(totals, MAX_BYTES), len(sizes))
+        count = max(1, min(bisect_left(totals, MAX_BYTES), len(sizes)))
         good = [r for r in taken[:count] if isinstance(r, RawRecord)]
         self._records += good
         if len(good) < count:
@@ -91,14 +90,9 @@ class Batcher:
 
     def _cut(self, position: Position) -> RawBatch:
         batch = RawBatch(self._records, self._rejected, position, self._pages, self._fetched)
-        self._clear()
+        self._records, self._rejected = [], []
+        self._bytes = self._pages = self._fetched = 0
         return batch
-
-    def _clear(self) -> None:
-        self._records: list[RawRecord] = []
-        self._rejected: list[BadRecord] = []
-        self._bytes = 0
-        self._pages = self._fetched = 0
 
 
 def _already_done(page: Page, start: Position) -> int:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from decimal import Decimal
 
 import msgspec
+import psycopg2
 import pytest
 from sqlalchemy import Connection, text
 
@@ -16,16 +19,18 @@ from bench.outside import Answered, Asked, Outside, as_json
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import end_run
-from db.queries.extraction import store_batch
-from db.queries.runs import MAX_OPEN_BATCHES, claim_run
+from db.queries.extraction import Stored, compare, store_batch
+from db.queries.runs import MAX_OPEN_BATCHES, RunClaim, claim_run
 from db.queries.stats import known_items, overall, source_totals
+from db.queries.turns import share_run
 from db.queries.upkeep import add_partitions, recount, roll_up
 from db.session import Database
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
-from etl.records import FileMark, Kept, Position, RawBatch, Sifted
+from etl.pending import Pending
+from etl.records import FileMark, Kept, Position, RawBatch, RawRecord, Reject, StagedItem, StoredRecord
 from etl.source import parse
 from tests.pump import Pump
 from worker import loading
@@ -211,7 +216,7 @@ def test_a_cancelled_run_stores_nothing_more(pump: Pump) -> None:
     pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
     batch = RawBatch([], [], Position(finished=True), 1, 1)
     with pytest.raises(LeaseLostError):
-        pump.database.run(lambda c: store_batch(c, claim, batch, Sifted([]), [], 60))
+        pump.database.run(lambda c: _store(c, claim, batch))
 
 
 def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
@@ -222,8 +227,10 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
     run_id = pump.queue("shop")
     claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
     assert claim
-    batch = RawBatch(Mapper(parse(claim.config)).take([{"id": "1"}]), [], Position(), 1, 1)
-    stored = pump.database.run(lambda c: store_batch(c, claim, batch, Sifted(batch.records), [], 60))
+    (record,) = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
+    assert isinstance(record, RawRecord)
+    batch = RawBatch([record], [], Position(), 1, 1)
+    stored = pump.database.run(lambda c: _store(c, claim, batch))
     assert stored.batch_id
     pump.messages = [BatchMessage(stored.batch_id)]
     loading.normalize(pump.database, pump.settings, stored.batch_id)
@@ -234,10 +241,47 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
         assert load_batch(loader, loads)
         with pump.database.transaction() as extractor:
             extractor.execute(text("SET LOCAL lock_timeout = '1s'"))
-            store_batch(extractor, following, batch, Sifted(batch.records), [], 60)
+            _store(extractor, following, batch)
         with pytest.raises(StorageConflictError), pump.database.transaction() as ending:
             ending.execute(text("SET LOCAL lock_timeout = '100ms'"))
             end_run(ending, run_id, CANCELLED)
+
+
+def test_a_run_can_be_ended_while_its_batches_never_stop_loading(pump: Pump) -> None:
+    """One loader always begins before the other is done."""
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(5))
+    run_id = pump.queue("shop")
+    assert pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    over = threading.Event()
+    loading_now = threading.Barrier(3)
+
+    def load(wait: float) -> None:
+        loading_now.wait(10)
+        time.sleep(wait)
+        while not over.is_set():
+            with pump.database.transaction() as connection:
+                if not share_run(connection, run_id):
+                    return
+                time.sleep(0.3)
+
+    loaders = [threading.Thread(target=load, args=(wait,)) for wait in (0.0, 0.15)]
+    for loader in loaders:
+        loader.start()
+    loading_now.wait(10)
+    time.sleep(0.4)
+    try:
+        with pump.database.transaction() as ending:
+            assert end_run(ending, run_id, CANCELLED)
+    finally:
+        over.set()
+        for loader in loaders:
+            loader.join(10)
+    assert pump.show(run_id)["status"] == "cancelled"
+
+
+def _store(connection: Connection, claim: RunClaim, batch: RawBatch) -> Stored:
+    return store_batch(connection, claim, batch, compare(connection, claim, batch, Pending({})), 60, None)
 
 
 @only_normalize_stages
@@ -458,6 +502,41 @@ def test_an_emptied_staging_table_is_filled_from_the_raw_rows(pump: Pump) -> Non
     pump.drain()
     assert counts(pump.show(run_id)) == {"extracted": 6, "inserted": 5, "failed": 1}
     assert pump.sql("SELECT count(*) FROM rejected_records") == [1]
+
+
+def test_a_value_that_staging_refuses_costs_one_record(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflowing(mapper: Mapper, records: list[StoredRecord]) -> tuple[list[StagedItem], list[Reject]]:
+        staged, rejects = whole(mapper, records)
+        amount = Decimal("1." + "0" * 17_000)
+        odd = [StagedItem(s.record, msgspec.structs.replace(s.item, amount=amount)) for s in staged]
+        return [o if s.record.external_id == "4" else s for s, o in zip(staged, odd, strict=True)], rejects
+
+    whole = Mapper.normalize
+    monkeypatch.setattr(Mapper, "normalize", overflowing)
+    pump.declare(csv_source())
+    pump.write("shop.csv", rows(9))
+    run_id = pump.queue("shop")
+    for _ in range(200):
+        if pump.show(run_id)["status"] not in {"queued", "running"}:
+            break
+        with contextlib.suppress(psycopg2.DataError):
+            pump.drain()
+        _expire_batches(pump)
+    assert counts(pump.show(run_id)) == {"extracted": 9, "inserted": 8, "failed": 1}
+    assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
+
+
+def test_a_record_is_mapped_the_same_whoever_maps_it(pump: Pump, outside: Outside) -> None:
+    """jsonb writes numbers its own way, and has its own order of keys."""
+    body = b'[{"id":1,"t":1e5,"n":-0.0,"small":1e-9,"attrs":{"zz":1,"a":2,"bbb":3,"Bb":1.5e3}}]'
+    outside.on("/odd", Answered(body))
+    mapping = {"external_id": "id", "title": "t", "author": "n", "category": "to_string(attrs)"}
+    mapping |= {"tags": "keys(attrs)", "description": "small", "url": "to_string(attrs.*)"}
+    pump.declare({"name": "shop", "type": "api", "request": {"url": outside.url + "/odd"}, "map": mapping})
+    pump.run("shop")
+    found = pump.sql("SELECT title, author, category, tags, description, url FROM unified_items")
+    attributes = '{"Bb":1500,"a":2,"bbb":3,"zz":1}'
+    assert found == [("100000", "0.0", attributes, ["Bb", "a", "bbb", "zz"], "1E-9", "[1500,2,3,1]")]
 
 
 def _poisoned(normalize, error: BaseException | None = None):  # type: ignore[no-untyped-def]

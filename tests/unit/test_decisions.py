@@ -94,7 +94,7 @@ def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
 
 
 def taken(record: dict[str, Any], **source: Any) -> RawRecord:
-    (raw,) = mapper(**source).take([record])
+    (raw,) = mapper(**source).take(iter([record]))
     assert isinstance(raw, RawRecord)
     return raw
 
@@ -108,6 +108,15 @@ def test_identities() -> None:
     assert taken({"id": 1, "t": 1}, ignore=["t"]).content_hash == taken({"id": 1}).content_hash
 
 
+def take_all(records: list[dict[str, Any] | BadRecord]) -> list[RawRecord | BadRecord]:
+    source, maps = iter(records), mapper()
+    return [raw for group in iter(lambda: maps.take(source), []) for raw in group]
+
+
+def nested(levels: int) -> Any:
+    return json.loads("[" * levels + "]" * levels)
+
+
 @pytest.mark.parametrize(
     ("odd", "rule"),
     [
@@ -115,15 +124,26 @@ def test_identities() -> None:
         ({"id": 1, "n": Decimal("1E+5000")}, "number_range"),
         ({"id": 1, "n": 10**3000}, "number_range"),
         ({"id": 1, "t": "\ud800"}, "storable"),
-        ({"id": 1, "deep": json.loads("[" * 70 + "]" * 70)}, "depth"),
+        ({"id": 1, "deep": nested(64)}, "depth"),
     ],
 )
 def test_one_that_cannot_be_stored_is_alone_in_that(odd: dict[str, Any], rule: str) -> None:
-    plain: list[dict[str, Any]] = [{"id": number, "list": [[number]], "e": "SIZE-4"} for number in range(50)]
+    plain: list[dict[str, Any] | BadRecord] = [
+        {"id": number, "list": nested(63), "e": "SIZE-4", "long": "x" * number * 100} for number in range(50)
+    ]
     cut = BadRecord(b"x", "", "too_long", "cut")
-    found = mapper().take([*plain, odd, cut, *plain])
+    found = take_all([*plain, odd, cut, {}, *plain])
     assert [r.rule for r in found if isinstance(r, BadRecord)] == [rule, "too_long"]
-    assert found[:50] == found[52:] == mapper().take(plain) == [taken(record) for record in plain]
+    assert (
+        found[:50] == found[53:] == take_all(plain) == [taken(record) for record in plain if isinstance(record, dict)]
+    )
+    assert [r.rule for r in take_all([odd]) if isinstance(r, BadRecord)] == [rule]
+
+
+def test_large_records_are_taken_one_by_one() -> None:
+    records = iter([{"id": number, "t": "x" * 100_000} for number in range(10)])
+    assert len(mapper().take(records)) == 1
+    assert len(list(records)) == 9
 
 
 # --- sift

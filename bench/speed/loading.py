@@ -68,8 +68,19 @@ def _loaded(bench: Bench, path: Path, processes: int) -> tuple[float, float]:
 
 def again(bench: Bench, sizes: Sizes) -> list[Outcome]:
     """The same file with one row changed, and with one in a hundred."""
+    rounds = [_again(bench, sizes.rows) for _ in range(sizes.rounds)]
+    first, one, hundredth, same = (statistics.median(each[n] for each in rounds) for n in range(4))
+    return [
+        Outcome("one row changed : first run", one, first, "s", first / one, ">= 3.0"),
+        Outcome("1 % changed : one row changed", hundredth, one, "s", hundredth / one, "<= 1.5"),
+        Outcome("nothing changed : first run", same, first, "s", first / same),
+    ]
+
+
+def _again(bench: Bench, count: int) -> tuple[float, float, float, float]:
+    """Seconds of the first run, with one row changed, with one in a hundred, and with none."""
     path = bench.folder / "products.csv"
-    rows = list(data.products(sizes.rows))
+    rows = list(data.products(count))
     data.write_csv(path, iter(rows))
     with bench.service() as service:
         declare(service, csv_source(path))
@@ -85,11 +96,7 @@ def again(bench: Bench, sizes: Sizes) -> list[Outcome]:
         data.write_csv(path, iter(rows))
         hundredth, _ = timed_run(service, "products")
         same, _ = timed_run(service, "products")
-    return [
-        Outcome("one row changed : first run", one, first, "s", first / one, ">= 3.0"),
-        Outcome("1 % changed : one row changed", hundredth, one, "s", hundredth / one, "<= 1.5"),
-        Outcome("nothing changed : first run", same, first, "s", first / same),
-    ]
+    return first, one, hundredth, same
 
 
 def api(bench: Bench, sizes: Sizes) -> list[Outcome]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # jsonb stores numbers as numeric; far beyond these magnitudes PostgreSQL refuses them, and nobody means them.
 MAX_NUMBER_DIGITS = 1000
+# Of a content hash: bytes.
+DIGEST_SIZE = 16
 # Deeper than any real record, and far from what would exhaust a parser's stack.
 MAX_DEPTH = 64
 
@@ -121,8 +123,8 @@ def are_harmless(texts: list[bytes]) -> bool:
 
 
 def digest(text: bytes) -> bytes:
-    """The content hash of a canonical text: 16 bytes."""
-    return blake2b(text, digest_size=16).digest()
+    """The content hash of a canonical text."""
+    return blake2b(text, digest_size=DIGEST_SIZE).digest()
 
 
 def without(payload: dict[str, Any], ignored: Collection[str]) -> dict[str, Any]:

@@ -36,11 +36,7 @@ class Bench:
     def database(self) -> str:
         """A fresh migrated database in place of the one before, whose vacuuming and writing out would disturb."""
         url = make_database(self.servers, "bench", template="migrated")
-        connection = psycopg2.connect(url)
-        connection.autocommit = True
-        connection.cursor().execute("CHECKPOINT")
-        connection.close()
-        os.sync()
+        settle(url)
         return url
 
     @contextlib.contextmanager
@@ -61,6 +57,16 @@ class Bench:
             yield service
         finally:
             service.stop_all()
+
+
+def settle(database_url: str) -> None:
+    """Do now what the database would do of itself in the half hour between two runs, and finish writing."""
+    connection = psycopg2.connect(database_url)
+    connection.autocommit = True
+    connection.cursor().execute("VACUUM (ANALYZE)")
+    connection.cursor().execute("CHECKPOINT")
+    connection.close()
+    os.sync()
 
 
 def start_worker(service: Service, processes: int) -> None:

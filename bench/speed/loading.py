@@ -10,7 +10,7 @@ import yaml
 
 from bench.outside import Answered, Outside
 from bench.speed import data, peers, reference
-from bench.speed.arms import Memory, timed_run
+from bench.speed.arms import Memory, settle, timed_run
 from bench.speed.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def _again(bench: Bench, count: int) -> tuple[float, float, float, float]:
         first, _ = timed_run(service, "products")
         rows[len(rows) // 2]["price"] = "0.01"
         data.write_csv(path, iter(rows))
+        settle(service.database_url)
         written = service.sql("SELECT count(*) FROM raw_data")[0]
         one, run = timed_run(service, "products")
         assert run["records_updated"] == 1, run
@@ -94,7 +95,9 @@ def _again(bench: Bench, count: int) -> tuple[float, float, float, float]:
         for row in rows[::100]:
             row["price"] = "0.02"
         data.write_csv(path, iter(rows))
+        settle(service.database_url)
         hundredth, _ = timed_run(service, "products")
+        settle(service.database_url)
         same, _ = timed_run(service, "products")
     return first, one, hundredth, same
 

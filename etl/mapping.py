@@ -67,7 +67,7 @@ class Mapper:
     def __init__(self, source: AnySource) -> None:
         """Compile paths and converters; the source has been validated."""
         self._map = source.map
-        self._identity = source.identity
+        self._identify = self._make_identify(source.identity)
         self._ignored = frozenset(source.ignore)
         self._id_path = (source.map or {}).get("external_id")
         moment = convert.Moment(zone(source.timezone), tuple(source.dates))
@@ -81,8 +81,8 @@ class Mapper:
         }
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
-    def take(self, records: Iterator[Record | BadRecord]) -> list[RawRecord | BadRecord]:
-        """Identify the next few records and put them into their canonical form; none is left when there are no more.
+    def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
+        """Identify the next few records and put them into their canonical form; none when there are no more.
 
         What cannot be stored as jsonb is bad.
         """
@@ -91,23 +91,19 @@ class Mapper:
         size = 0
         for record in records:
             group.append(record)
-            text = self._write(record)
+            try:
+                text = b"" if isinstance(record, BadRecord) else payload.write(record)
+            except RecordError:
+                text = b""
             texts.append(text)
             size += len(text)
             if not text or size >= _GROUP_BYTES or len(group) >= _GROUP_RECORDS:
                 break
         if b"" not in texts and payload.are_harmless(texts):
             with suppress(RecordError):
-                return list(self._raw(cast("list[Record]", group), texts))
-        return list(map(self._take_one, group))
-
-    @staticmethod
-    def _write(record: Record | BadRecord) -> bytes:
-        """Empty for one that needs a closer look."""
-        try:
-            return b"" if isinstance(record, BadRecord) else payload.write(record)
-        except RecordError:
-            return b""
+                return list(self._raw(cast("list[Record]", group), texts)), []
+        found = list(map(self._take_one, group))
+        return [r for r in found if isinstance(r, RawRecord)], [r for r in found if isinstance(r, BadRecord)]
 
     def _take_one(self, record: Record | BadRecord) -> RawRecord | BadRecord:
         if isinstance(record, BadRecord):
@@ -155,13 +151,8 @@ class Mapper:
             fields = {step[0]: _convert(step, content) for step in plan.steps}
         return Item(**fields, metadata=_rest(content, plan))
 
-    def _identify(self, record: Record, content_hash: bytes) -> str | None:
+    def _identified(self, record: Record, _: bytes) -> str | None:
         """The external id, or None when the record has none or one that does not fit."""
-        identity = self._identity
-        if identity == "content":
-            return content_hash.hex()
-        if isinstance(identity, list):
-            return self._compound(record, identity)
         try:
             return convert.identifier(self._id_of(record))
         except ValueError:
@@ -174,13 +165,13 @@ class Mapper:
         name = next((name for name in USUAL_NAMES["external_id"] if name in record), None)
         return None if name is None else record[name]
 
-    @staticmethod
-    def _compound(record: Record, paths: list[str]) -> str | None:
-        values = [_getter(path, tuple(record))(record) for path in paths]
-        if any(value is None or value == "" for value in values):
-            return None
-        written = payload.encode(values)
-        return written.decode() if len(written) <= convert.MAX_ID_BYTES else payload.digest(written).hex()
+    def _make_identify(self, identity: str | list[str]) -> Callable[[Record, bytes], str | None]:
+        """What tells the id of a record, from the record or from its content hash."""
+        if identity == "content":
+            return lambda _, content_hash: content_hash.hex()
+        if isinstance(identity, list):
+            return lambda record, _: _compound(record, identity)
+        return self._identified
 
     def _make_plan(self, keys: tuple[str, ...]) -> _Plan:
         """For records with these keys."""
@@ -201,6 +192,14 @@ class Mapper:
             return self._map
         found = {target: next((n for n in names if n in keys), None) for target, names in USUAL_NAMES.items()}
         return {target: name for target, name in found.items() if name is not None}
+
+
+def _compound(record: Record, paths: list[str]) -> str | None:
+    values = [_getter(path, tuple(record))(record) for path in paths]
+    if any(value is None or value == "" for value in values):
+        return None
+    written = payload.encode(values)
+    return written.decode() if len(written) <= convert.MAX_ID_BYTES else payload.digest(written).hex()
 
 
 def _getter(path: str, keys: tuple[str, ...]) -> Getter:

@@ -19,21 +19,24 @@ def sift(records: list[RawRecord], known: Known) -> Sifted:
         records: the batch, in source order.
         known: what is stored, for keys with a single content in the batch.
     """
-    if not known.served and not known.rejected:
+    served, quarantined, written = known.served, known.rejected, known.written
+    if not served and not quarantined:
         return Sifted(records)
     kept: list[RawRecord] = []
-    counts = {"unchanged": 0, "duplicate": 0, "rejected": 0}
     seen: set[str | bytes] = set()
+    unchanged = duplicate = rejected = 0
     for record in records:
         key = record.key
-        if key not in known.served and key not in known.rejected:
+        if key not in served and key not in quarantined:
             kept.append(record)
-        elif key in seen or key in known.written:
-            counts["duplicate"] += 1
+        elif key in seen or key in written:
+            duplicate += 1
+        elif key in quarantined:
+            rejected += 1
         else:
-            counts["rejected" if key in known.rejected else "unchanged"] += 1
+            unchanged += 1
         seen.add(key)
-    return Sifted(kept, **counts)
+    return Sifted(kept, unchanged, duplicate, rejected)
 
 
 def single_valued(records: list[RawRecord]) -> dict[str | bytes, RawRecord]:

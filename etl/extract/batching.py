@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from itertools import accumulate, islice
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from etl.errors import ETLError
-from etl.records import BadRecord, RawBatch, RawRecord
+from etl.records import RawBatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from etl.mapping import Mapper
-    from etl.records import Page, Position
+    from etl.records import BadRecord, Page, Position, RawRecord, Record
 
 # A batch ends at this many bytes of payload, whatever its number of records.
 MAX_BYTES = 8 * 1024 * 1024
@@ -63,27 +62,20 @@ class Batcher:
         self._fetched += page.size
         done = _already_done(page, start)
         records = islice(page.records, done, None)
-        while taken := self._mapper.take(records):
-            while taken:
-                count = self._keep(taken)
-                done += count
-                taken = taken[count:]
-                # The batch that ends the source is cut by the caller, so that it says so.
-                if self._is_full() and not (position := _after(page, done, before)).finished:
-                    yield self._cut(position)
+        while taken := self._take(records):
+            done += taken
+            # The batch that ends the source is cut by the caller, so that it says so.
+            if self._is_full() and not (position := _after(page, done, before)).finished:
+                yield self._cut(position)
 
-    def _keep(self, taken: list[RawRecord | BadRecord]) -> int:
-        """Add records up to the one that fills the batch, but at least one; how many."""
-        room = max(1, self._size - len(self._records) - len(self._rejected))
-        sizes = [len(r.payload if isinstance(r, RawRecord) else r.raw) for r in taken[:room]]
-        totals: list[int] = list(accumulate(sizes, initial=self._bytes))
-        count = max(1, min(bisect_left(totals, MAX_BYTES), len(sizes)))
-        good = [r for r in taken[:count] if isinstance(r, RawRecord)]
+    def _take(self, records: Iterator[Record]) -> int:
+        """Take in the next few records, as far as there is room; how many."""
+        room = self._size - len(self._records) - len(self._rejected)
+        good, bad = self._mapper.take(islice(records, max(room, 1)))
         self._records += good
-        if len(good) < count:
-            self._rejected += [r for r in taken[:count] if isinstance(r, BadRecord)]
-        self._bytes = totals[count]
-        return count
+        self._rejected += bad
+        self._bytes += sum([len(r.payload) for r in good]) + sum([len(r.raw) for r in bad])
+        return len(good) + len(bad)
 
     def _is_full(self) -> bool:
         return len(self._records) + len(self._rejected) >= self._size or self._bytes >= MAX_BYTES

@@ -30,7 +30,7 @@ from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 from etl.pending import Pending
-from etl.records import FileMark, Kept, Position, RawBatch, RawRecord, Reject, StagedItem, StoredRecord
+from etl.records import FileMark, Kept, Position, RawBatch, Reject, StagedItem, StoredRecord
 from etl.source import parse
 from tests.pump import Pump
 from worker import loading
@@ -227,9 +227,8 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
     run_id = pump.queue("shop")
     claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
     assert claim
-    (record,) = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
-    assert isinstance(record, RawRecord)
-    batch = RawBatch([record], [], Position(), 1, 1)
+    records, _ = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
+    batch = RawBatch(records, [], Position(), 1, 1)
     stored = pump.database.run(lambda c: _store(c, claim, batch))
     assert stored.batch_id
     pump.messages = [BatchMessage(stored.batch_id)]

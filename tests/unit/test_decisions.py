@@ -94,8 +94,8 @@ def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
 
 
 def taken(record: dict[str, Any], **source: Any) -> RawRecord:
-    (raw,) = mapper(**source).take(iter([record]))
-    assert isinstance(raw, RawRecord)
+    (raw,), bad = mapper(**source).take(iter([record]))
+    assert not bad
     return raw
 
 
@@ -108,9 +108,10 @@ def test_identities() -> None:
     assert taken({"id": 1, "t": 1}, ignore=["t"]).content_hash == taken({"id": 1}).content_hash
 
 
-def take_all(records: list[dict[str, Any] | BadRecord]) -> list[RawRecord | BadRecord]:
+def take_all(records: list[dict[str, Any] | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
     source, maps = iter(records), mapper()
-    return [raw for group in iter(lambda: maps.take(source), []) for raw in group]
+    groups = list(iter(lambda: maps.take(source), ([], [])))
+    return [raw for good, _ in groups for raw in good], [raw for _, bad in groups for raw in bad]
 
 
 def nested(levels: int) -> Any:
@@ -132,17 +133,16 @@ def test_one_that_cannot_be_stored_is_alone_in_that(odd: dict[str, Any], rule: s
         {"id": number, "list": nested(63), "e": "SIZE-4", "long": "x" * number * 100} for number in range(50)
     ]
     cut = BadRecord(b"x", "", "too_long", "cut")
-    found = take_all([*plain, odd, cut, {}, *plain])
-    assert [r.rule for r in found if isinstance(r, BadRecord)] == [rule, "too_long"]
-    assert (
-        found[:50] == found[53:] == take_all(plain) == [taken(record) for record in plain if isinstance(record, dict)]
-    )
-    assert [r.rule for r in take_all([odd]) if isinstance(r, BadRecord)] == [rule]
+    good, bad = take_all([*plain, odd, cut, {}, *plain])
+    assert [r.rule for r in bad] == [rule, "too_long"]
+    assert good[:50] == good[51:] == [taken(record) for record in plain if isinstance(record, dict)]
+    good, bad = take_all([odd])
+    assert (good, bad[0].rule) == ([], rule)
 
 
 def test_large_records_are_taken_one_by_one() -> None:
     records = iter([{"id": number, "t": "x" * 100_000} for number in range(10)])
-    assert len(mapper().take(records)) == 1
+    assert len(mapper().take(records)[0]) == 1
     assert len(list(records)) == 9
 
 

@@ -246,6 +246,22 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
             end_run(ending, run_id, CANCELLED)
 
 
+@only_normalize_stages
+def test_items_of_a_source_that_the_planner_has_not_seen_are_found_by_their_ids(pump: Pump) -> None:
+    """It would take the source for empty, and read all of it for each batch."""
+    pump.declare(csv_source(), {**csv_source(), "name": "other", "file": "other.csv"})
+    pump.write("shop.csv", rows(2000))
+    pump.write("other.csv", rows(2000))
+    pump.run("shop")
+    pump.sql("ANALYZE unified_items")
+    pump.run("other")
+    plan = pump.sql("""
+        EXPLAIN SELECT 1 FROM unified_items WHERE source_name = 'other' AND status = 'active' AND mapping_version = 1
+        AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST('["1","2"]' AS jsonb))))
+    """)
+    assert any("uq_unified_items_source_name_external_id" in line for line in plan), plan
+
+
 def test_a_run_can_be_ended_while_its_batches_never_stop_loading(pump: Pump) -> None:
     """One loader always begins before the other is done."""
     pump.declare(csv_source())

@@ -45,7 +45,7 @@ class Data(MethodView):
         body = service().database.read(lambda connection: _read(connection, filters, order, after, page, size))
         response = Response(body, mimetype="application/json")
         response.set_etag(hashlib.blake2b(body, digest_size=16).hexdigest())
-        return response.make_conditional(request)  # type: ignore[return-value]
+        return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
 
 
 def _read(

@@ -123,8 +123,10 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
                 {**paged, "map": data.MAPPING},
                 *({"name": name, "type": "rss", "request": {"url": f"{outside.url}/{name}"}} for name in feeds),
             )
-            by_file, _ = timed_run(service, "products")
             by_pages, _ = timed_run(service, "paged")
+            settle(service.database_url)
+            by_file, _ = timed_run(service, "products")
+            settle(service.database_url)
             by_feed = {name: _feed_seconds(service, name, sizes.entries) for name in feeds}
     file_rate = csv_size / by_file / 1e6
     page_rate = sum(map(len, pages)) / by_pages / 1e6

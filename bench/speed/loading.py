@@ -163,16 +163,14 @@ def memory(bench: Bench, sizes: Sizes) -> list[Outcome]:
 
 
 def growth(bench: Bench, sizes: Sizes) -> list[Outcome]:
-    """Cost per record at several sizes."""
+    """Cost per record at several sizes, up to the largest."""
     found = []
-    count = 10_000
-    while count <= sizes.large:
+    for count in sorted({10_000, *(size for step in range(6) if (size := sizes.large // 5**step) > 10_000)}):
         path = bench.folder / "sized.csv"
         data.write_csv(path, data.products(count))
         seconds, _ = _loaded(bench, path, 2)
         found.append((count, seconds))
         path.unlink()
-        count *= 5
     base = found[-2][1] / found[-2][0] if len(found) > 1 else found[0][1] / found[0][0]
     last_count, last_seconds = found[-1]
     ratio = last_seconds / last_count / base

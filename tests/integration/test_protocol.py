@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
+from uuid import UUID
 
 import msgspec
 import psycopg2
@@ -427,21 +428,23 @@ def _sweep_everything(pump: Pump) -> None:
     pump.database.run(sweep.close_runs)
 
 
-@only_normalize_stages
 def test_an_emptied_staging_table_is_filled_again(pump: Pump) -> None:
     pump.declare(csv_source())
     pump.write("shop.csv", rows(5) + "x,bad,dear\n")
     run_id = pump.queue("shop")
     pump.step()
     (batch_id,) = pump.open_batches()
-    claim = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
-    assert claim
-    staged, rejects = Mapper(parse(claim.config)).normalize(pump.database.run(lambda c: read_raw(c, claim)))
-    pump.database.run(lambda c: stage_batch(c, claim, staged, rejects))
+    if pump.messages == [BatchMessage(batch_id)]:
+        claim = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
+        assert claim
+        staged, rejects = Mapper(parse(claim.config)).normalize(pump.database.run(lambda c: read_raw(c, claim)))
+        pump.database.run(lambda c: stage_batch(c, claim, staged, rejects))
+    else:
+        assert pump.messages == [BatchMessage(batch_id, normalized=True)]
+    assert pump.sql("SELECT count(*) FROM staged_items") == [5]
     pump.sql("TRUNCATE staged_items")
     pump.drain()
-    run = pump.show(run_id)
-    assert counts(run) == {"extracted": 6, "inserted": 5, "failed": 1}
+    assert counts(pump.show(run_id)) == {"extracted": 6, "inserted": 5, "failed": 1}
     assert pump.sql("SELECT count(*) FROM rejected_records") == [1]
 
 
@@ -454,13 +457,7 @@ def test_a_batch_that_kills_its_workers_is_halved_down_to_the_record(
     run_id = pump.queue("shop")
     pump.step()
     monkeypatch.setattr(Mapper, "normalize", _poisoned(Mapper.normalize))
-    for _ in range(200):
-        if pump.show(run_id)["status"] != "running":
-            break
-        try:
-            pump.drain()
-        except SystemExit:
-            _expire_batches(pump)
+    _work_off(pump, run_id, SystemExit)
     run = pump.show(run_id)
     assert counts(run) == {"extracted": 9, "inserted": 8, "failed": 1}
     assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
@@ -475,17 +472,7 @@ def test_a_record_that_kills_its_extractor_is_found_and_quarantined(
     pump.write("shop.csv", rows(9))
     run_id = pump.queue("shop")
     monkeypatch.setattr(Mapper, "normalize", _poisoned(Mapper.normalize))
-    for _ in range(200):
-        if pump.show(run_id)["status"] not in {"queued", "running"}:
-            break
-        try:
-            pump.drain()
-        except SystemExit:
-            pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
-            pump.database.run(sweep.take_over_runs)
-            pump.sql("UPDATE etl_runs SET not_before = NULL")
-            pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
-            _expire_batches(pump)
+    _work_off(pump, run_id, SystemExit)
     assert counts(pump.show(run_id)) == {"extracted": 9, "inserted": 8, "failed": 1}
     assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
 
@@ -496,27 +483,8 @@ def test_a_defect_of_the_mapping_costs_one_record_and_not_the_run(pump: Pump, mo
     pump.write("shop.csv", rows(9))
     run_id = pump.queue("shop")
     monkeypatch.setattr(Mapper, "normalize", _poisoned(Mapper.normalize, TypeError("a defect")))
-    for _ in range(200):
-        if pump.show(run_id)["status"] not in {"queued", "running"}:
-            break
-        with contextlib.suppress(TypeError):
-            pump.drain()
-        _expire_batches(pump)
+    _work_off(pump, run_id, TypeError)
     assert counts(pump.show(run_id)) == {"extracted": 9, "inserted": 8, "failed": 1}
-
-
-@only_extract_stages
-def test_an_emptied_staging_table_is_filled_from_the_raw_rows(pump: Pump) -> None:
-    pump.declare(csv_source())
-    pump.write("shop.csv", rows(5) + "x,bad,dear\n")
-    run_id = pump.queue("shop")
-    pump.step()
-    assert pump.messages == [BatchMessage(pump.open_batches()[0], normalized=True)]
-    assert pump.sql("SELECT count(*) FROM staged_items") == [5]
-    pump.sql("TRUNCATE staged_items")
-    pump.drain()
-    assert counts(pump.show(run_id)) == {"extracted": 6, "inserted": 5, "failed": 1}
-    assert pump.sql("SELECT count(*) FROM rejected_records") == [1]
 
 
 def test_a_value_that_staging_refuses_costs_one_record(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -531,12 +499,7 @@ def test_a_value_that_staging_refuses_costs_one_record(pump: Pump, monkeypatch: 
     pump.declare(csv_source())
     pump.write("shop.csv", rows(9))
     run_id = pump.queue("shop")
-    for _ in range(200):
-        if pump.show(run_id)["status"] not in {"queued", "running"}:
-            break
-        with contextlib.suppress(psycopg2.DataError):
-            pump.drain()
-        _expire_batches(pump)
+    _work_off(pump, run_id, psycopg2.DataError)
     assert counts(pump.show(run_id)) == {"extracted": 9, "inserted": 8, "failed": 1}
     assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
 
@@ -552,6 +515,21 @@ def test_a_record_is_mapped_the_same_whoever_maps_it(pump: Pump, outside: Outsid
     found = pump.sql("SELECT title, author, category, tags, description, url FROM unified_items")
     attributes = '{"Bb":1500,"a":2,"bbb":3,"zz":1}'
     assert found == [("100000", "0.0", attributes, ["Bb", "a", "bbb", "zz"], "1E-9", "[1500,2,3,1]")]
+
+
+def _work_off(pump: Pump, run_id: UUID, error: type[BaseException]) -> None:
+    """Work on a run until it ends, as workers that fail with this error, or die of it, do."""
+    for _ in range(200):
+        if pump.show(run_id)["status"] not in {"queued", "running"}:
+            return
+        try:
+            pump.drain()
+        except error:
+            pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+            pump.database.run(sweep.take_over_runs)
+            pump.sql("UPDATE etl_runs SET not_before = NULL")
+            pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
+            _expire_batches(pump)
 
 
 def _poisoned(normalize, error: BaseException | None = None):  # type: ignore[no-untyped-def]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from sqlalchemy import Connection, Row, TextClause
+    from sqlalchemy import Connection, TextClause
 
 # Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
 COUNTED = 10_000
@@ -66,6 +66,15 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Page:
+    """Items as a JSON array; if more follow, the last one's id, and its value in the order as text."""
+
+    items: str
+    last_id: int | None
+    last_value: str | None
+
+
+@dataclass(frozen=True)
 class Total:
     """How many items match, and whether that is exact or an estimate."""
 
@@ -88,11 +97,11 @@ _CONDITIONS = {
 
 
 def list_items(
-    connection: Connection, filters: Filters, order: Order, *, limit: int, offset: int = 0, after: Place | None = None
-) -> list[Row[Any]]:
+    connection: Connection, filters: Filters, order: Order, *, size: int, offset: int = 0, after: Place | None = None
+) -> Page:
     """A page of items: by offset, or after a place.
 
-    Each row is the item as JSON text, made by PostgreSQL, with its `id` and its `value` in the order, as text.
+    PostgreSQL makes the JSON and joins it: to fetch a row for every item cost a tenth of a request.
     """
     where, values = _where(filters)
     if after is not None:
@@ -101,13 +110,15 @@ def list_items(
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT row_to_json(item)::text AS body, item.id, item.{order.sort_by}::text AS value
+        SELECT '[' || coalesce(array_to_string((array_agg(row_to_json(item)))[1 : :size], ','), '') || ']',
+            CASE WHEN count(*) > :size THEN (array_agg(item.id))[:size] END,
+            (array_agg(item.{order.sort_by}))[:size]::text
         FROM (
             SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
-            ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :limit OFFSET :offset
+            ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
         ) item
     """
-    return list(connection.execute(_statement(query), values | {"limit": limit, "offset": offset}).all())
+    return Page(*connection.execute(_statement(query), values | {"size": size, "offset": offset}).one())
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:

@@ -132,6 +132,7 @@ def test_filters(shop: Pump, client: FlaskClient) -> None:
         *((f"cursor={forged(cursor)}", "cursor") for cursor in FORGED),
         ("source_type=xml", "source_type"),
         ("page=99999999999999999999999", "page"),
+        ("source_name=shop&source_name=other", "source_name"),
     ],
 )
 def test_bad_queries_name_the_parameter(client: FlaskClient, query: str, field: str) -> None:

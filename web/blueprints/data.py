@@ -53,21 +53,22 @@ def _read(
 ) -> bytes:
     """The answer as JSON. The items in it are PostgreSQL's own text: nothing is gained by taking them apart here."""
     offset = (page - 1) * size if page else 0
-    rows = list_items(connection, filters, order, limit=size + 1, offset=offset, after=after)
+    found = list_items(connection, filters, order, size=size, offset=offset, after=after)
     total = count_items(connection, filters)
-    has_next = len(rows) > size
-    last = rows[size - 1] if has_next else None
+    next_cursor = None
+    if found.last_id is not None:
+        next_cursor = pack(ItemCursor(order.sort_by, order.descending, found.last_id, found.last_value))
     answer = {
-        "items": msgspec.Raw(f"[{','.join([row.body for row in rows[:size]])}]".encode()),
+        "items": msgspec.Raw(found.items.encode()),
         "pagination": {
             "total_items": total.count,
             "total_is_exact": total.exact,
             "total_pages": -(-total.count // size),
             "current_page": page,
             "page_size": size,
-            "has_next": has_next,
+            "has_next": next_cursor is not None,
             "has_previous": bool(after) or (page or 1) > 1,
-            "next_cursor": last and pack(ItemCursor(order.sort_by, order.descending, last.id, last.value)),
+            "next_cursor": next_cursor,
         },
         "filters_applied": {name: value for name, value in vars(filters).items() if value is not None},
     }

@@ -23,8 +23,8 @@ class Service:
     database: Database
     producer: Celery
     hosts: RedisStore
-    # Answers of `/stats` by page, and until when they hold.
-    kept_stats: dict[tuple[int, int], tuple[bytes, float]] = field(default_factory=dict)
+    # Answers of `/stats` by page, and the snapshot they were read from.
+    kept_stats: dict[tuple[int, int], tuple[bytes, str]] = field(default_factory=dict)
 
 
 def service() -> Service:

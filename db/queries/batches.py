@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
 
 from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
 from db.queries.turns import share_run
+from db.statement import text
 from etl.errors import LeaseLostError
 from etl.records import StoredRecord
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
 
 from db.queries.events import record_event
 from db.queries.turns import own_run
+from db.statement import text
 from etl.outcome import Failure, Outcome, Status, judge, must_stop
 from etl.records import Checkpoint, Counts, Kept, Position
 

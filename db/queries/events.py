@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
+
+from db.statement import text
 
 if TYPE_CHECKING:
     from uuid import UUID

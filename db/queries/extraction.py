@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg2
-from sqlalchemy import text
 
 from db.copy import HEX, NEXT, copy_lines, copy_rows
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
+from db.statement import text
 from etl.errors import LeaseLostError
 from etl.payload import DIGEST_SIZE, digest
 from etl.pending import Pending

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
-
 from db.queries.stats import known_items
+from db.statement import text
 
 if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-    from sqlalchemy import Connection, TextClause
+    from sqlalchemy import Connection
 
 # Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
 COUNTED = 10_000
@@ -118,7 +116,7 @@ def list_items(
             ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
         ) item
     """
-    return Page(*connection.execute(_statement(query), values | {"size": size, "offset": offset}).one())
+    return Page(*connection.execute(text(query), values | {"size": size, "offset": offset}).one())
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:
@@ -158,12 +156,6 @@ def _estimate(connection: Connection, filters: Filters) -> int:
         return rows
     everything = known_items(connection, None, None)
     return rows * known_items(connection, None, filters.source_name) // max(everything, 1)
-
-
-@lru_cache(maxsize=256)
-def _statement(query: str) -> TextClause:
-    """There are few different lists; to take each apart for its parameters again cost a tenth of a request."""
-    return text(query)
 
 
 def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
+
+from db.statement import text
 
 if TYPE_CHECKING:
     from datetime import datetime

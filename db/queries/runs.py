@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
 
 from db.queries.events import record_event
 from db.queries.turns import own_run
+from db.statement import text
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.outcome import Failure, Status
 from etl.records import Position

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import msgspec
-from sqlalchemy import text
 
 from db.queries.runs import NewRun, queue_run, record_run
+from db.statement import text
 from etl import schedule as slots
 from etl.outcome import Failure, Status
 from etl.source import Schedule

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import text
 
+from db.statement import text
 from etl.errors import ConfigError, UnknownSourceError
 from etl.schedule import next_slot
 from etl.source import AnySource, dump, identity_of, mapping_of

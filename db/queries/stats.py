@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import text
+from db.statement import text
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -53,9 +53,21 @@ _PAGE = _TOTALS.format(
 )
 
 
+def snapshot(connection: Connection) -> str:
+    """Which transactions can be seen: as long as it is the same, so is every answer."""
+    return str(connection.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
+
+
 def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> list[Row[Any]]:
     """Totals by source, by name."""
-    query = _PAGE + " SELECT * FROM totals ORDER BY source_name"
+    query = (
+        _PAGE
+        + """
+        SELECT source_name, source_type, items, runs, success, partial, failed, extracted, last_success_at,
+            last_failure_at
+        FROM totals ORDER BY source_name
+        """
+    )
     return list(connection.execute(text(query), {"limit": limit, "offset": offset}).all())
 
 

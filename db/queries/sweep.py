@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
-
 from db.queries.closing import close_run, end_run
 from db.queries.events import record_event
 from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
+from db.statement import text
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 

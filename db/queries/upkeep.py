@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import text
+from db.statement import text
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -7,11 +7,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from decimal import Decimal
-from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
+from sqlalchemy import text
 
 from bench.outside import Answered, Outside
 from db.queries.manners import note_gone, note_postponed
@@ -276,18 +276,24 @@ def test_stats(shop: Pump, client: FlaskClient) -> None:
     assert body["avg_etl_duration_seconds"] >= 0
 
 
-def test_stats_of_many_sources_are_kept_for_a_second(
+def test_stats_are_kept_while_nothing_is_written(
     shop: Pump, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(stats, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(stats, "MANY", 1)
-    first = client.get("/stats").json
-    shop.run("shop")
-    assert client.get("/stats").json == first
-    assert client.get("/stats?page=2").json["source_statistics"] == []
-    clock[0] += stats.KEPT_SECONDS
+    with monkeypatch.context() as still:
+        still.setattr(stats, "snapshot", lambda _: "10:10:")
+        first = client.get("/stats").json
+        shop.run("shop")
+        assert client.get("/stats").json == first
+        assert client.get("/stats?page=2").json["source_statistics"] == []
     assert len(client.get("/stats").json["recent_runs"]) == len(first["recent_runs"]) + 1
+
+
+def test_stats_are_never_old(shop: Pump, client: FlaskClient) -> None:
+    first = client.get("/stats").json
+    with shop.database.transaction() as connection:
+        connection.execute(text("UPDATE sources SET enabled = false"))
+        assert client.get("/stats").json == first
+    assert client.get("/stats").json["active_sources"] == first["active_sources"] - 1 == 0
 
 
 def test_health_says_what_is_wrong(shop: Pump, client: FlaskClient) -> None:

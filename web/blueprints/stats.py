@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -11,7 +10,7 @@ from flask import Response
 from flask.views import MethodView
 
 from db.queries.runs import list_runs
-from db.queries.stats import overall, source_totals
+from db.queries.stats import overall, snapshot, source_totals
 from web.extensions import service
 from web.present import present_run
 from web.requests import Resource
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 blueprint = Resource("stats", __name__, description="Totals, from counters.")
 
 RECENT_RUNS = 20
-# With more sources than this, an answer serves every caller for so many seconds: dashboards ask often and by dozens.
-MANY = 1000
-KEPT_SECONDS = 1.0
 MAX_KEPT = 100
 
 
@@ -36,27 +32,24 @@ class Stats(MethodView):
     @blueprint.arguments(StatsQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, StatsSchema)
     def get(self, query: dict[str, Any]) -> Response:
-        """Show totals, the sources' statistics and the latest runs.
-
-        With more than 1,000 sources, the answer may be a second old.
-        """
-        body = _body(query["page_size"], (query["page"] - 1) * query["page_size"])
+        """Show totals, the sources' statistics and the latest runs."""
+        limit, offset = query["page_size"], (query["page"] - 1) * query["page_size"]
+        body = service().database.read(lambda connection: _body(connection, limit, offset))
         return Response(body, mimetype="application/json")
 
 
-def _body(limit: int, offset: int) -> bytes:
+def _body(connection: Connection, limit: int, offset: int) -> bytes:
+    """The answer as JSON; an earlier one holds until something is written. Dashboards ask often and by dozens."""
     kept = service().kept_stats
-    body, until = kept.get((limit, offset), (b"", 0.0))
-    now = time.monotonic()
-    if now < until:
+    seen = snapshot(connection)
+    body, held = kept.get((limit, offset), (b"", ""))
+    if seen == held:
         return body
-    answer = service().database.read(lambda connection: _read(connection, limit, offset))
     # The schema describes it; to send every field through it took three times as long as the queries.
-    body = msgspec.json.encode(answer)
-    if answer["total_sources"] > MANY:
-        if len(kept) >= MAX_KEPT:
-            kept.clear()
-        kept[limit, offset] = body, now + KEPT_SECONDS
+    body = msgspec.json.encode(_read(connection, limit, offset))
+    if len(kept) >= MAX_KEPT:
+        kept.clear()
+    kept[limit, offset] = body, seen
     return body
 
 

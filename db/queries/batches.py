@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from psycopg2.errors import UniqueViolation
+from sqlalchemy.exc import IntegrityError
 
 from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from uuid import UUID
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from etl.records import Reject, StagedItem
 
@@ -193,11 +195,22 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
-    known = connection.execute(_LOCK_ITEMS, values).scalar_one()
-    counts = connection.execute(_UPSERT if known else _INSERT, values).one()
-    connection.execute(_CLOSE, values | counts._asdict())
+    connection.execute(_CLOSE, values | _write_items(connection, values)._asdict())
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True
+
+
+def _write_items(connection: Connection, values: dict[str, Any]) -> Row[Any]:
+    """Write the items of a batch. Where none is there yet, to insert them costs a fifth less than to upsert them."""
+    if not connection.execute(_LOCK_ITEMS, values).scalar_one():
+        try:
+            with connection.begin_nested():
+                return connection.execute(_INSERT, values).one()
+        except IntegrityError as error:
+            # One came with another batch meanwhile.
+            if not isinstance(error.orig, UniqueViolation):
+                raise
+    return connection.execute(_UPSERT, values).one()
 
 
 def _staging_complete(connection: Connection, claim: BatchClaim) -> bool:
@@ -226,9 +239,7 @@ _LOCK_ITEMS = text("""
     ) locked
 """)
 
-# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
-# content that is served already is written only to move its pointer.
-_WRITTEN = """
+_LATEST = """
     WITH latest AS (
         SELECT DISTINCT ON (external_id) * FROM staged_items
         WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
@@ -241,6 +252,24 @@ _WRITTEN = """
             amount, quantity, rating, tags, metadata, published_at, raw_data_id, raw_ingested_at, :run_id,
             content_hash, :mapping_version
         FROM latest ORDER BY external_id
+"""
+
+_INSERT = text(
+    _LATEST
+    + """
+        RETURNING 1
+    )
+    SELECT count(*) AS inserted, 0 AS updated, 0 AS unchanged,
+        (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
+    FROM written
+"""
+)
+
+# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
+# content that is served already is written only to move its pointer. `prior` is what was there before this statement.
+_UPSERT = text(
+    _LATEST
+    + """
         ON CONFLICT (source_name, external_id) DO UPDATE SET
             source_type = excluded.source_type, title = excluded.title, description = excluded.description,
             category = excluded.category, url = excluded.url, image_url = excluded.image_url,
@@ -252,25 +281,7 @@ _WRITTEN = """
             status = 'active', deleted_at = NULL, updated_at = clock_timestamp(), change_xid = pg_current_xact_id()
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
         RETURNING external_id, xmax = 0 AS inserted
-    )
-"""
-
-# None of the ids was there: one that is now came with another batch of this run. (Not so for a replay.)
-_INSERT = text(
-    _WRITTEN
-    + """
-    SELECT count(*) FILTER (WHERE inserted) AS inserted, 0 AS updated, 0 AS unchanged,
-        (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id)
-            - count(*) FILTER (WHERE inserted) AS duplicate
-    FROM written
-"""
-)
-
-# `prior` is what was there before this statement.
-_UPSERT = text(
-    _WRITTEN
-    + """
-    , prior AS (
+    ), prior AS (
         SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
         WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), judged AS (

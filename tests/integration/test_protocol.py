@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import Connection, text
 
 from bench.outside import Answered, Asked, Outside, as_json
+from bench.rig import wait_until
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
-from db.queries.closing import end_run
+from db.queries.closing import close_run, end_run
 from db.queries.extraction import Stored, compare, store_batch
 from db.queries.runs import MAX_OPEN_BATCHES, RunClaim, claim_run
 from db.queries.stats import known_items, overall, source_totals
@@ -144,6 +145,34 @@ def test_exact_duplicates_are_counted_as_such(pump: Pump) -> None:
     assert counts(pump.run("shop")) == {"extracted": 4, "inserted": 2, "duplicate": 2}
     pump.write("shop.csv", "a,b\n1,2\n1,2\n3,4\n1,2\n\n")
     assert counts(pump.run("shop")) == {"extracted": 4, "unchanged": 2, "duplicate": 2}
+
+
+@only_normalize_stages
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_key_that_comes_with_two_batches_at_once(pump: Pump, first: int) -> None:
+    """The second one to load has found no item of the key, and finds one when it writes."""
+    pump.settings = replace(pump.settings, batch_size=2)
+    pump.declare(csv_source())
+    pump.write("shop.csv", "id,name,price\n1,a,1\n2,old,2\n2,new,2\n3,c,3\n")
+    run_id = pump.queue("shop")
+    pump.step()
+    batches = pump.open_batches()
+    for batch_id in batches:
+        loading.normalize(pump.database, pump.settings, batch_id)
+    claims = [pump.database.run(lambda c, b=batch_id: claim_batch(c, b, "normalized", 60)) for batch_id in batches]
+    earlier, later = claims[first], claims[1 - first]
+    assert earlier
+    assert later
+    rival = threading.Thread(target=lambda: pump.database.run(lambda c: load_batch(c, later)))
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
+    with pump.database.transaction() as connection:
+        load_batch(connection, earlier)
+        rival.start()
+        wait_until(lambda: pump.sql(waiting) == [1])
+    rival.join(10)
+    pump.database.run(lambda c: close_run(c, run_id))
+    assert counts(pump.show(run_id)) == {"extracted": 4, "inserted": 3, "duplicate": 1}
+    assert pump.sql("SELECT title FROM unified_items ORDER BY external_id") == ["a", "new", "c"]
 
 
 def test_bad_records_are_quarantined_and_their_neighbours_load(pump: Pump) -> None:

@@ -36,14 +36,16 @@ Handler = Callable[[Asked], Answered]
 
 
 class Outside:
-    """Start with `with`; add paths with `on`."""
+    """Start with `with`; add paths with `on`. With HTTP/1.0 a connection ends with its answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: str = "HTTP/1.0") -> None:
         self.asked: list[Asked] = []
         self._handlers: dict[str, Handler] = {}
         outer = self
 
         class _Handler(BaseHTTPRequestHandler):
+            protocol_version = version
+
             def do_GET(self) -> None:
                 outer._answer(self)
 

@@ -110,7 +110,7 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     megabytes = {name: len(feed) / 1e6 for name, feed in feeds.items()}
     megabytes |= {"paged": sum(map(len, pages)) / 1e6, "products": data.write_csv(path, data.products(count)) / 1e6}
     loops, by_file = [], {name: [] for name in ("paged", *feeds)}
-    with Outside() as outside:
+    with Outside("HTTP/1.1") as outside:
         outside.on("/p", lambda asked: Answered(pages[int(asked.query["page"]) - 1]))
         for name, feed in feeds.items():
             outside.on(f"/{name}", Answered(feed))

@@ -57,11 +57,12 @@ def load_csv(url: str, path: Path) -> float:
 def load_api(url: str, address: str) -> float:
     """A straightforward loop: a page with requests, its rows with execute_values; seconds."""
     connection = psycopg2.connect(url)
+    session = requests.Session()
     started = time.monotonic()
     page = 0
     while True:
         page += 1
-        rows = requests.get(address, params={"page": page}, timeout=30).json()
+        rows = session.get(address, params={"page": page}, timeout=30).json()
         if not rows:
             break
         with connection, connection.cursor() as cursor:

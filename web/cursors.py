@@ -12,13 +12,15 @@ from uuid import UUID
 
 import msgspec
 
+from db.queries.items import SortKey  # noqa: TC001 -- msgspec reads it
+from etl.convert import number
 from web.errors import InvalidRequestError
 
 
 class ItemCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """The order a list of items was in, and the last item seen; `value` is None where the column is absent."""
 
-    sort_by: str
+    sort_by: SortKey
     descending: bool
     item_id: int
     value: str | None
@@ -36,20 +38,13 @@ class ItemCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return VALUE_TYPES[self.sort_by](self.value)
 
 
-def _decimal(text: str) -> Decimal:
-    value = Decimal(text)
-    if not value.is_finite():
-        raise ValueError("not finite")
-    return value
-
-
-VALUE_TYPES: dict[str, Callable[[str], str | datetime | Decimal]] = {
+VALUE_TYPES: dict[SortKey, Callable[[str], str | datetime | Decimal | None]] = {
     "created_at": datetime.fromisoformat,
     "updated_at": datetime.fromisoformat,
     "published_at": datetime.fromisoformat,
     "title": str,
-    "amount": _decimal,
-    "rating": _decimal,
+    "amount": number,
+    "rating": number,
 }
 
 

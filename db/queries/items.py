@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from db.queries.stats import known_items
 from db.statement import text
@@ -20,7 +20,8 @@ COUNTED = 10_000
 # Totals beyond that are kept this long, by filters, in each process: seconds.
 RECENT_SECONDS = 1.0
 MAX_RECENT = 1000
-SORTABLE = ("created_at", "updated_at", "published_at", "title", "amount", "rating")
+SortKey = Literal["created_at", "updated_at", "published_at", "title", "amount", "rating"]
+SORTABLE: tuple[SortKey, ...] = get_args(SortKey)
 
 COLUMNS = (
     "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
@@ -46,8 +47,13 @@ class Filters:
 class Order:
     """The order of items; the id makes it total. Absent values come last, in both directions."""
 
-    sort_by: str = "created_at"
+    sort_by: SortKey = "created_at"
     descending: bool = True
+
+    def __post_init__(self) -> None:
+        # It becomes part of the statement.
+        if self.sort_by not in SORTABLE:
+            raise ValueError(f"items have no order by {self.sort_by!r}")
 
     @property
     def nullable(self) -> bool:
@@ -65,7 +71,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Page:
-    """Items as a JSON array; if more follow, the last one's id, and its value in the order as text."""
+    """Items as a JSON array, the last one's id if more follow, and its value in the order, as text."""
 
     items: str
     last_id: int | None

@@ -32,6 +32,8 @@ FORGED = (
     ["created_at", True, 5, "soon"],
     ["title", True, "5", "a"],
     ["title; DROP TABLE x", True, 5, "a"],
+    ["title || (SELECT pg_sleep(9)::text)", True, 5, None],
+    ["amount", True, 5, "1e999999"],
 )
 KEY = "correct horse battery staple"
 

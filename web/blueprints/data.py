@@ -84,7 +84,7 @@ def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
     cursor = unpack(query["cursor"], ItemCursor)
     try:
         place = Place(cursor.typed_value(), cursor.item_id)
-    except (KeyError, ValueError, ArithmeticError) as error:
+    except ValueError as error:
         raise InvalidRequestError("query", "cursor", "not a cursor that this service gave") from error
     return Order(cursor.sort_by, cursor.descending), place
 

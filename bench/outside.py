@@ -45,6 +45,7 @@ class Outside:
 
         class _Handler(BaseHTTPRequestHandler):
             protocol_version = version
+            disable_nagle_algorithm = True
 
             def do_GET(self) -> None:
                 outer._answer(self)

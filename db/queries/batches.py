@@ -176,7 +176,7 @@ def _copy_rejects(connection: Connection, claim: BatchClaim, rejects: list[Rejec
 
 
 def load_batch(connection: Connection, claim: BatchClaim) -> bool:
-    """Upsert the staged rows and close the batch; False when staging was emptied and must be filled again.
+    """Write the staged rows to the items and close the batch; False when staging was emptied and must be filled again.
 
     Raises:
         LeaseLostError: the batch is no longer ours, or the run is over.
@@ -207,9 +207,10 @@ def _write_items(connection: Connection, values: dict[str, Any]) -> Row[Any]:
             with connection.begin_nested():
                 return connection.execute(_INSERT, values).one()
         except IntegrityError as error:
-            # One came with another batch meanwhile.
             if not isinstance(error.orig, UniqueViolation):
                 raise
+            # One came with another batch meanwhile. What was locked here is free again.
+            connection.execute(_LOCK_ITEMS, values)
     return connection.execute(_UPSERT, values).one()
 
 

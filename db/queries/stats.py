@@ -54,7 +54,7 @@ _PAGE = _TOTALS.format(
 
 
 def snapshot(connection: Connection) -> str:
-    """Which transactions can be seen: as long as it is the same, so is every answer."""
+    """Which transactions can be seen: as long as that is the same, so are the tables (but not on a standby)."""
     return str(connection.execute(text("SELECT pg_current_snapshot()::text")).scalar_one())
 
 

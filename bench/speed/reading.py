@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import time
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ from db.queries.items import COLUMNS
 from web.cursors import ItemCursor, pack
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
@@ -64,17 +67,21 @@ def reads(bench: Bench, sizes: Sizes) -> list[Outcome]:
         run_id = service.sql("SELECT run_id::text FROM etl_runs LIMIT 1")[0]
         cursor = _deep_cursor(service, min(10_000, sizes.items // 100))
         first, deep = "/data?page_size=50", f"/data?page_size=50&cursor={cursor}"
-        pages, depths, totals = [], [], []
+        pages, depths, totals, anew = [], [], [], []
+        written = partial(connection.cursor().execute, "SELECT pg_current_xact_id()")
         for _ in range(sizes.rounds):
             by_hand = _pgbench(service, bench.folder, sizes.seconds)
             pages.append((_rate(service, first, sizes.seconds), by_hand))
             depths.append((_latency(service, deep), _latency(service, first)))
-            totals.append((_latency(service, "/stats"), _latency(service, f"/runs/{run_id}")))
+            run = _latency(service, f"/runs/{run_id}")
+            totals.append((_latency(service, "/stats"), run))
+            anew.append((_latency(service, "/stats", before=written), run))
     detail = {"items": sizes.items, "sources": sizes.sources, "clients": CLIENTS}
     return [
         Outcome.of("GET /data : pgbench", "pages/s", pages, ">= 0.2", **detail),
         Outcome.of("deep page by cursor : first page", "ms", depths, "<= 1.2"),
         Outcome.of("GET /stats : GET /runs/{id}", "ms", totals, "<= 2.0"),
+        Outcome.of("after a write : GET /runs/{id}", "ms", anew, "<= 2.0"),
     ]
 
 
@@ -116,12 +123,14 @@ def _drive(port: int, path: str, seconds: float) -> float:
     return answers / (time.monotonic() - started)
 
 
-def _latency(service: Service, path: str, count: int = 200) -> float:
-    """The median of some answers to one client, in milliseconds."""
+def _latency(service: Service, path: str, count: int = 200, before: Callable[[], None] | None = None) -> float:
+    """The median of some answers to one client, in milliseconds; `before` is done before each."""
     session = requests.Session()
     session.headers["X-API-Key"] = KEY
     found = []
     for _ in range(count):
+        if before:
+            before()
         started = time.perf_counter()
         answer = session.get(service.url + path, timeout=30)
         found.append((time.perf_counter() - started) * 1e3)

@@ -44,7 +44,7 @@ class Data(MethodView):
         page, size = _page(query)
         body = service().database.read(lambda connection: _read(connection, filters, order, after, page, size))
         response = Response(body, mimetype="application/json")
-        response.set_etag(hashlib.blake2b(body, digest_size=16).hexdigest())
+        response.set_etag(hashlib.sha256(body).hexdigest()[:32])
         return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
 
 

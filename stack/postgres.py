@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -59,9 +60,13 @@ class Postgres:
         return [str(account.binaries() / "bin" / "postgres"), "-D", str(self.folder / "postgres"), *settings]
 
     def initialise(self) -> None:
-        """Make the cluster, if there is none; a half-made one is made anew."""
+        """Make the cluster, if there is none; a half-made one is made anew. One that is there gets our password."""
         data = self.folder / "postgres"
         if (data / "PG_VERSION").exists():
+            # root's clusters outlive their checkout, and the next one at its place knows another password.
+            if not self._knows_password():
+                self._change_password(data)
+                self._note_password()
             return
         account.prepare(self.folder)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -70,6 +75,27 @@ class Postgres:
             self._hand_over(Path(scratch), password_file)
             self._initdb(Path(scratch) / "new", password_file)
             (Path(scratch) / "new").rename(data)
+        self._note_password()
+
+    @property
+    def _noted(self) -> Path:
+        return self.folder / "password.sha256"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.password.encode()).hexdigest()
+
+    def _knows_password(self) -> bool:
+        return self._noted.exists() and self._noted.read_text() == self._digest()
+
+    def _note_password(self) -> None:
+        self._noted.write_text(self._digest())
+
+    def _change_password(self, data: Path) -> None:
+        """By the server itself, alone on its data: nobody can log in who does not know the old one."""
+        command = [str(account.binaries() / "bin" / "postgres"), "--single", "-D", str(data), "postgres"]
+        done = self._run_alone(command, f"ALTER ROLE {USER} PASSWORD '{self.password}'\n")
+        if done.returncode or "ERROR" in done.stderr:
+            raise PostgresError(f"the data of an earlier stack in {data} cannot be used: {done.stderr.strip()}")
 
     def await_ready(self, seconds: float) -> None:
         """Wait until the server answers, then make sure that the database exists."""
@@ -85,12 +111,21 @@ class Postgres:
                 return
 
     def _initdb(self, data: Path, password_file: Path) -> None:
-        done = subprocess.run(
+        done = self._run_alone(
             [
                 str(account.binaries() / "bin" / "initdb"),
                 *("-D", str(data), "-U", USER, "--pwfile", str(password_file)),
                 *("--auth=scram-sha-256", "-E", "UTF8", "--locale=C.UTF-8", "--data-checksums"),
-            ],
+            ]
+        )
+        if done.returncode:
+            raise PostgresError(f"initdb failed: {(done.stderr or done.stdout).strip()}")
+
+    def _run_alone(self, command: list[str], given: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a program as the server's account."""
+        return subprocess.run(
+            command,
+            input=given,
             capture_output=True,
             text=True,
             check=False,
@@ -98,8 +133,6 @@ class Postgres:
             env={"PATH": os.defpath, "TZ": "UTC"},
             preexec_fn=account.demote if account.is_root() else None,
         )
-        if done.returncode:
-            raise PostgresError(f"initdb failed: {(done.stderr or done.stdout).strip()}")
 
     @staticmethod
     def _hand_over(*paths: Path) -> None:

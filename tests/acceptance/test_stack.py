@@ -7,15 +7,18 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 import requests
 
-from bench.rig import wait_until
+from bench.rig import Servers, make_database, wait_until
 from settings import PROJECT
 from stack import account, ports
+from stack.postgres import PostgresError
 from stack.supervisor import MARK
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -146,3 +149,28 @@ def test_a_wrong_sources_file_stops_the_start(stack: Command, tmp_path: Path) ->
     done = stack("up", SOURCES_FILE=str(tmp_path / "sources.yaml"))
     assert done.returncode == 2
     assert "error: sources.yaml: source 'a': unknown key `fiel`" in done.stderr
+
+
+def test_a_cluster_that_outlived_its_checkout_takes_the_new_password(tmp_path: Path) -> None:
+    servers = Servers.make(tmp_path / "servers")
+    try:
+        servers.start("postgres")
+        make_database(servers, "kept")
+        servers.kill("postgres")
+        servers.postgres = replace(servers.postgres, password="another")
+        servers.postgres.initialise()
+        servers.start("postgres")
+        assert _names(servers) >= {"kept"}
+        with pytest.raises(PostgresError, match="cannot be used"):
+            replace(servers.postgres, password="a third").initialise()
+    finally:
+        servers.remove()
+
+
+def _names(servers: Servers) -> set[str]:
+    connection = psycopg2.connect(servers.postgres.url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database")
+        found = {name for (name,) in cursor.fetchall()}
+    connection.close()
+    return found

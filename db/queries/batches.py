@@ -185,13 +185,8 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     if not _staging_complete(connection, claim):
         connection.execute(_BACK_TO_EXTRACTED, {"batch_id": claim.batch_id})
         return False
-    values = {
-        "batch_id": claim.batch_id,
-        "run_id": claim.run_id,
-        "source_name": claim.source_name,
-        "source_type": claim.source_type,
-        "mapping_version": claim.mapping_version,
-    }
+    about = ("batch_id", "run_id", "source_name", "source_type", "mapping_version")
+    values = {name: getattr(claim, name) for name in about}
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))

@@ -63,9 +63,10 @@ class LocalStack:
         self.settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         runtime = dict[str, str]()
         if "DATABASE_URL" not in self.explicit:
-            self._postgres = self._make_postgres(self.runtime.get("KASPARRO_POSTGRES", ""))
+            kept = self.runtime.get("KASPARRO_POSTGRES", "")
+            self._postgres = self._make_postgres(kept)
             runtime |= {"DATABASE_URL": self._postgres.url, "KASPARRO_POSTGRES": _pair(self._postgres)}
-            self._postgres.initialise()
+            self._postgres.initialise(fresh_password=self._postgres.password != _kept(kept)[1])
         if "REDIS_URL" not in self.explicit:
             self._valkey = self._make_valkey(self.runtime.get("KASPARRO_VALKEY", ""))
             runtime |= {"REDIS_URL": self._valkey.url, "KASPARRO_VALKEY": _pair(self._valkey)}

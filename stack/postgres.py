@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 import subprocess
@@ -59,14 +58,13 @@ class Postgres:
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [str(account.binaries() / "bin" / "postgres"), "-D", str(self.folder / "postgres"), *settings]
 
-    def initialise(self) -> None:
-        """Make the cluster, if there is none; a half-made one is made anew. One that is there gets our password."""
+    def initialise(self, *, fresh_password: bool = False) -> None:
+        """Make the cluster if there is none; a half-made one is made anew. One that exists takes a fresh password."""
         data = self.folder / "postgres"
         if (data / "PG_VERSION").exists():
-            # root's clusters outlive their checkout, and the next one at its place knows another password.
-            if not self._knows_password():
+            # root's clusters outlive their checkout, and the next one at its place draws another password.
+            if fresh_password:
                 self._change_password(data)
-                self._note_password()
             return
         account.prepare(self.folder)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -75,20 +73,6 @@ class Postgres:
             self._hand_over(Path(scratch), password_file)
             self._initdb(Path(scratch) / "new", password_file)
             (Path(scratch) / "new").rename(data)
-        self._note_password()
-
-    @property
-    def _noted(self) -> Path:
-        return self.folder / "password.sha256"
-
-    def _digest(self) -> str:
-        return hashlib.sha256(self.password.encode()).hexdigest()
-
-    def _knows_password(self) -> bool:
-        return self._noted.exists() and self._noted.read_text() == self._digest()
-
-    def _note_password(self) -> None:
-        self._noted.write_text(self._digest())
 
     def _change_password(self, data: Path) -> None:
         """By the server itself, alone on its data: nobody can log in who does not know the old one."""

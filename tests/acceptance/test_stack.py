@@ -158,11 +158,11 @@ def test_a_cluster_that_outlived_its_checkout_takes_the_new_password(tmp_path: P
         make_database(servers, "kept")
         servers.kill("postgres")
         servers.postgres = replace(servers.postgres, password="another")
-        servers.postgres.initialise()
+        servers.postgres.initialise(fresh_password=True)
         servers.start("postgres")
         assert _names(servers) >= {"kept"}
         with pytest.raises(PostgresError, match="cannot be used"):
-            replace(servers.postgres, password="a third").initialise()  # pragma: allowlist secret
+            replace(servers.postgres, password="a third").initialise(fresh_password=True)  # pragma: allowlist secret
     finally:
         servers.remove()
 

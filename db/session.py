@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg2
-from sqlalchemy import create_engine
+import psycopg2.extensions
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
 from db.errors import translate
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
 T = TypeVar("T")
+_JSON = psycopg2.extensions.new_type((114,), "JSON", lambda text, _: text)
 
 STATEMENT_SECONDS = 30
 LOCK_SECONDS = 5
@@ -105,7 +107,7 @@ def _translated() -> Iterator[None]:
 
 def engine(url: str, *, name: str, pool_size: int, ping: bool = True, isolation: str | None = None) -> Engine:
     """An engine whose sessions cannot hang: every wait on the server or the wire has a limit."""
-    return create_engine(
+    made = create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
         max_overflow=2,
@@ -127,3 +129,10 @@ def engine(url: str, *, name: str, pool_size: int, ping: bool = True, isolation:
             ),
         },
     )
+    event.listen(made, "connect", _keep_json)
+    return made
+
+
+def _keep_json(connection: psycopg2.extensions.connection, _: object) -> None:
+    """JSON that PostgreSQL makes for an answer stays text. What is stored is jsonb, and is taken apart."""
+    psycopg2.extensions.register_type(_JSON, connection)

@@ -51,8 +51,8 @@ class Stored:
 # Arrays go over as JSON, which is quicker to write than the driver's own, and are looked up by index. The answer is one
 # row, since the driver takes longer over a row than PostgreSQL takes to find it.
 _SERVED = text("""
-    SELECT to_json(array_agg(external_id))::text AS ids, string_agg(content_hash, '') AS hashes,
-        to_json(array_agg(external_id) FILTER (WHERE run_id = :run_id))::text AS written
+    SELECT json_agg(external_id) AS ids, string_agg(content_hash, '') AS hashes,
+        json_agg(external_id) FILTER (WHERE run_id = :run_id) AS written
     FROM unified_items
     WHERE source_name = :source_name AND mapping_version = :mapping_version AND status = 'active'
       AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))

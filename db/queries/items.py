@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import msgspec
 
 from db.queries.stats import known_items
 from db.statement import text
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from decimal import Decimal
 
     from sqlalchemy import Connection
 
@@ -71,11 +73,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Page:
-    """Items as a JSON array, the last one's id if more follow, and its value in the order, as text."""
+    """Items, each a JSON object; the last one's id if more follow, and its value in the order, as text."""
 
-    items: str
-    last_id: int | None
-    last_value: str | None
+    items: list[msgspec.Raw]
+    last_id: int | None = None
+    last_value: str | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Total:
     exact: bool
 
 
+_json_items = msgspec.json.Decoder(list[msgspec.Raw])
+_json_item = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _recent: dict[Filters, tuple[Total, float]] = {}
 
 _CONDITIONS = {
@@ -105,7 +109,7 @@ def list_items(
 ) -> Page:
     """A page of items: by offset, or after a place.
 
-    PostgreSQL makes the JSON and joins it: to fetch a row for every item cost a tenth of a request.
+    PostgreSQL makes the JSON, in one row: to fetch one for every item cost a tenth of a request.
     """
     where, values = _where(filters)
     if after is not None:
@@ -114,15 +118,18 @@ def list_items(
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT '[' || coalesce(array_to_string((array_agg(row_to_json(item)))[1 : :size], ','), '') || ']',
-            CASE WHEN count(*) > :size THEN (array_agg(item.id))[:size] END,
-            (array_agg(item.{order.sort_by}))[:size]::text
-        FROM (
+        SELECT json_agg(item) FROM (
             SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
             ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
         ) item
     """
-    return Page(*connection.execute(text(query), values | {"size": size, "offset": offset}).one())
+    found = connection.execute(text(query), values | {"size": size, "offset": offset}).scalar_one()
+    items = _json_items.decode(found or "[]")
+    if len(items) <= size:
+        return Page(items)
+    last = _json_item.decode(items[size - 1])
+    value = last[order.sort_by]
+    return Page(items[:size], last["id"], value if value is None else str(value))
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:
@@ -157,7 +164,7 @@ def _estimate(connection: Connection, filters: Filters) -> int:
     """The planner's, which knows nothing of single sources; their share is known."""
     where, values = _where(replace(filters, source_name=None))
     query = text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {' AND '.join(where)}")
-    rows = int(connection.execute(query, values).scalar_one()[0]["Plan"]["Plan Rows"])
+    rows = int(msgspec.json.decode(connection.execute(query, values).scalar_one())[0]["Plan"]["Plan Rows"])
     if filters.source_name is None:
         return rows
     everything = known_items(connection, None, None)

@@ -59,7 +59,7 @@ def _read(
     if found.last_id is not None:
         next_cursor = pack(ItemCursor(order.sort_by, order.descending, found.last_id, found.last_value))
     answer = {
-        "items": msgspec.Raw(found.items.encode()),
+        "items": found.items,
         "pagination": {
             "total_items": total.count,
             "total_is_exact": total.exact,

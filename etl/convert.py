@@ -60,14 +60,16 @@ def number(value: Any) -> Decimal | None:
     """A decimal number with a point, without separators of thousands."""
     if value is None:
         return None
+    if isinstance(value, Decimal):
+        return _checked(value)
     if isinstance(value, str):
         return _read_number(value.strip())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _checked(Decimal(value))
     if isinstance(value, float):
         # Only a path's arithmetic gives floats; JSON itself is read as decimals.
-        value = Decimal(repr(value))
-    if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-        raise ValueError("expected a number, found " + _kind(value))  # noqa: TRY004 -- one error for all misfits
-    return _checked(Decimal(value))
+        return _checked(Decimal(repr(value)))
+    raise ValueError("expected a number, found " + _kind(value))
 
 
 def _read_number(written: str) -> Decimal | None:

@@ -58,7 +58,8 @@ class LocalStore:
 class Admission:
     """May the call go out? If not, in how many seconds.
 
-    `broken` says that the circuit is open, `paced` that the sources' own rate is what it waits for.
+    `broken` says that the circuit is open, `paced` that the sources' own rate is what it waits for, `doubtful` that the
+    host has failed lately, so that a success is news.
     """
 
     allowed: bool
@@ -66,6 +67,7 @@ class Admission:
     wait: float = 0.0
     broken: bool = False
     paced: bool = False
+    doubtful: bool = False
     reason: str = ""
 
 
@@ -89,14 +91,16 @@ class Gate:
             if wait:
                 paced = state.budget.paused_until <= now
                 return state, Admission(allowed=False, wait=wait, paced=paced, reason=state.budget.reason)
-            return HostState(circuit, spent), Admission(allowed=True, probe=passage.probe)
+            doubtful = circuit != Circuit()
+            return HostState(circuit, spent), Admission(allowed=True, probe=passage.probe, doubtful=doubtful)
 
         admission: Admission = self._store.update(host, change)
         return admission
 
-    def succeeded(self, host: str) -> None:
-        """A logical call succeeded."""
-        self._on_circuit(host, lambda circuit, _: breaker.succeed(circuit, self._caller))
+    def succeeded(self, host: str, admission: Admission) -> None:
+        """A logical call succeeded. After a host's first failure it takes one more call that was admitted since."""
+        if admission.doubtful:
+            self._on_circuit(host, lambda circuit, _: breaker.succeed(circuit, self._caller))
 
     def failed(self, host: str, reason: str) -> None:
         """A logical call failed, after its retries, in a way that the host is to blame for."""

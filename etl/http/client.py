@@ -203,7 +203,7 @@ class HttpClient:
                 self._gate.released(host)
                 raise
             else:
-                self._gate.succeeded(host)
+                self._gate.succeeded(host, admission)
                 if wait := pause_asked(answer.headers):
                     self._gate.pause(host, wait, "its rate limit is used up")
                 return answer

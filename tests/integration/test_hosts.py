@@ -76,10 +76,19 @@ def test_a_reset_closes_it_and_ends_the_pause(store: RedisStore) -> None:
 
 def test_what_nobody_remembers_takes_no_room(store: RedisStore) -> None:
     (worker,) = gates(store, 1)
-    worker.admit("h", 0, 10)
-    worker.succeeded("h")
+    worker.succeeded("h", worker.admit("h", 0, 10))
     worker.failed("h", "down")
-    worker.succeeded("h")
+    worker.succeeded("h", worker.admit("h", 0, 10))
+    assert store.all() == {}
+
+
+def test_a_success_goes_to_redis_only_after_a_failure(store: RedisStore) -> None:
+    (worker,) = gates(store, 1)
+    before = worker.admit("h", 0, 10)
+    worker.failed("h", "down")
+    worker.succeeded("h", before)
+    assert store.all()["h"][0].circuit.failures == 1
+    worker.succeeded("h", worker.admit("h", 0, 10))
     assert store.all() == {}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import subprocess
@@ -59,12 +60,16 @@ class Postgres:
         return [str(account.binaries() / "bin" / "postgres"), "-D", str(self.folder / "postgres"), *settings]
 
     def initialise(self, *, fresh_password: bool = False) -> None:
-        """Make the cluster if there is none; a half-made one is made anew. One that exists takes a fresh password."""
+        """Make the cluster if there is none; a half-made one is made anew. One that exists takes our password.
+
+        `fresh_password` says that it was drawn just now; a cluster that never noted its own has another one, then.
+        """
         data = self.folder / "postgres"
         if (data / "PG_VERSION").exists():
-            # root's clusters outlive their checkout, and the next one at its place draws another password.
-            if fresh_password:
+            # root's clusters outlive their checkout; what lies at its place next has another password.
+            if self._has_another_password(fresh=fresh_password):
                 self._change_password(data)
+                self._noted.write_text(self._digest())
             return
         account.prepare(self.folder)
         with tempfile.TemporaryDirectory(dir=self.folder) as scratch:
@@ -72,7 +77,18 @@ class Postgres:
             password_file.write_text(self.password)
             self._hand_over(Path(scratch), password_file)
             self._initdb(Path(scratch) / "new", password_file)
+            self._noted.write_text(self._digest())
             (Path(scratch) / "new").rename(data)
+
+    @property
+    def _noted(self) -> Path:
+        return self.folder / "password.sha256"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.password.encode()).hexdigest()
+
+    def _has_another_password(self, *, fresh: bool) -> bool:
+        return self._noted.read_text() != self._digest() if self._noted.exists() else fresh
 
     def _change_password(self, data: Path) -> None:
         """By the server itself, alone on its data: nobody can log in who does not know the old one."""

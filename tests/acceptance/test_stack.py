@@ -151,18 +151,21 @@ def test_a_wrong_sources_file_stops_the_start(stack: Command, tmp_path: Path) ->
     assert "error: sources.yaml: source 'a': unknown key `fiel`" in done.stderr
 
 
-def test_a_cluster_that_outlived_its_checkout_takes_the_new_password(tmp_path: Path) -> None:
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_cluster_that_outlived_its_checkout_takes_the_new_password(tmp_path: Path, noted: bool) -> None:
     servers = Servers.make(tmp_path / "servers")
     try:
         servers.start("postgres")
         make_database(servers, "kept")
         servers.kill("postgres")
         servers.postgres = replace(servers.postgres, password="another")
-        servers.postgres.initialise(fresh_password=True)
+        if not noted:
+            (servers.postgres.folder / "password.sha256").unlink()
+        servers.postgres.initialise(fresh_password=not noted)
         servers.start("postgres")
         assert _names(servers) >= {"kept"}
         with pytest.raises(PostgresError, match="cannot be used"):
-            replace(servers.postgres, password="a third").initialise(fresh_password=True)  # pragma: allowlist secret
+            replace(servers.postgres, password="a third").initialise()  # pragma: allowlist secret
     finally:
         servers.remove()
 

@@ -27,7 +27,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class BreakerPolicy:
-    """Opens after `threshold` failed calls in a row, for `reset` seconds at first."""
+    """Opens after `threshold` failed calls in a row, for `reset` seconds at first.
+
+    A success ends the row if its call was admitted after the first failure: the others do not look again.
+    """
 
     threshold: int
     reset: float

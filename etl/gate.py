@@ -98,7 +98,7 @@ class Gate:
         return admission
 
     def succeeded(self, host: str, admission: Admission) -> None:
-        """A logical call succeeded. After a host's first failure it takes one more call that was admitted since."""
+        """A logical call succeeded. One that was admitted before the host's first failure says nothing of it."""
         if admission.doubtful:
             self._on_circuit(host, lambda circuit, _: breaker.succeed(circuit, self._caller))
 

@@ -138,12 +138,12 @@ class Mapper:
         """A mended field must reopen the case, also if it is one that does not make a record `changed`."""
         if not self._ignored:
             return record.content_hash
-        return payload.digest(payload.encode(payload.reread(record.payload)))
+        return payload.digest(payload.encode(payload.decode(record.payload)))
 
     def _item(self, record: StoredRecord) -> Item:
         if record.external_id is None:
             raise RecordError("external_id", "required", None, "the record has no id")
-        content = payload.reread(record.payload)
+        content = payload.decode(record.payload)
         plan = self._plan(tuple(content))
         try:
             fields = {target: convert(get(content)) for target, get, convert in plan.steps}

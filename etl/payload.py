@@ -44,7 +44,6 @@ def _decimal(text: str) -> Decimal:
 
 
 _decode = msgspec.json.Decoder(float_hook=_decimal).decode
-_reread = msgspec.json.Decoder(float_hook=Decimal).decode
 
 
 def decode(body: bytes | str) -> Any:
@@ -59,14 +58,6 @@ def decode(body: bytes | str) -> Any:
         return _decode_leniently(body)
     except RecursionError as error:
         raise _not_json(body, error) from error
-
-
-def reread(text: bytes | str) -> Any:
-    """Read what `encode` wrote or jsonb gave back: its numbers are plain already."""
-    try:
-        return _reread(text)
-    except msgspec.MsgspecError:
-        return _decode_leniently(text)
 
 
 def _decode_leniently(body: bytes | str) -> Any:

@@ -141,6 +141,8 @@ class Service:
             "STATE_DIR": str(folder / "state"),
             "SOURCES_FILE": str(folder / "sources.yaml"),
             "CSV_ROOTS": str(folder),
+            # A process that is killed leaves its temporary folders behind.
+            "TMPDIR": str(folder),
             "WEB_PORT": str(self.port),
             "LEASE_SECONDS": "3",
             "BATCH_SIZE": "500",

@@ -387,3 +387,23 @@ class WorkerRow(Base):
     kind: Mapped[str]
     started_at: Mapped[datetime] = _now()
     seen_at: Mapped[datetime] = _now()
+
+
+class AlarmRow(Base):
+    """Something that is wrong with the service as a whole, found by a sweeper; `/health` gives it as a reason."""
+
+    __tablename__ = "etl_alarms"
+
+    code: Mapped[str] = mapped_column(primary_key=True)
+    message: Mapped[str]
+    since: Mapped[datetime] = _now()
+
+
+class LookRow(Base):
+    """How far a check has come that goes through a table in steps: the last id it has seen."""
+
+    __tablename__ = "etl_looks"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    seen: Mapped[int] = _counter()
+    looked_at: Mapped[datetime] = _now()

@@ -231,8 +231,8 @@ class Slice:
     def _compare(self, batch: RawBatch) -> Compared:
         if not batch.extracted:
             return Compared(Sifted([]), [], [])
-        pending = self._pending = self._pending or self._database.run(lambda c: find_pending(c, self.claim))
-        return self._database.run(lambda c: compare(c, self.claim, batch, pending))
+        pending = self._pending = self._pending or self._database.read(lambda c: find_pending(c, self.claim))
+        return self._database.read(lambda c: compare(c, self.claim, batch, pending))
 
     def _others_are_busy(self) -> bool:
         """Whether it is quicker to normalise here than to have another process read the rows back.

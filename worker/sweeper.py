@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import sweep, upkeep
+from db.queries import copies, sweep, upkeep
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
 from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PAUSE = 2.0
 HEARTBEAT_SECONDS = 5.0
 UPKEEP_SECONDS = 600.0
+LOOK_SECONDS = 60.0
 OLD_DOWNLOAD_SECONDS = 86_400.0
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ class Sweeper(threading.Thread):
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
         steps = (
             *(self._show_alive, self._take_over, self._close_runs, self._publish_due),
-            *(self._roll_up, self._recount, self._add_partitions, self._purge),
+            *(self._roll_up, self._recount, self._add_partitions, self._purge, self._check_raw_ids),
         )
         while not self._stopped.is_set():
             for step in steps:
@@ -115,6 +116,13 @@ class Sweeper(threading.Thread):
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
             database.run(lambda connection: sweep.unsend_batches(connection, unsent_batches))
+
+    def _check_raw_ids(self, database: Database) -> None:
+        look = database.run(copies.look_for_copies)
+        if look.copies:
+            log.error("raw_ids_repeated", copies=look.copies)
+        if self._due("raw_ids", LOOK_SECONDS) and database.run(copies.advance_sequence):
+            log.error("raw_ids_behind")
 
     def _add_partitions(self, database: Database) -> None:
         if self._due("partitions", UPKEEP_SECONDS):

@@ -76,7 +76,7 @@ def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
     """The raw rows of a batch, in the order the source gave them."""
     query = text("""
         SELECT id, ingested_at::text, source_id, content_hash, raw_payload::text FROM raw_data
-        WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
+        WHERE id BETWEEN :first AND :last AND run_id = :run_id ORDER BY id
     """)
     # Taken at once: one by one each row costs a call through several layers.
     rows = connection.execute(query, _range(claim)).all()
@@ -153,7 +153,7 @@ def _forget_rejects(connection: Connection, claim: BatchClaim) -> int:
         DELETE FROM rejected_records
         WHERE run_id = :run_id AND stage = 'normalize' AND raw_data_id BETWEEN :first AND :last
     """)
-    return connection.execute(query, _range(claim) | {"run_id": claim.run_id}).rowcount
+    return connection.execute(query, _range(claim)).rowcount
 
 
 def _copy_rejects(connection: Connection, claim: BatchClaim, rejects: list[Reject]) -> None:
@@ -322,38 +322,31 @@ def release_batch(connection: Connection, claim: BatchClaim, wait: float, *, bla
 
 
 def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
-    """Replace a batch that keeps killing its workers by its two halves; a single record goes to quarantine.
+    """Replace a batch that keeps killing its workers by its two halves; what cannot be halved goes to quarantine.
 
     Returns:
-        The ids of the new batches, none for a single record.
+        The ids of the new batches, none when there are no halves.
     """
     _check_fence(connection, claim, claim.state)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
     again = _forget_rejects(connection, claim)
-    ids = (
-        connection.execute(
-            text("""
-            SELECT id FROM raw_data
-            WHERE id BETWEEN :first AND :last AND source_name = :source_name ORDER BY id
-        """),
-            _range(claim),
-        )
-        .scalars()
-        .all()
-    )
+    ids = connection.execute(_IDS, _range(claim)).scalars().all()
+    # Each half has fewer different ids than the whole, so halving ends.
+    middle = ids[(len(ids) - 1) // 2] if ids else claim.last_raw_id
+    is_whole = not ids or middle == ids[-1]
     values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": "halved"}
-    if len(ids) <= 1:
-        about = {"run_id": claim.run_id, "mapping_version": claim.mapping_version}
-        connection.execute(_QUARANTINE_RANGE, _range(claim) | about)
-        values |= {"poisoned": len(ids), "state": "loaded"}
+    if is_whole:
+        quarantined = connection.execute(_QUARANTINE_RANGE, _range(claim) | {"mapping_version": claim.mapping_version})
+        values |= {"poisoned": quarantined.rowcount, "state": "loaded"}
     connection.execute(_RETIRE, values)
     record_event(connection, claim.run_id, "batch_halved", batch_id=claim.batch_id, records=len(ids))
-    if len(ids) <= 1:
+    if is_whole:
         return []
-    middle = ids[len(ids) // 2 - 1]
     ranges = [("a", claim.first_raw_id, middle), ("b", middle + 1, claim.last_raw_id)]
     return [_insert_part(connection, claim, part, first, last) for part, first, last in ranges]
 
+
+_IDS = text("SELECT DISTINCT id FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id ORDER BY id")
 
 _RETIRE = text("""
     UPDATE etl_batches
@@ -367,7 +360,7 @@ _QUARANTINE_RANGE = text("""
                                   raw_ingested_at, stage, field, rule, message, mapping_version)
     SELECT :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
         'every worker that took this record died', :mapping_version
-    FROM raw_data WHERE id BETWEEN :first AND :last AND source_name = :source_name
+    FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
 """)
 
 
@@ -393,4 +386,5 @@ def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
 
 
 def _range(claim: BatchClaim) -> dict[str, Any]:
-    return {"first": claim.first_raw_id, "last": claim.last_raw_id, "source_name": claim.source_name}
+    """A batch has the rows of its own run between its first and its last id, and no others."""
+    return {"first": claim.first_raw_id, "last": claim.last_raw_id, "run_id": claim.run_id}

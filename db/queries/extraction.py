@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import psycopg2
+from msgspec.structs import replace
 
 from db.copy import HEX, NEXT, copy_lines, copy_rows
 from db.errors import translate
@@ -15,14 +16,14 @@ from db.statement import text
 from etl.errors import LeaseLostError
 from etl.payload import DIGEST_SIZE, digest
 from etl.pending import Pending
-from etl.records import Known, Sifted, StoredRecord
+from etl.records import Known, Sifted, StagedItem, StoredRecord
 from etl.sift import sift, single_valued
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
     from db.queries.runs import RunClaim
-    from etl.records import BadRecord, RawBatch, RawRecord, Reject, StagedItem
+    from etl.records import BadRecord, RawBatch, RawRecord, Reject
 
     Staged = tuple[list[StagedItem], list[Reject]]
 
@@ -32,7 +33,10 @@ MAX_RAW_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Compared:
-    """A batch after the comparison with what is there: the counts, the rows to store, and what is new to quarantine."""
+    """A batch after the comparison with what is there: the counts, the rows to store, and what is new to quarantine.
+
+    The rows have no id yet: `raw_id` is their place in the batch.
+    """
 
     sifted: Sifted
     rows: list[StoredRecord]
@@ -70,7 +74,7 @@ _HAS_REJECTS = text("""
 """)
 _PENDING = text("""
     SELECT b.number, p.source_id FROM etl_batches b
-    JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.source_name = :source_name
+    JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.run_id = b.run_id
     WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL
 """)
 
@@ -79,18 +83,21 @@ def find_pending(connection: Connection, claim: RunClaim) -> Pending:
     """The ids in the batches of the run that are open when it is claimed."""
     found: dict[int, set[str]] = {}
     if claim.open_batches:
-        values = {"run_id": claim.run_id, "source_name": claim.config["name"]}
-        for row in connection.execute(_PENDING, values):
+        for row in connection.execute(_PENDING, {"run_id": claim.run_id}):
             found.setdefault(row.number, set()).add(row.source_id)
     return Pending({number: frozenset(ids) for number, ids in found.items()})
 
 
 def compare(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Compared:
-    """Sift a batch, and draw the keys of the rows that it will have."""
+    """Find what of a batch must be stored. Only reads."""
     known = _known(connection, claim, batch, pending)
     sifted = sift(batch.records, known)
     rejected = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
-    return Compared(sifted, _drawn(connection, sifted.kept), rejected)
+    rows = [
+        StoredRecord(place, "", r.external_id, r.content_hash, r.payload.decode())
+        for place, r in enumerate(sifted.kept)
+    ]
+    return Compared(sifted, rows, rejected)
 
 
 def _known(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Known:
@@ -152,25 +159,6 @@ def _known_rejects(
     return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
 
 
-def _drawn(connection: Connection, kept: list[RawRecord]) -> list[StoredRecord]:
-    """Records as rows of raw_data, with ascending ids between which ids of other sources may lie, and one time.
-
-    Ids without rows do no harm, so nobody waits for the log; who stores the rows waits for it all.
-    """
-    if not kept:
-        return []
-    query = text("""
-        SELECT set_config('synchronous_commit', 'off', true), clock_timestamp()::text AS ingested_at,
-            ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS ids
-    """)
-    row = connection.execute(query, {"count": len(kept)}).one()
-    at = row.ingested_at
-    return [
-        StoredRecord(raw_id, at, r.external_id, r.content_hash, r.payload.decode())
-        for raw_id, r in zip(row.ids, kept, strict=True)
-    ]
-
-
 def store_batch(
     connection: Connection, claim: RunClaim, batch: RawBatch, compared: Compared, lease: float, staged: Staged | None
 ) -> Stored:
@@ -182,25 +170,39 @@ def store_batch(
     Raises:
         LeaseLostError: the run is no longer ours, or it is over.
     """
-    if _stored_before(connection, claim, finishing=batch.position.finished):
+    run = _locked(connection, claim, len(compared.rows))
+    if run.batches == claim.batches + 1 or (batch.position.finished and run.extracted_at is not None):
         return _again(connection, claim)
-    batch_id, normalized, rows = None, False, compared.rows
+    batch_id, normalized = None, False
+    rows = [
+        StoredRecord(raw_id, run.ingested_at, r.external_id, r.content_hash, r.payload)
+        for raw_id, r in zip(run.raw_ids, compared.rows, strict=True)
+    ]
     if batch.extracted:
         _copy_raw(connection, claim, rows)
-        batch_id = _insert_batch(connection, claim, batch, compared)
+        batch_id = _insert_batch(connection, claim, batch, compared.sifted, rows)
         _copy_unstorable(connection, claim, compared.rejected)
         normalized = staged is not None and _stage(connection, claim, batch_id, rows, staged)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
 
 
-def _stored_before(connection: Connection, claim: RunClaim, *, finishing: bool) -> bool:
-    """Check the fence under a row lock; True when this very batch is stored already."""
-    query = text("SELECT batches, token, status, extracted_at FROM etl_runs WHERE run_id = :run_id FOR NO KEY UPDATE")
-    row = connection.execute(query, {"run_id": claim.run_id}).first()
+# The ids are drawn by the transaction that stores them, and live nowhere else. A sequence goes back when PostgreSQL
+# crashes before what was drawn reached the log: ids remembered from before it would be given again. Between
+# two ids may lie those of other sources.
+_LOCK = text("""
+    SELECT batches, token, status, extracted_at, clock_timestamp()::text AS ingested_at,
+        ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS raw_ids
+    FROM etl_runs WHERE run_id = :run_id FOR NO KEY UPDATE
+""")
+
+
+def _locked(connection: Connection, claim: RunClaim, count: int) -> Row[Any]:
+    """The run, locked and checked against the fence, with the ids and the time of so many raw rows."""
+    row = connection.execute(_LOCK, {"run_id": claim.run_id, "count": count}).first()
     if row is None or row.token != claim.token or row.status != "running":
         raise LeaseLostError(f"run {claim.run_id} is no longer ours")
-    return bool(row.batches == claim.batches + 1 or (finishing and row.extracted_at is not None))
+    return row
 
 
 def _again(connection: Connection, claim: RunClaim) -> Stored:
@@ -246,9 +248,11 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
         config=claim.config,
         mapping_version=claim.mapping_version,
     )
+    items = [StagedItem(rows[one.record.raw_id], one.item) for one in staged[0]]
+    rejects = [replace(one, record=rows[one.record.raw_id]) for one in staged[1]]
     try:
         with connection.begin_nested():
-            stage_new(connection, batch, *staged)
+            stage_new(connection, batch, items, rejects)
     except psycopg2.Error as error:
         if translate(error) is not None:
             raise
@@ -271,9 +275,9 @@ def _insert_batch(
     connection: Connection,
     claim: RunClaim,
     batch: RawBatch,
-    compared: Compared,
+    sifted: Sifted,
+    rows: list[StoredRecord],
 ) -> int:
-    sifted, rows = compared.sifted, compared.rows
     values = {
         "run_id": claim.run_id,
         "source_name": claim.config["name"],

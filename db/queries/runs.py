@@ -118,7 +118,8 @@ _CLAIM = text("""
     UPDATE etl_runs r
     SET status = 'running', stage = 'extracting', attempt = attempt + 1, token = token + 1, worker = :worker,
         lease_expires_at = clock_timestamp() + make_interval(secs => :lease),
-        claimed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), not_before = NULL
+        claimed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), not_before = NULL,
+        checkpoint_before = (SELECT value FROM etl_checkpoints c WHERE c.source_name = r.source_name)
     FROM sources s
     WHERE r.run_id = :run_id AND s.name = r.source_name
       AND r.status IN ('queued', 'running') AND r.extracted_at IS NULL

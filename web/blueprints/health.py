@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 from flask.views import MethodView
 
+from db.queries.alarms import list_alarms
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.breaker import State
@@ -79,7 +80,7 @@ def _breakers(parts: Service) -> dict[str, str] | None:
 def _picture(connection: Connection, breakers: dict[str, str] | None, *, broker: bool) -> dict[str, Any]:
     counts = health_counts(connection)
     workers = count_alive(connection, "worker")
-    reasons = list(_reasons(workers, counts.failed, broker=broker))
+    reasons = [*_reasons(workers, counts.failed, broker=broker), *(a._asdict() for a in list_alarms(connection))]
     return {
         "status": "degraded" if reasons else "healthy",
         "reasons": reasons,
@@ -93,19 +94,24 @@ def _picture(connection: Connection, breakers: dict[str, str] | None, *, broker:
     }
 
 
-def _reasons(workers: int, failed: int, *, broker: bool) -> list[str]:
+def _reasons(workers: int, failed: int, *, broker: bool) -> list[dict[str, Any]]:
     found = []
     if not broker:
-        found.append("the message broker cannot be reached; runs start when it is back")
+        found.append(_reason("broker_unreachable", "the message broker cannot be reached; runs start when it is back"))
     if not workers:
-        found.append("no worker was seen in the last 30 s")
+        found.append(_reason("no_worker", "no worker was seen in the last 30 s"))
     if failed:
-        found.append(f"{failed} source{'s' if failed > 1 else ''} failed last time")
+        found.append(_reason("sources_failed", f"{failed} source{'s' if failed > 1 else ''} failed last time"))
     return found
 
 
-def _unhealthy(reason: str, *, broker: bool) -> dict[str, Any]:
-    return {"status": "unhealthy", "reasons": [reason], "database_connected": False, "broker_connected": broker}
+def _reason(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "since": None}
+
+
+def _unhealthy(message: str, *, broker: bool) -> dict[str, Any]:
+    reasons = [_reason("database_unreachable", message)]
+    return {"status": "unhealthy", "reasons": reasons, "database_connected": False, "broker_connected": broker}
 
 
 def _breaker(url: str | None, breakers: dict[str, str] | None) -> str | None:

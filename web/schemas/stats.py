@@ -41,6 +41,14 @@ class StatsSchema(Schema):
     avg_etl_duration_seconds = fields.Float(allow_none=True)
 
 
+class ReasonSchema(Schema):
+    """Why the service is not healthy, and since when if that is known."""
+
+    code = fields.String()
+    message = fields.String()
+    since = fields.AwareDateTime(allow_none=True)
+
+
 class SourceHealthSchema(Schema):
     """One source, as an operator sees it."""
 
@@ -68,7 +76,7 @@ class HealthSchema(Schema):
     """The state of the service."""
 
     status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
-    reasons = fields.List(fields.String(), metadata={"description": "why it is not healthy"})
+    reasons = fields.List(fields.Nested(ReasonSchema), metadata={"description": "why it is not healthy"})
     database_connected = fields.Boolean()
     broker_connected = fields.Boolean()
     workers = fields.Integer()

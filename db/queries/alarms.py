@@ -1,0 +1,24 @@
+"""What is wrong with the service as a whole: raised by who finds it, a reason of `/health` until it is cleared."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from db.statement import text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Row
+
+
+def raise_alarm(connection: Connection, code: str, message: str) -> None:
+    """Raise an alarm; one that stands keeps its time and takes the newer message."""
+    query = text("""
+        INSERT INTO etl_alarms (code, message) VALUES (:code, :message)
+        ON CONFLICT (code) DO UPDATE SET message = excluded.message
+    """)
+    connection.execute(query, {"code": code, "message": message})
+
+
+def list_alarms(connection: Connection) -> list[Row[Any]]:
+    """All alarms that stand, the oldest first."""
+    return list(connection.execute(text("SELECT code, message, since FROM etl_alarms ORDER BY since, code")))

@@ -1,0 +1,123 @@
+"""A raw id is given once, a batch has the rows of its own run, and halving ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection
+
+from db.queries.alarms import list_alarms
+from db.queries.copies import advance_sequence, look_for_copies
+from db.queries.extraction import compare, store_batch
+from db.queries.runs import claim_run
+from db.session import Database
+from etl.messages import BatchMessage
+from etl.pending import Pending
+from etl.records import Position, RawBatch, RawRecord
+from tests.pump import Pump
+
+SHOP = {"name": "shop", "type": "csv", "file": "shop.csv"}
+
+
+def rows(count: int, price: int = 1) -> str:
+    return "id,name,price\n" + "".join(f"{n},thing {n},{price}\n" for n in range(count))
+
+
+def batch(count: int) -> RawBatch:
+    records = [RawRecord(str(n), b'{"id":%d}' % n, b"%016d" % n) for n in range(count)]
+    return RawBatch(records, [], Position(cursor={"at": 1}, config="c"), 1, 1)
+
+
+class _CrashedError(Exception):
+    pass
+
+
+def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids of a batch that was not stored are not remembered: after the crash others may have them."""
+    pump.declare(SHOP, {**SHOP, "name": "other"})
+    first, second = pump.queue("shop"), pump.queue("other")
+    claim, rival = (pump.database.run(lambda c, r=r: claim_run(c, r, "w", 60)) for r in (first, second))
+    assert claim
+    assert rival
+    pump.sql("SELECT setval('raw_data_id_seq', 100)")
+    compared = pump.database.read(lambda c: compare(c, claim, batch(50), Pending({})))
+
+    def crashing(connection: Connection) -> None:
+        store_batch(connection, claim, batch(50), compared, 60, None)
+        raise _CrashedError
+
+    with pytest.raises(_CrashedError):
+        pump.database.run(crashing)
+    # What a crash does to what was drawn and never reached the log.
+    pump.sql("SELECT setval('raw_data_id_seq', 100)")
+    found = pump.database.read(lambda c: compare(c, rival, batch(50), Pending({})))
+    pump.database.run(lambda c: store_batch(c, rival, batch(50), found, 60, None))
+    pump.database.run(lambda c: store_batch(c, claim, batch(50), compared, 60, None))
+    assert pump.sql("SELECT count(*), count(DISTINCT id) FROM raw_data") == [(100, 100)]
+
+
+def _double_ids(pump: Pump, run_id: UUID) -> None:
+    """Give the raw ids of a run to another run of the same source as well."""
+    pump.sql(
+        """INSERT INTO raw_data (id, ingested_at, run_id, source_type, source_name, source_id, raw_payload, content_hash)
+        SELECT id, ingested_at - interval '1 second', gen_random_uuid(), source_type, source_name, source_id,
+            jsonb_set(raw_payload, '{price}', '"7"'), content_hash FROM raw_data WHERE run_id = :run_id""",
+        run_id=run_id,
+    )
+
+
+def test_a_batch_reads_the_rows_of_its_own_run(pump: Pump) -> None:
+    pump.settings = replace(pump.settings, worker_processes=99)
+    pump.declare(SHOP)
+    pump.write("shop.csv", rows(4))
+    run_id = pump.queue("shop")
+    pump.step()
+    _double_ids(pump, run_id)
+    pump.drain()
+    assert pump.show(run_id)["status"] == "success"
+    assert pump.sql("SELECT DISTINCT amount::int FROM unified_items") == [1]
+
+
+def test_halving_ends_when_an_id_has_two_rows(pump: Pump) -> None:
+    pump.settings = replace(pump.settings, worker_processes=99)
+    pump.declare(SHOP)
+    pump.write("shop.csv", rows(4))
+    run_id = pump.queue("shop")
+    pump.step()
+    # Two rows of one id in the very same run.
+    pump.sql("""INSERT INTO raw_data SELECT id, ingested_at + interval '1 second', run_id, source_type, source_name,
+        source_id, raw_payload, content_hash FROM raw_data WHERE id = (SELECT min(id) FROM raw_data)""")
+    pump.messages.clear()
+    for _ in range(10):
+        pump.sql("UPDATE etl_batches SET attempt = 9, lease_expires_at = NULL WHERE state = 'extracted'")
+        for batch_id in pump.open_batches():
+            pump.step(BatchMessage(batch_id))
+    pump.messages.clear()
+    assert pump.open_batches() == []
+    assert pump.show(run_id)["status"] == "failed"
+    assert pump.sql("SELECT count(*), count(DISTINCT raw_data_id) FROM rejected_records") == [(5, 4)]
+
+
+def test_copies_are_found_in_bounded_steps_and_told(pump: Pump) -> None:
+    pump.declare(SHOP)
+    pump.write("shop.csv", rows(4))
+    pump.run("shop")
+    assert pump.database.run(lambda c: look_for_copies(c, 0)).batches == 1
+    pump.write("shop.csv", rows(4, price=2))
+    _double_ids(pump, pump.run("shop")["run_id"])
+    look = pump.database.run(lambda c: look_for_copies(c, 0))
+    assert (look.batches, look.copies) == (1, 4)
+    assert pump.database.run(lambda c: look_for_copies(c, 0)).batches == 0
+    assert [alarm.code for alarm in pump.database.run(list_alarms)] == ["raw_ids_repeated"]
+
+
+def test_a_sequence_behind_its_ids_is_put_above_them(pump: Pump, database: Database) -> None:
+    pump.declare(SHOP)
+    pump.write("shop.csv", rows(4))
+    pump.run("shop")
+    assert not database.run(advance_sequence)
+    pump.sql("SELECT setval('raw_data_id_seq', 1)")
+    assert database.run(advance_sequence)
+    assert pump.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]

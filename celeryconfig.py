@@ -36,6 +36,9 @@ task_time_limit = 900  # above the longest slice; the lease covers the kill
 task_soft_time_limit = 840
 worker_prefetch_multiplier = 1  # what waits in a worker is not seen by the others
 worker_max_tasks_per_child = 2000  # against slow leaks in C libraries only
+worker_max_memory_per_child = _settings.worker_memory * 3 // 4 // 1024  # KiB; looked at between tasks
+worker_lost_wait = 1.0  # the place of a process that was killed is free at once; no result is waited for
+worker_concurrency = _settings.worker_processes
 worker_hijack_root_logger = False  # log_config owns the log format
 worker_redirect_stdouts = False
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).resolve().parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What a worker process needs before it holds any record: bytes.
+LEAST_MEMORY = 128 * 2**20
 PLACEHOLDERS = ("changeme", "change-me", "your-", "example", "placeholder", "xxx", "todo")
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Settings:
     flower_port: int
     samples_port: int
     worker_processes: int
+    worker_memory: int
     etl_interval: timedelta
     enable_scheduler: bool
     batch_size: int
@@ -123,6 +126,7 @@ def read(env: Mapping[str, str]) -> Settings:
         flower_port=_get(env, "FLOWER_PORT", _port, "5555"),
         samples_port=_get(env, "SAMPLES_PORT", _port, "8001"),
         worker_processes=_get(env, "WORKER_PROCESSES", _count, str(os.cpu_count() or 1)),
+        worker_memory=_get(env, "WORKER_MEMORY", _memory, "512MiB"),
         etl_interval=_get(env, "ETL_INTERVAL", _positive_duration, "30m"),
         enable_scheduler=_get(env, "ENABLE_SCHEDULER", _flag, "true"),
         batch_size=_get(env, "BATCH_SIZE", _count, "5000"),
@@ -200,6 +204,20 @@ def _positive_duration(text: str) -> timedelta:
     if not value:
         raise ValueError("expected more than zero")
     return value
+
+
+def _memory(text: str) -> int:
+    size = _size(text)
+    if size < LEAST_MEMORY:
+        raise ValueError("expected at least 128MiB")
+    return size
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,12})\s*(KiB|MiB|GiB|)", text)
+    if not found or not int(found[1]):
+        raise ValueError("expected a size such as 4 MiB, or a number of bytes")
+    return int(found[1]) * {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]
 
 
 def _flag(text: str) -> bool:

@@ -121,6 +121,10 @@ class SourceRow(Base):
     moved_to: Mapped[str | None]
     moved_count: Mapped[int] = _small()
     gone_reason: Mapped[str | None]
+    answered_at: Mapped[datetime | None]
+    misses: Mapped[int] = _small()
+    deaths: Mapped[int] = _small()
+    death_cause: Mapped[str | None]
     origin: Mapped[str]
     created_at: Mapped[datetime] = _now()
     updated_at: Mapped[datetime] = _now()
@@ -144,6 +148,9 @@ class RunRow(Base):
         Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE)),
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
+        Index(
+            "ix_etl_runs_slow", "dispatched_at", postgresql_where=text(f"slow AND {ACTIVE} AND extracted_at IS NULL")
+        ),
     )
 
     run_id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -182,6 +189,7 @@ class RunRow(Base):
     checkpoint_before: Mapped[dict[str, Any] | None]
     checkpoint_after: Mapped[dict[str, Any] | None]
     rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    slow: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
 
 
 class BatchRow(Base):
@@ -387,6 +395,7 @@ class WorkerRow(Base):
     kind: Mapped[str]
     started_at: Mapped[datetime] = _now()
     seen_at: Mapped[datetime] = _now()
+    processes: Mapped[int] = mapped_column(Integer, server_default="1")
 
 
 class AlarmRow(Base):

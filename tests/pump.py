@@ -10,11 +10,13 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from db.queries import sweep
 from db.queries.runs import NewRun, get_run, queue_run
+from db.queries.share import send_slow_runs
 from db.queries.sources import apply_sources
 from db.session import Database
 from etl.catalog import Scheduled
-from etl.errors import LeaseLostError
+from etl.errors import LeaseLostError, StorageUnavailableError
 from etl.messages import BatchMessage, ExtractMessage, Message
 from etl.source import Schedule, parse
 from settings import Settings
@@ -37,6 +39,7 @@ class Pump:
     def queue(self, name: str) -> UUID:
         run_id = uuid4()
         assert self.database.run(lambda c: queue_run(c, NewRun(run_id, name, "csv", "api")))
+        self.database.run(send_slow_runs)
         self.messages.append(ExtractMessage(run_id))
         return run_id
 
@@ -54,8 +57,24 @@ class Pump:
         self.messages += loading.load(self.database, self.settings, message.batch_id)
 
     def drain(self) -> None:
-        while self.messages:
+        """Handle all messages; what waits for a few seconds only is not waited for."""
+        while self.messages or self._woken():
             self.step()
+
+    def _woken(self) -> bool:
+        with contextlib.suppress(StorageUnavailableError):
+            self._wake()
+        return bool(self.messages)
+
+    def _wake(self) -> None:
+        """What the sweeper would send for in the next five seconds, sent now."""
+        self.sql(
+            """UPDATE etl_runs SET not_before = NULL WHERE stage = 'waiting' AND status = 'running'
+            AND not_before < clock_timestamp() + interval '5 s'"""
+        )
+        self.messages += self.database.run(send_slow_runs)
+        if self.sql("SELECT 1 FROM etl_runs WHERE stage = 'waiting' AND status = 'running' AND not_before IS NULL"):
+            self.messages += self.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
 
     def run(self, name: str) -> dict[str, Any]:
         """Run a source to its end; the run as the API shows it. Its counts must add up."""

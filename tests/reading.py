@@ -11,11 +11,11 @@ from msgspec.structs import replace as replace_struct
 
 from etl.breaker import BreakerPolicy
 from etl.budget import Budget
-from etl.errors import ETLError
+from etl.errors import ETLError, WaitError
 from etl.extract import open_source, target_for
 from etl.extract.context import Context
 from etl.gate import Gate, LocalStore
-from etl.http.client import HttpClient, Policy, Watch
+from etl.http.client import Answer, HttpClient, Policy, Watch
 from etl.records import Checkpoint, Page, Position
 from etl.source import parse, secrets_of
 
@@ -35,8 +35,8 @@ class Recorder:
 
     def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
         policy = Policy(retries, private, time.monotonic() + seconds)
-        client = HttpClient(policy, self.gate, Watch(self._attempt, self._retry), sleep=self._sleep)
-        client.recorder = self  # type: ignore[attr-defined]
+        client = Persistent(policy, self.gate, Watch(self._attempt, self._retry), sleep=self._sleep)
+        client.recorder = self
         return client
 
     def _attempt(self, seconds: float) -> None:
@@ -65,6 +65,22 @@ class Recorder:
 
     def rests(self, hours: list[int], days: list[int], interval: float) -> None:
         self.rest = (hours, days, interval)
+
+
+class Persistent(HttpClient):
+    """Goes on after a short wait, as the next slice of a run does."""
+
+    recorder: Recorder
+
+    def fetch(self, target: Any, timeout: float, file: Any, tries: int = 0, *args: Any, **more: Any) -> Answer:
+        while True:
+            try:
+                return super().fetch(target, timeout, file, tries, *args, **more)
+            except WaitError as error:
+                if error.seconds > 5:
+                    raise
+                tries = error.tries
+                self.recorder._sleep(error.seconds)
 
 
 def context(client: HttpClient, folder: Path, checkpoint: Checkpoint | None = None, roots: Any = None) -> Context:

@@ -41,7 +41,7 @@ STATUSES: dict[type[ETLError], HTTPStatus] = {
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 # Facts of an error that a caller can use.
-_SHOWN_FACTS = ("active_run_id", "source", "errors")
+_SHOWN_FACTS = ("active_run_id", "source", "not_before", "errors")
 _RETRY_SECONDS = "5"
 _KEY_NEEDED = "this call needs an API key: Authorization: Bearer <key>, or X-API-Key: <key>"
 

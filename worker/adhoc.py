@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.queries.runs import NewRun, queue_run, record_run
+from db.queries.share import SET_ASIDE, send_slow_runs
 from db.queries.sources import find_sources
 from etl.errors import UnknownSourceError
 from etl.messages import ExtractMessage
@@ -39,8 +40,11 @@ def _queue(connection: Connection, run_id: UUID, source_name: str) -> list[Messa
     if not source.enabled or source.paused:
         state = "paused" if source.enabled else "disabled"
         record_run(connection, run, Status.SKIPPED, Failure("source_inactive", f"the source is {state}"))
-    elif queue_run(connection, run):
-        return [ExtractMessage(run_id)]
+    elif source.set_aside_until:
+        reason = f"worker processes died of it; it is set aside until {source.set_aside_until:%FT%TZ}"
+        record_run(connection, run, Status.SKIPPED, Failure(SET_ASIDE, reason))
+    elif queued := queue_run(connection, run):
+        return [ExtractMessage(run_id)] if queued.is_sent else [*send_slow_runs(connection)]
     else:
         record_run(connection, run, Status.SKIPPED, Failure("already_active", "the source had an active run"))
     return []

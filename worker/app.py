@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import socket
 from typing import Any
 
@@ -12,12 +13,14 @@ from celery import signals
 import log_config
 import settings
 from messaging import make_app
+from worker.board import BOARD
 from worker.sweeper import Sweeper
+from worker.watchdog import Watchdog
 
 app = make_app()
 app.conf.imports = ("worker.tasks",)
 
-_sweepers: list[Sweeper] = []
+_threads: list[Sweeper | Watchdog] = []
 
 
 @signals.setup_logging.connect
@@ -32,6 +35,14 @@ def _collect_less_often(**_: Any) -> None:
     gc.set_threshold(200_000, 20, 100)
 
 
+@signals.worker_process_init.connect
+def _limit_memory(**_: Any) -> None:
+    """What needs more memory gets a MemoryError, long before the kernel ends the process."""
+    BOARD.take_place()
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (settings.load().worker_memory, hard))
+
+
 @signals.task_postrun.connect
 def _collect(**_: Any) -> None:
     """What a task leaves in cycles may hold a whole batch."""
@@ -39,23 +50,27 @@ def _collect(**_: Any) -> None:
 
 
 @signals.worker_ready.connect
-def _start_in_worker(**_: Any) -> None:
-    _start_sweeper("worker")
+def _start_in_worker(sender: Any, **_: Any) -> None:
+    _start_sweeper("worker", sender.controller.concurrency)
+    watchdog = Watchdog(settings.load_connected(), BOARD)
+    watchdog.start()
+    _threads.append(watchdog)
 
 
 @signals.beat_init.connect
 def _start_in_beat(**_: Any) -> None:
-    _start_sweeper("beat")
+    _start_sweeper("beat", 0)
 
 
 @signals.worker_shutting_down.connect
-def _stop_sweepers(**_: Any) -> None:
-    for sweeper in _sweepers:
-        sweeper.stop()
+def _stop_threads(**_: Any) -> None:
+    for thread in _threads:
+        thread.stop()
 
 
-def _start_sweeper(kind: str) -> None:
+def _start_sweeper(kind: str, processes: int) -> None:
     """In the main process, after the pool was forked: its database connections are made in its own thread."""
-    sweeper = Sweeper(app, settings.load_connected(), kind, f"{kind}@{socket.gethostname()}:{os.getpid()}")
+    name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
+    sweeper = Sweeper(app, settings.load_connected(), kind, name, processes)
     sweeper.start()
-    _sweepers.append(sweeper)
+    _threads.append(sweeper)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -25,6 +25,7 @@ from db.queries.runs import (
     renew_run,
     resume_extraction,
 )
+from db.queries.share import Death, count_death, enter_share, mark_slow, note_answer, note_miss, send_slow_runs
 from etl import source as declared
 from etl.errors import (
     ConfigError,
@@ -43,12 +44,16 @@ from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure
 from etl.records import Checkpoint, Position, Sifted
+from etl.share import QUICK_ANSWER, Pace
+from worker.board import BOARD, RUN
 from worker.polling import ALIVE_SECONDS, MOVED_AFTER, Hearing, settled_target
 from worker.process import gate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
+
+    from sqlalchemy import Connection
 
     from db.session import Database
     from etl.extract import Extractor
@@ -60,27 +65,42 @@ if TYPE_CHECKING:
 
     Publish = Callable[[list[Message]], object]
 
+T = TypeVar("T")
+
 SLICE_SECONDS = 60.0
 # The lease outlives an HTTP attempt by this much: seconds.
 MARGIN = 5.0
+# Work that computes looks at its claim this often: seconds.
+LOOK_SECONDS = 5.0
+# What computes for longer without a look, or waits longer for the database than it ever would, is ended from outside.
+COMPUTE_SECONDS = 15.0
+DATABASE_SECONDS = 90.0
+# Failures that held a process: the source's next slices belong to the share of slow ones.
+MISSES = frozenset({"timeout", "too_slow"})
 
 log = structlog.get_logger(__name__)
 
 
 def extract(database: Database, settings: Settings, run_id: UUID, worker: str, publish: Publish) -> None:
     """Extract one slice of a run; each batch is published as soon as it is committed."""
-    lease = settings.lease.total_seconds()
-    claim = database.run(lambda connection: claim_run(connection, run_id, worker, lease))
+    lease, processes = settings.lease.total_seconds(), settings.worker_processes
+    claim = database.run(lambda connection: claim_run(connection, run_id, worker, lease, processes))
     if claim is None:
         return
     structlog.contextvars.bind_contextvars(source=claim.config["name"], run_id=str(run_id))
+    BOARD.hold(RUN, run_id, claim.token, DATABASE_SECONDS)
     piece = Slice(database, settings, claim, publish)
-    failure = piece.guarded()
+    try:
+        failure = piece.guarded()
+    finally:
+        BOARD.free()
     if failure is not None:
         log.warning("extraction_failed", code=failure.code, message=failure.message)
         piece.clear_scratch()
         database.run(lambda connection: fail_extraction(connection, piece.claim, failure))
     database.run(lambda connection: close_run(connection, run_id))
+    if piece.is_slow:
+        publish(list(database.run(send_slow_runs)))
 
 
 class Slice:
@@ -89,11 +109,15 @@ class Slice:
     def __init__(self, database: Database, settings: Settings, claim: RunClaim, publish: Publish) -> None:
         """The lease was taken just now."""
         self.claim = claim
+        self.is_slow = claim.slow
+        self._pace = Pace(answered=claim.answered, misses=claim.misses, slow=claim.slow, alone=claim.alone)
+        self._seconds = self._pace.slice_seconds(SLICE_SECONDS)
         self._database = database
         self._settings = settings
         self._publish = publish
         self._lease = settings.lease.total_seconds()
         self._started = time.monotonic()
+        self._looked = self._started
         self._leased_until = self._started + self._lease
         self._batches_before = claim.batches
         self._pending: Pending | None = None
@@ -105,14 +129,18 @@ class Slice:
         try:
             self._work()
         except WaitError as error:
+            self._note_slowness(error.cause)
             self._release("waiting", wait=error.seconds, position=self._waiting(error))
         except (LeaseLostError, StorageUnavailableError, StorageConflictError):
             raise
         except SoftTimeLimitExceeded:
             return self._cut_short()
         except ETLError as error:
+            self._note_slowness(error)
             self._note_failure(error)
             return Failure(error.code, error.message)
+        except MemoryError:
+            return self._out_of_memory()
         except Exception as error:
             # A defect of ours must not look like a dead worker that is worth five more tries.
             log.exception("extraction_defect")
@@ -147,13 +175,27 @@ class Slice:
         self._release("queued", dispatch=True, in_order=self.claim.batches > self._batches_before)
         return None
 
+    def _out_of_memory(self) -> Failure:
+        limit = f"{self._settings.worker_memory // 2**20} MiB"
+        death: Death = self._run(lambda c: count_death(c, self.claim.config["name"], f"it needed more than {limit}"))
+        log.warning("process_died", deaths=death.deaths, cause="memory")
+        return Failure("out_of_memory", f"its records need more memory than a worker process may use ({limit})")
+
     def _is_over(self) -> bool:
-        return time.monotonic() - self._started > SLICE_SECONDS
+        return time.monotonic() - self._started > self._seconds
+
+    def _run(self, work: Callable[[Connection], T]) -> T:
+        """A transaction; the time that it takes is not the source's."""
+        BOARD.look(DATABASE_SECONDS)
+        try:
+            return self._database.run(work)
+        finally:
+            BOARD.look(COMPUTE_SECONDS)
 
     def _make_room(self) -> None:
         """Yield until half of the open batches are loaded; they may be already, while we still held the lease."""
         self._release("loading")
-        if self._database.run(lambda connection: resume_extraction(connection, self.claim.run_id)):
+        if self._run(lambda connection: resume_extraction(connection, self.claim.run_id)):
             self._publish([ExtractMessage(self.claim.run_id)])
 
     def _start(self, source: AnySource) -> Position:
@@ -179,8 +221,11 @@ class Slice:
             raise PostponedError(
                 f"the server asked not to be called for another {seconds:.0f} s", code="not_due", seconds=seconds
             )
-        policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, self._started + SLICE_SECONDS)
-        watch = Watch(self._keep_lease, self._on_retry, lambda: self.claim.batches > 0)
+        ends = self._started + self._seconds
+        policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, ends, self._pace)
+        watch = Watch(
+            self._keep_lease, self._on_retry, lambda: self.claim.batches > 0, self._on_answer, self._enter_share
+        )
         http = HttpClient(policy, gate(), watch)
         return open_source(source, target, self._context(source, http))
 
@@ -213,10 +258,13 @@ class Slice:
 
     def _store(self, batch: RawBatch, mapper: Mapper) -> Stored:
         """Leave out what is known, store the rest. Mapping takes its time while no transaction is open."""
+        BOARD.look(DATABASE_SECONDS)
         compared = self._compare(batch)
+        BOARD.look(COMPUTE_SECONDS)
         staged = _normalize(mapper, compared.rows) if compared.rows and self._others_are_busy() else None
-        stored = self._database.run(lambda c: store_batch(c, self.claim, batch, compared, self._lease, staged))
-        self._leased_until = time.monotonic() + self._lease
+        stored = self._run(lambda c: store_batch(c, self.claim, batch, compared, self._lease, staged))
+        self._looked = time.monotonic()
+        self._leased_until = self._looked + self._lease
         if self._pending is not None:
             self._pending.add(self.claim.batches, (r.external_id for r in batch.records if r.external_id is not None))
             self._pending.keep(stored.open_batches)
@@ -242,36 +290,64 @@ class Slice:
         return self.claim.attempt <= 1 and len(self.claim.open_batches) >= self._settings.worker_processes
 
     def _keep_lease(self, seconds: float) -> None:
-        """The lease must outlive the attempt."""
-        needed = max(self._lease, seconds + MARGIN)
-        if time.monotonic() + seconds + MARGIN < self._leased_until:
+        """The lease must outlive what takes so many seconds, and whether we still have it is looked up now and then."""
+        BOARD.look(seconds + COMPUTE_SECONDS)
+        now = time.monotonic()
+        if now + seconds + MARGIN < self._leased_until and now - self._looked < LOOK_SECONDS:
             return
-        self._database.run(lambda c: renew_run(c, self.claim.run_id, self.claim.token, needed))
-        self._leased_until = time.monotonic() + needed
+        needed = max(self._lease, seconds + MARGIN)
+        self._run(lambda c: renew_run(c, self.claim.run_id, self.claim.token, needed))
+        BOARD.look(seconds + COMPUTE_SECONDS)
+        self._looked = time.monotonic()
+        self._leased_until = self._looked + needed
+
+    def _on_answer(self, seconds: float) -> None:
+        """A source that answers in time leaves the share of slow ones, and makes room there for another."""
+        if seconds > QUICK_ANSWER or (self._pace.answered and not self._pace.misses):
+            return
+        self._run(lambda c: note_answer(c, self.claim.run_id, self.claim.config["name"]))
+        self._pace = replace(self._pace, answered=True, misses=0)
+        if self.is_slow:
+            self._publish(list(self._run(send_slow_runs)))
+
+    def _enter_share(self) -> bool:
+        """Whether a download may go on beyond its slice: within the share of slow sources."""
+        self.is_slow = self.is_slow or self._run(lambda c: enter_share(c, self.claim.run_id))
+        return self.is_slow
+
+    def _note_slowness(self, error: ETLError) -> None:
+        run_id = self.claim.run_id
+        if error.code in MISSES:
+            self._run(lambda c: note_miss(c, run_id, self.claim.config["name"]))
+        elif error.code == "slice_over":
+            self._run(lambda c: mark_slow(c, run_id))
+        else:
+            return
+        self.is_slow = True
 
     def _on_retry(self, error: ETLError, tries: int, seconds: float) -> None:
         log.warning("retry", code=error.code, message=error.message, tries=tries, wait=round(seconds, 1))
         detail = {"code": error.code, "message": error.message, "tries": tries, "wait": round(seconds, 1)}
-        self._database.run(lambda connection: record_event(connection, self.claim.run_id, "retry", **detail))
+        self._run(lambda connection: record_event(connection, self.claim.run_id, "retry", **detail))
 
     def _on_warning(self, code: str, message: str) -> None:
         detail = {"code": code, "message": message[:500]}
-        self._database.run(lambda connection: record_event(connection, self.claim.run_id, "warning", **detail))
+        self._run(lambda connection: record_event(connection, self.claim.run_id, "warning", **detail))
 
     def _note_poll(self, source: AnySource) -> None:
         """Nothing is written for a source whose server has no wishes, and had none."""
         poll = self._hearing.poll(self.claim, honour_cache=source.honour_cache)
         if poll and (self.claim.manners.noted or poll.fresh or poll.rest or poll.moved_to):
-            self._database.run(lambda connection: note_poll(connection, source.name, poll))
+            self._run(lambda connection: note_poll(connection, source.name, poll))
 
     def _note_failure(self, error: ETLError) -> None:
         name, manners = self.claim.config["name"], self.claim.manners
         if isinstance(error, PostponedError) and error.code == "postponed":
-            self._database.run(lambda connection: note_postponed(connection, name, error.seconds))
+            self._run(lambda connection: note_postponed(connection, name, error.seconds))
         elif manners.moved_count >= MOVED_AFTER and not isinstance(error, PostponedError):
-            self._database.run(lambda connection: note_not_moved(connection, name))
+            self._run(lambda connection: note_not_moved(connection, name))
         elif error.code == "http_410" and self.claim.position.cursor is None:
-            self._database.run(lambda connection: note_gone(connection, name, error.message))
+            self._run(lambda connection: note_gone(connection, name, error.message))
 
     def _waiting(self, error: WaitError) -> Position:
         """The same place, with the failed tries counted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from functools import lru_cache
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -25,14 +26,17 @@ from etl.backoff import wait_before
 from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
+from worker.board import BATCH, BOARD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from uuid import UUID
 
     from db.session import Database
     from etl.messages import Message
     from settings import Settings
+
+# What waits longer than this beyond its lease is ended from outside: seconds.
+DATABASE_SECONDS = 90.0
 
 log = structlog.get_logger(__name__)
 
@@ -66,6 +70,7 @@ def _with_claim(
     structlog.contextvars.bind_contextvars(source=claim.source_name, run_id=str(claim.run_id))
     if claim.exhausted:
         return _halve(database, claim)
+    BOARD.hold(BATCH, UUID(int=batch_id), claim.token, lease + DATABASE_SECONDS)
     try:
         return work(claim)
     except LeaseLostError:
@@ -76,6 +81,8 @@ def _with_claim(
         wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
         database.run(lambda connection: release_batch(connection, claim, wait, blameless=blameless))
         raise
+    finally:
+        BOARD.free()
 
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
@@ -94,6 +101,7 @@ def _load(database: Database, claim: BatchClaim) -> list[Message]:
 
 def _go_on(database: Database, run_id: UUID) -> list[Message]:
     """After a batch: end the run, or wake its extraction if it waits for room."""
+    BOARD.free()
     if database.run(lambda connection: close_run(connection, run_id)):
         return []
     if database.run(lambda connection: resume_extraction(connection, run_id)):

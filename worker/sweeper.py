@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, sweep, upkeep
+from db.queries import copies, share, sweep, upkeep
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
 from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
@@ -37,13 +37,14 @@ log = structlog.get_logger(__name__)
 class Sweeper(threading.Thread):
     """Sweeps every two seconds until stopped."""
 
-    def __init__(self, app: Celery, settings: Settings, kind: str, name: str) -> None:
-        """`name` is what the process is known by in `etl_workers`."""
+    def __init__(self, app: Celery, settings: Settings, kind: str, name: str, processes: int) -> None:
+        """`name` is what the process is known by in `etl_workers`; it has so many `processes` for tasks."""
         super().__init__(name="sweeper", daemon=True)
         self._app = app
         self._settings = settings
         self._kind = kind
         self._process = name
+        self._processes = processes
         self._stopped = threading.Event()
         self._last: dict[str, float] = {}
 
@@ -83,7 +84,7 @@ class Sweeper(threading.Thread):
 
     def _show_alive(self, database: Database) -> None:
         if self._due("heartbeat", HEARTBEAT_SECONDS):
-            database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind))
+            database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind, self._processes))
 
     def _take_over(self, database: Database) -> None:
         expired = database.run(sweep.take_over_runs) + database.run(sweep.take_over_batches)
@@ -109,6 +110,7 @@ class Sweeper(threading.Thread):
             log.warning("broker_unreachable", error=str(error)[:200])
             return
         runs = database.run(lambda connection: sweep.due_runs(connection, queue_empty=extract_empty))
+        runs += database.run(share.send_slow_runs)
         unsent_runs = publish(self._app, runs)
         if unsent_runs:
             database.run(lambda connection: sweep.unsend_runs(connection, unsent_runs))

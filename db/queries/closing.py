@@ -125,8 +125,16 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_PROMOTE, values)
     elif tally.counts.extracted:
         connection.execute(_FORGET, values)
+    if outcome.status in {Status.SUCCESS, Status.PARTIAL}:
+        connection.execute(_SURVIVED, values)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
 
+
+# A source that was read to its end is not deadly.
+_SURVIVED = text("""
+    UPDATE sources s SET deaths = 0, death_cause = NULL FROM etl_runs r
+    WHERE r.run_id = :run_id AND s.name = r.source_name AND s.deaths > 0
+""")
 
 _DROP = text("""
     UPDATE etl_batches SET state = 'dropped', lease_expires_at = NULL

@@ -53,7 +53,9 @@ class Manners:
 class RunClaim:
     """A claimed run: everything a slice needs to know, and the token that fences its writes.
 
-    `postponed_for` is the rest of a pause that the server asked for, in seconds.
+    `postponed_for` is the rest of a pause that the server asked for, in seconds. `slow` says that the slice counts
+    among those of slow sources, `misses` how often the source has not answered in time since it `answered`, `alone`
+    that there is only one worker process.
     """
 
     run_id: UUID
@@ -68,25 +70,44 @@ class RunClaim:
     scheduled_for: datetime | None = None
     postponed_for: float = 0.0
     manners: Manners = Manners()
+    slow: bool = False
+    answered: bool = True
+    misses: int = 0
+    deaths: int = 0
+    alone: bool = False
 
 
+@dataclass(frozen=True)
+class Queued:
+    """A run that was queued. It is to be sent for now, unless it is due later or has to wait for its share."""
+
+    run_id: UUID
+    is_sent: bool
+
+
+# A source is slow while nobody has seen it answer, after it did not in time, and after processes died of it. Files do
+# answer.
 _QUEUE = text("""
     INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, scheduled_for, slots_missed,
-                          not_before, dispatched_at, checkpoint_before)
+                          not_before, slow, dispatched_at, checkpoint_before)
     SELECT :run_id, :source_name, :source_type, :trigger, 'queued', 'queued', :scheduled_for, :slots_missed,
-           :not_before, CASE WHEN CAST(:not_before AS timestamptz) IS NULL THEN clock_timestamp() END,
+           :not_before, slow,
+           CASE WHEN CAST(:not_before AS timestamptz) IS NULL AND NOT slow THEN clock_timestamp() END,
            (SELECT value FROM etl_checkpoints WHERE source_name = :source_name)
+    FROM (SELECT coalesce(bool_or(misses + deaths > 0 OR (answered_at IS NULL AND config ? 'request')), false) AS slow
+          FROM sources WHERE name = :source_name) s
     ON CONFLICT DO NOTHING
-    RETURNING run_id
+    RETURNING run_id, dispatched_at IS NOT NULL AS is_sent
 """)
 
 
-def queue_run(connection: Connection, run: NewRun) -> bool:
-    """Queue a run; False when the source has an active one, or this run or slot exists already."""
-    created = connection.execute(_QUEUE, vars(run)).first() is not None
-    if created:
-        record_event(connection, run.run_id, "queued", trigger=run.trigger)
-    return created
+def queue_run(connection: Connection, run: NewRun) -> Queued | None:
+    """Queue a run; None when the source has an active one, or this run or slot exists already."""
+    row = connection.execute(_QUEUE, vars(run)).first()
+    if row is None:
+        return None
+    record_event(connection, run.run_id, "queued", trigger=run.trigger)
+    return Queued(row.run_id, row.is_sent)
 
 
 _RECORD = text("""
@@ -126,20 +147,28 @@ _CLAIM = text("""
       AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
       AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
       AND r.attempt < :max_attempts
+      -- a slow one that was not sent for has no share of the processes
+      AND NOT (r.slow AND r.dispatched_at IS NULL)
     RETURNING r.run_id, r.token, r.attempt, r.batches, r.position, r.checkpoint_before, s.config, s.mapping_version,
         r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
         CASE WHEN s.not_before_reason = 'asked'
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
             AS postponed_for,
+        r.slow, s.answered_at IS NOT NULL AS answered, s.misses, s.deaths,
+        (SELECT coalesce(sum(processes), :processes) FROM etl_workers WHERE kind = 'worker'
+           AND seen_at > clock_timestamp() - interval '30 s') <= 1 AS alone,
         ARRAY(SELECT b.number FROM etl_batches b
               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
 """)
 
 
-def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -> RunClaim | None:
-    """Take the lease of a run; None when it is not to be had: done, not due, or held by someone else."""
-    values = {"run_id": run_id, "worker": worker, "lease": lease, "max_attempts": MAX_ATTEMPTS}
+def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, processes: int = 2) -> RunClaim | None:
+    """Take the lease of a run; None when it is not to be had: done, not due, or held by someone else.
+
+    `processes` is how many worker processes there are if none has been seen yet.
+    """
+    values = {"run_id": run_id, "worker": worker, "lease": lease, "max_attempts": MAX_ATTEMPTS, "processes": processes}
     row = connection.execute(_CLAIM, values).first()
     if row is None:
         return None
@@ -158,6 +187,11 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float) -
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
         manners=Manners(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, Rest), row.noted),
+        slow=row.slow,
+        answered=row.answered,
+        misses=row.misses,
+        deaths=row.deaths,
+        alone=row.alone,
     )
 
 
@@ -182,9 +216,9 @@ _RELEASE = text("""
         attempt = CASE WHEN :in_order THEN 0 ELSE attempt END,
         position = coalesce(CAST(:position AS jsonb), position),
         not_before = CASE WHEN :wait > 0 THEN clock_timestamp() + make_interval(secs => :wait) END,
-        dispatched_at = CASE WHEN :dispatch THEN clock_timestamp() END
+        dispatched_at = CASE WHEN :dispatch AND NOT slow THEN clock_timestamp() END
     WHERE run_id = :run_id AND token = :token AND status = 'running'
-    RETURNING run_id
+    RETURNING dispatched_at IS NOT NULL AS is_sent
 """)
 
 
@@ -198,9 +232,12 @@ def release_run(
     position: Position | None = None,
     in_order: bool = True,
 ) -> bool:
-    """End a slice: give the lease back. `dispatch` says that the caller publishes the next one now.
+    """End a slice: give the lease back. With `dispatch` the next one is due at once.
 
     Attempts count slices that died or got nowhere; one that ends `in_order` starts the count anew.
+
+    Returns:
+        Whether the caller is to send for the next slice. Not if it has to wait for its share.
     """
     values = {
         "run_id": claim.run_id,
@@ -211,7 +248,8 @@ def release_run(
         "in_order": in_order,
         "position": None if position is None else msgspec.json.encode(position).decode(),
     }
-    return connection.execute(_RELEASE, values).first() is not None
+    row = connection.execute(_RELEASE, values).first()
+    return row is not None and bool(row.is_sent)
 
 
 _END_EXTRACTION = text("""
@@ -230,11 +268,14 @@ def fail_extraction(connection: Connection, claim: RunClaim, failure: Failure) -
 
 
 def resume_extraction(connection: Connection, run_id: UUID) -> bool:
-    """Mark a run that waits for its batches as dispatched again, once half of them are loaded."""
+    """Mark a run that waits for its batches as dispatched again, once half of them are loaded.
+
+    One of a slow source waits for its share besides.
+    """
     query = text("""
         UPDATE etl_runs r SET dispatched_at = clock_timestamp()
         WHERE run_id = :run_id AND status = 'running' AND stage = 'loading' AND extracted_at IS NULL
-          AND lease_expires_at IS NULL AND dispatched_at IS NULL
+          AND lease_expires_at IS NULL AND dispatched_at IS NULL AND NOT slow
           AND (SELECT count(*) FROM etl_batches b
                WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) <= :most
         RETURNING run_id

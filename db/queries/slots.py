@@ -8,6 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from db.queries.runs import NewRun, queue_run, record_run
+from db.queries.share import SET_ASIDE, send_slow_runs
 from db.statement import text
 from etl import schedule as slots
 from etl.outcome import Failure, Status
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 CLAIMED_AT_ONCE = 200
 
 _DUE = text("""
-    SELECT name, type, config -> 'schedule' AS schedule, next_run_at, not_before, rest, clock_timestamp() AS now
+    SELECT name, type, config -> 'schedule' AS schedule, next_run_at, not_before, not_before_reason, rest,
+        clock_timestamp() AS now
     FROM sources
     WHERE enabled AND gone_reason IS NULL AND next_run_at <= clock_timestamp()
       AND (paused_until IS NULL OR paused_until <= clock_timestamp())
@@ -40,7 +42,8 @@ def claim_slots(connection: Connection) -> tuple[list[UUID], int]:
     """
     rows = connection.execute(_DUE, {"limit": CLAIMED_AT_ONCE}).all()
     runs = [run for row in rows if (run := _claim(connection, row)) is not None]
-    return runs, len(rows)
+    slow = send_slow_runs(connection) if rows else []
+    return runs + [message.run_id for message in slow], len(rows)
 
 
 def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
@@ -58,23 +61,26 @@ def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
     )
     query = text("UPDATE sources SET next_run_at = :following WHERE name = :name")
     connection.execute(query, {"following": due.following, "name": row.name})
-    reason = _not_due(row, due.slot)
-    if reason:
-        record_run(connection, run, Status.SKIPPED, Failure("not_due", reason))
+    failure = _not_due(row, due.slot)
+    if failure:
+        record_run(connection, run, Status.SKIPPED, failure)
         return None
-    if not queue_run(connection, run):
+    queued = queue_run(connection, run)
+    if queued is None:
         _record_skipped(connection, run)
         return None
-    return run.run_id if run.not_before is None else None
+    return run.run_id if queued.is_sent else None
 
 
-def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> str | None:
-    """Why a slot is left out by the server's own word."""
+def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> Failure | None:
+    """Why a slot is left out: by the server's own word, or because the source is set aside."""
     if row.not_before is not None and row.not_before > max(slot, row.now):
-        return f"the server asked to wait until {row.not_before:%FT%TZ}"
+        if row.not_before_reason == SET_ASIDE:
+            return Failure(SET_ASIDE, f"worker processes died of it; it is set aside until {row.not_before:%FT%TZ}")
+        return Failure("not_due", f"the server asked to wait until {row.not_before:%FT%TZ}")
     schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest or {}, slots.Rest)
     if slots.may_rest(schedule, rest, row.now):
-        return "the source asks not to be polled at this hour"
+        return Failure("not_due", "the source asks not to be polled at this hour")
     return None
 
 

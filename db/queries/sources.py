@@ -42,8 +42,11 @@ _UPSERT = text(
     VALUES (:name, :type, CAST(:config AS jsonb), :enabled, :next_run_at, :origin)
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
         next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
-        not_before = CASE WHEN {same} THEN sources.not_before END,
-        not_before_reason = CASE WHEN {same} THEN sources.not_before_reason END,
+        not_before = CASE WHEN {same} AND sources.not_before_reason IS DISTINCT FROM 'set_aside'
+            THEN sources.not_before END,
+        not_before_reason = CASE WHEN {same} THEN nullif(sources.not_before_reason, 'set_aside') END,
+        deaths = 0, death_cause = NULL, misses = CASE WHEN {same} THEN sources.misses ELSE 0 END,
+        answered_at = CASE WHEN {same} THEN sources.answered_at END,
         rest = CASE WHEN {same} THEN sources.rest END, moved_to = CASE WHEN {same} THEN sources.moved_to END,
         moved_count = CASE WHEN {same} THEN sources.moved_count ELSE 0 END, gone_reason = NULL,
         mapping_version = sources.mapping_version + :remapped, updated_at = clock_timestamp()
@@ -127,17 +130,23 @@ def _disable_others(connection: Connection, names: list[str]) -> tuple[str, ...]
 
 
 def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Row[Any]]:
-    """The sources of these names, in their order; without names all that are enabled, not paused and not gone.
+    """The sources of these names, in their order; without names all that are to run by themselves.
+
+    Those are enabled, and neither paused, gone nor set aside.
 
     Raises:
         UnknownSourceError: one of the names is not known.
     """
     query = """
-        SELECT name, type, enabled, coalesce(paused_until > clock_timestamp(), false) AS paused FROM sources
+        SELECT name, type, enabled, coalesce(paused_until > clock_timestamp(), false) AS paused,
+            CASE WHEN not_before_reason = 'set_aside' AND not_before > clock_timestamp() THEN not_before END
+                AS set_aside_until
+        FROM sources
     """
     if names is None:
         active = """
             WHERE enabled AND gone_reason IS NULL AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+              AND NOT (coalesce(not_before_reason = 'set_aside', false) AND not_before > clock_timestamp())
             ORDER BY name
         """
         return list(connection.execute(text(query + active)))

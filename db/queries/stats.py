@@ -28,7 +28,9 @@ _TOTALS = """
         WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized')) GROUP BY source_name
     ), totals AS (
         SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
-            s.next_run_at, s.paused_until, s.not_before, s.gone_reason, s.config -> 'request' ->> 'url' AS url,
+            s.next_run_at, s.paused_until, s.not_before, s.not_before_reason, s.gone_reason,
+            coalesce(s.not_before_reason = 'set_aside' AND s.not_before > clock_timestamp(), false) AS set_aside,
+            s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
             (coalesce(c.total_success, 0) + coalesce(e.success, 0))::bigint AS success,
@@ -141,7 +143,7 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
         SELECT t.*, (SELECT status FROM etl_runs r WHERE r.source_name = t.source_name AND r.lane = 'fetch'
                      AND r.status IN ('queued', 'running')) AS active_status
         FROM totals t WHERE enabled
-        ORDER BY (gone_reason IS NOT NULL) DESC, (last_status = 'failed') DESC NULLS LAST,
+        ORDER BY set_aside DESC, (gone_reason IS NOT NULL) DESC, (last_status = 'failed') DESC NULLS LAST,
             (last_status = 'partial') DESC NULLS LAST, source_name
         LIMIT :limit
         """
@@ -155,7 +157,8 @@ def health_counts(connection: Connection) -> Row[Any]:
         _ALL
         + """
         SELECT count(*) AS total, count(*) FILTER (WHERE last_status IN ('success', 'partial')) AS successful,
-            count(*) FILTER (WHERE last_status = 'failed') AS failed
+            count(*) FILTER (WHERE last_status = 'failed') AS failed,
+            array_agg(source_name ORDER BY source_name) FILTER (WHERE set_aside) AS set_aside
         FROM totals WHERE enabled
         """
     )

@@ -78,6 +78,8 @@ _DUE_RUNS = text(f"""
         dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
     FROM (SELECT run_id FROM etl_runs q
           WHERE status IN ('queued', 'running') AND extracted_at IS NULL AND lease_expires_at IS NULL
+            -- those of slow sources are sent for as there is room
+            AND NOT (slow AND dispatched_at IS NULL)
             AND (not_before IS NULL OR not_before <= clock_timestamp())
             AND (stage <> 'loading' OR :max_open > (
                 SELECT count(*) FROM etl_batches b

@@ -125,13 +125,13 @@ def add_partitions(connection: Connection) -> list[str]:
     return [row.name for row in rows]
 
 
-def beat_heart(connection: Connection, name: str, kind: str) -> None:
-    """Note that a process is alive, and forget those not seen for a day."""
+def beat_heart(connection: Connection, name: str, kind: str, processes: int) -> None:
+    """Note that a process is alive, and how many it has for tasks; forget those not seen for a day."""
     query = text("""
-        INSERT INTO etl_workers (name, kind) VALUES (:name, :kind)
-        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp()
+        INSERT INTO etl_workers (name, kind, processes) VALUES (:name, :kind, :processes)
+        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes
     """)
-    connection.execute(query, {"name": name, "kind": kind})
+    connection.execute(query, {"name": name, "kind": kind, "processes": processes})
     connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
 
 

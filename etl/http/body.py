@@ -32,14 +32,14 @@ class Received:
     digest: str
 
 
-def receive(response: requests.Response, sink: BinaryIO, limit: int, tick: Callable[[], None]) -> Received:
+def receive(response: requests.Response, sink: BinaryIO, limit: int, take: Callable[[int], None]) -> Received:
     """Decode a body into a file.
 
     Args:
         response: an answer whose body was not read.
         sink: gets the decoded bytes.
         limit: how many there may be, on the wire and decoded.
-        tick: called at each arrival.
+        take: called at each arrival, with its bytes.
 
     Raises:
         RefusedError: larger than the limit, or a bomb.
@@ -50,7 +50,7 @@ def receive(response: requests.Response, sink: BinaryIO, limit: int, tick: Calla
         raise _too_large(limit)
     counter = _Counter(limit)
     digest = hashlib.blake2b(digest_size=16)
-    for part in _decoded(response, counter, tick):
+    for part in _decoded(response, counter, take):
         counter.decoded(len(part))
         digest.update(part)
         _write(sink, part)
@@ -87,9 +87,9 @@ def _too_large(limit: int) -> RefusedError:
     return RefusedError(f"the body is larger than {limit} bytes", code="too_large", limit=limit)
 
 
-def _decoded(response: requests.Response, counter: _Counter, tick: Callable[[], None]) -> Iterator[bytes]:
+def _decoded(response: requests.Response, counter: _Counter, take: Callable[[int], None]) -> Iterator[bytes]:
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    chunks = _arrivals(response, counter, tick)
+    chunks = _arrivals(response, counter, take)
     if encoding in {"", "identity", "none"}:
         yield from chunks
     elif encoding in _WINDOW:
@@ -98,11 +98,11 @@ def _decoded(response: requests.Response, counter: _Counter, tick: Callable[[], 
         raise RefusedError(f"the body is encoded as {encoding[:40]!r}, which was not asked for", code="bad_encoding")
 
 
-def _arrivals(response: requests.Response, counter: _Counter, tick: Callable[[], None]) -> Iterator[bytes]:
+def _arrivals(response: requests.Response, counter: _Counter, take: Callable[[int], None]) -> Iterator[bytes]:
     """The body as it comes in: `read1` hands back each arrival, so nothing waits for a buffer to fill."""
     while chunk := response.raw.read1(CHUNK, decode_content=False):
         counter.wire(len(chunk))
-        tick()
+        take(len(chunk))
         yield chunk
     if getattr(response.raw, "length_remaining", None):
         raise FetchError("the body was cut short", code="truncated")

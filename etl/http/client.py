@@ -24,6 +24,7 @@ from etl.http.freshness import freshness
 from etl.http.status import LIMITED, PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
+from etl.share import LEAST_RATE, RATE_WINDOW, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,13 +39,13 @@ USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
 MAX_REDIRECTS = 5
 MAX_BODY = 64 * 1024 * 1024
 MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
-# Shorter waits are slept through, if they end before the slice does; for longer ones the worker is given back.
-SHORT_WAIT = 5.0
+# Only a source's own pace is slept through, if it is quicker than this: to give the worker back would take longer.
+SHORT_PACE = 1.0
 # A wait up to this is waited for by the run; a longer one ends it. A run that has stored something waits longer, since
 # the next one would start anew and meet the same limit: most are by the hour.
 LONGEST_WAIT = 900.0
 LONGEST_WAIT_MIDWAY = 3900.0
-# A download may take longer than an ordinary request as long as it moves; the lease is renewed on the way.
+# A download may take longer than an ordinary request, and than a slice, as long as it moves.
 DOWNLOAD_SECONDS = 600.0
 RENEW_SECONDS = 2.0
 # A probe keeps its place this much longer than its attempt may take.
@@ -74,12 +75,13 @@ class Answer:
 class Policy:
     """How hard to try, and whom to talk to.
 
-    `slice_ends` is a reading of the monotonic clock: no wait goes past it.
+    `slice_ends` is a reading of the monotonic clock.
     """
 
     max_retries: int
     private_hosts: tuple[str, ...]
     slice_ends: float
+    pace: Pace = Pace()  # noqa: RUF009 -- frozen as well
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,15 @@ class Watch:
 
     `keep_lease(seconds)` comes before anything that takes time, with the longest it may take; the caller renews
     its lease there. `on_retry(error, tries, seconds)` comes before each wait. `has_stored()` says whether the run has
-    something to show already.
+    something to show already. `on_answer(seconds)` comes after a whole answer, with the time until it began.
+    `may_go_on()` is asked when a download lasts longer than the slice.
     """
 
     keep_lease: Callable[[float], None]
     on_retry: Callable[[ETLError, int, float], None]
     has_stored: Callable[[], bool] = lambda: False
+    on_answer: Callable[[float], None] = lambda _: None
+    may_go_on: Callable[[], bool] = lambda: True
 
 
 class HttpClient:
@@ -108,6 +113,7 @@ class HttpClient:
         self._watch = watch
         self._sleep = sleep
         self._guard = Guard(policy.private_hosts)
+        self._ends = 0.0
         self._tokens = Tokens(self)
 
     @cached_property
@@ -150,14 +156,14 @@ class HttpClient:
         Raises:
             FetchError: every try failed; the last failure.
             RefusedError, FormatError: trying again does not help.
-            WaitError: the next try would come after the end of the slice.
+            WaitError: the next try comes later; whoever waits for it holds no process.
             PostponedError: the host is not to be asked for now.
         """
 
         def read(response: requests.Response) -> Received:
             file.seek(0)
             file.truncate()
-            return receive(response, file, limit, self._ticker(timeout, patient=patient))
+            return receive(response, file, limit, self._arrivals(timeout, patient=patient).take)
 
         lasts = DOWNLOAD_SECONDS if patient else timeout
         attempt = Attempt(target, timeout, lasts, read, known if known and known.request == target.digest else None)
@@ -174,21 +180,8 @@ class HttpClient:
             self._tokens.forget(attempt.target.grant)
             return self._call(self._tokens.sign(attempt, tries), tries)
 
-    def _ticker(self, timeout: float, *, patient: bool) -> Callable[[], None]:
-        """Called at each arrival of a body: moves the deadline of a download, and keeps the lease."""
-        ends = time.monotonic() + DOWNLOAD_SECONDS
-        renewed = time.monotonic()
-
-        def tick() -> None:
-            nonlocal renewed
-            now = time.monotonic()
-            if patient:
-                self._guard.set(min(timeout, ends - now))
-            if now - renewed > RENEW_SECONDS:
-                renewed = now
-                self._watch.keep_lease(timeout)
-
-        return tick
+    def _arrivals(self, timeout: float, *, patient: bool) -> Arrivals:
+        return Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=patient)
 
     def _call(self, attempt: Attempt, tries: int) -> Answer:
         host = attempt.target.host
@@ -224,7 +217,10 @@ class HttpClient:
                 raise PostponedError(message, code="breaker_open", seconds=admission.wait)
             if admission.paced:
                 paced = FetchError(f"{target.host}: its sources declare a rate", code="paced")
-                self._sleep_or_yield(paced, tries, admission.wait)
+                if admission.wait > SHORT_PACE:
+                    raise WaitError(paced.message, seconds=admission.wait, tries=tries, cause=paced)
+                self._watch.keep_lease(admission.wait)
+                self._sleep(admission.wait)
             else:
                 limited = FetchError(f"{target.host}: {admission.reason}", code="rate_limited")
                 self._pause(limited, tries, admission.wait)
@@ -255,31 +251,31 @@ class HttpClient:
             message = f"{error.message}; it asks to wait {wait:.0f} s"
             raise PostponedError(message, code="postponed", seconds=wait) from error
         self._watch.on_retry(error, tries, wait)
-        self._sleep_or_yield(error, tries, wait)
+        raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
 
     def _longest_wait(self) -> float:
         return LONGEST_WAIT_MIDWAY if self._watch.has_stored() else LONGEST_WAIT
 
-    def _sleep_or_yield(self, error: FetchError, tries: int, wait: float) -> None:
-        if wait > SHORT_WAIT or time.monotonic() + wait > self._policy.slice_ends:
-            raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
-        self._watch.keep_lease(wait)
-        self._sleep(wait)
-
     def _attempt(self, attempt: Attempt) -> Answer:
         target = attempt.target
+        pace, started = self._policy.pace, time.monotonic()
         self._watch.keep_lease(attempt.timeout)
-        self._guard.set(attempt.timeout)
-        return _translated(target.shown, attempt.timeout, lambda: self._follow(attempt))
+        self._ends = started + pace.attempt_within(attempt.timeout)
+        self._guard.set(pace.answer_within(attempt.timeout))
+        return _translated(target.shown, started, lambda: self._follow(attempt))
 
     def _follow(self, attempt: Attempt) -> Answer:
         """Follow redirects by hand, so that secrets stay with their origin."""
         target, url, permanent = attempt.target, attempt.target.url, True
+        started = time.monotonic()
         for _ in range(MAX_REDIRECTS + 1):
             with closing(self._send(attempt, url)) as response:
                 if response.status_code not in REDIRECTS or "location" not in response.headers:
+                    began = time.monotonic() - started
                     moved = permanent and url != target.url and "${" not in target.shown
-                    return self._answer(attempt, response, target.without_secrets(url) if moved else None)
+                    answer = self._answer(attempt, response, target.without_secrets(url) if moved else None)
+                    self._watch.on_answer(began)
+                    return answer
                 url = self._next_hop(target, response)
                 permanent = permanent and response.status_code in PERMANENT
         raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
@@ -330,6 +326,62 @@ class HttpClient:
         )
 
 
+class Arrivals:
+    """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
+
+    def __init__(
+        self, guard: Guard, watch: Watch, policy: Policy, ends: float, timeout: float, *, patient: bool
+    ) -> None:
+        """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
+        now = time.monotonic()
+        self._guard = guard
+        self._watch = watch
+        self._slice_ends = policy.slice_ends
+        self._ends = now + DOWNLOAD_SECONDS if patient else ends
+        self._patient = patient
+        # Who has a share for slow sources may be as slow as its timeout allows.
+        self._must_move = patient or not policy.pace.slow
+        self._timeout = timeout
+        self._renewed = self._window = now
+        self._came = 0
+        self._move_deadline(now)
+
+    def take(self, size: int) -> None:
+        """So many bytes have come in.
+
+        Raises:
+            FetchError: too few have, for too long.
+            WaitError: the slice is over, and this download may not go on in it.
+        """
+        now = time.monotonic()
+        self._came += size
+        self._move_deadline(now)
+        if self._must_move and now - self._window > RATE_WINDOW:
+            self._check_rate(now)
+        if now - self._renewed > RENEW_SECONDS:
+            self._renewed = now
+            self._watch.keep_lease(self._timeout)
+            self._check_slice(now)
+
+    def _move_deadline(self, now: float) -> None:
+        silence = min(self._timeout, RATE_WINDOW) if self._must_move else self._timeout
+        self._guard.set(min(silence, self._ends - now))
+
+    def _check_rate(self, now: float) -> None:
+        rate = self._came / (now - self._window)
+        if rate < LEAST_RATE:
+            raise FetchError(f"the body comes in at {rate:.0f} bytes a second", code="too_slow")
+        self._window, self._came = now, 0
+
+    def _check_slice(self, now: float) -> None:
+        if not self._patient or now < self._slice_ends:
+            return
+        if not self._watch.may_go_on():
+            slow = FetchError("the download takes longer than a slice", code="slice_over")
+            raise WaitError(slow.message, seconds=1.0, tries=0, cause=slow)
+        self._slice_ends = self._ends
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A request and what is done with its body. Its answer must begin within `timeout` and end when it `lasts`."""
@@ -360,7 +412,7 @@ def _data(target: Target) -> bytes | list[tuple[str, str]] | None:
     return None if target.form is None else list(target.form)
 
 
-def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
+def _translated(shown: str, started: float, work: Callable[[], T]) -> T:
     """Turn what the libraries raise into our errors, without the address's query."""
     try:
         return work()
@@ -375,7 +427,8 @@ def _translated(shown: str, timeout: float, work: Callable[[], T]) -> T:
             raise RefusedError(f"{shown}: the TLS certificate is not valid", code="bad_certificate") from error
         raise FetchError(f"{shown}: TLS failed", code="tls_failed") from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
-        raise FetchError(f"{shown}: no answer within {timeout:.1f} s", code="timeout") from error
+        took = time.monotonic() - started
+        raise FetchError(f"{shown}: no answer within {took:.1f} s", code="timeout") from error
     except urllib3.exceptions.IncompleteRead as error:
         raise FetchError(f"{shown}: the body was cut short", code="truncated") from error
     except _NETWORK_ERRORS as error:

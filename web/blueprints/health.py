@@ -9,6 +9,7 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from db.queries.alarms import list_alarms
+from db.queries.share import SET_ASIDE
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.breaker import State
@@ -80,7 +81,10 @@ def _breakers(parts: Service) -> dict[str, str] | None:
 def _picture(connection: Connection, breakers: dict[str, str] | None, *, broker: bool) -> dict[str, Any]:
     counts = health_counts(connection)
     workers = count_alive(connection, "worker")
-    reasons = [*_reasons(workers, counts.failed, broker=broker), *(a._asdict() for a in list_alarms(connection))]
+    reasons = [
+        *_reasons(workers, counts.failed, counts.set_aside or [], broker=broker),
+        *(a._asdict() for a in list_alarms(connection)),
+    ]
     return {
         "status": "degraded" if reasons else "healthy",
         "reasons": reasons,
@@ -94,7 +98,7 @@ def _picture(connection: Connection, breakers: dict[str, str] | None, *, broker:
     }
 
 
-def _reasons(workers: int, failed: int, *, broker: bool) -> list[dict[str, Any]]:
+def _reasons(workers: int, failed: int, set_aside: list[str], *, broker: bool) -> list[dict[str, Any]]:
     found = []
     if not broker:
         found.append(_reason("broker_unreachable", "the message broker cannot be reached; runs start when it is back"))
@@ -102,6 +106,9 @@ def _reasons(workers: int, failed: int, *, broker: bool) -> list[dict[str, Any]]
         found.append(_reason("no_worker", "no worker was seen in the last 30 s"))
     if failed:
         found.append(_reason("sources_failed", f"{failed} source{'s' if failed > 1 else ''} failed last time"))
+    if set_aside:
+        names = ", ".join(set_aside[:5]) + (", …" if len(set_aside) > 5 else "")
+        found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {names}"))
     return found
 
 
@@ -131,11 +138,14 @@ def _source(row: Row[Any], breakers: dict[str, str] | None) -> dict[str, Any]:
         "breaker": _breaker(row.url, breakers),
         "next_run_at": None if row.gone_reason else row.next_run_at,
         "not_before": row.not_before,
+        "not_before_reason": row.not_before_reason if row.not_before else None,
         "gone_reason": row.gone_reason,
     }
 
 
 def _last_status(row: Row[Any]) -> str:
+    if row.set_aside:
+        return SET_ASIDE
     if row.gone_reason:
         return "gone"
     return row.last_status or ("skipped" if row.last_run_at else "never_run")

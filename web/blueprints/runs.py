@@ -12,6 +12,7 @@ from flask.views import MethodView
 from db.queries.closing import end_run
 from db.queries.events import list_events
 from db.queries.runs import NewRun, active_run, check_cancellable, get_run, list_runs, queue_run
+from db.queries.share import send_slow_runs
 from db.queries.sources import find_sources
 from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.messages import ExtractMessage
@@ -42,7 +43,9 @@ class Runs(MethodView):
     @blueprint.arguments(RunRequestSchema)
     @blueprint.response(202, QueuedRunsSchema)
     @blueprint.alt_response(404, description="A name is not known; nothing was queued.")
-    @blueprint.alt_response(409, description="Nothing new could be queued.")
+    @blueprint.alt_response(
+        409, description="Nothing new could be queued, or a named source is disabled, paused or set aside."
+    )
     def post(self, wanted: dict[str, Any]) -> Any:
         """Run sources now.
 
@@ -51,11 +54,11 @@ class Runs(MethodView):
         """
         parts = service()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
-        runs = parts.database.run(lambda connection: _queue(connection, names))
+        runs, outgoing = parts.database.run(lambda connection: _queue(connection, names))
         new = [run["run_id"] for run in runs if run["status"] == "queued"]
         if not new:
             raise _nothing_queued(runs)
-        publish(parts.producer, [ExtractMessage(run_id) for run_id in new])
+        publish(parts.producer, outgoing)
         return {"runs": runs}, {"Location": url_for("runs.Run", run_id=new[0])}
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
@@ -116,21 +119,47 @@ class RunCancel(MethodView):
         return service().database.run(cancel)
 
 
-def _queue(connection: Any, names: list[str] | None) -> list[dict[str, Any]]:
-    """Queue a run of each source, or none if a name is not known or a named source is not active."""
+def _queue(connection: Any, names: list[str] | None) -> tuple[list[dict[str, Any]], list[ExtractMessage]]:
+    """Queue a run of each source, or none if a name is not known or a named source is not active.
+
+    Returns:
+        The runs as they are shown, and the messages to send.
+    """
     sources = find_sources(connection, names)
     for source in sources:
-        if not source.enabled or source.paused:
-            state = "paused" if source.enabled else "disabled"
-            raise SourceInactiveError(f"the source {source.name!r} is {state}", source=source.name)
-    return [_queue_one(connection, source) for source in sources]
+        _check_active(source)
+    outgoing: list[ExtractMessage] = []
+    runs = [_queue_one(connection, source, outgoing) for source in sources]
+    return runs, outgoing + send_slow_runs(connection)
 
 
-def _queue_one(connection: Any, source: Any) -> dict[str, Any]:
+def _check_active(source: Any) -> None:
+    """Refuse a named source that is not to run.
+
+    Raises:
+        SourceInactiveError: it is disabled, paused or set aside.
+    """
+    if source.set_aside_until:
+        message = f"worker processes died of the source {source.name!r}; it is set aside until"
+        raise SourceInactiveError(
+            f"{message} {source.set_aside_until:%FT%TZ}, or `python -m worker resume {source.name}`",
+            code="set_aside",
+            source=source.name,
+            not_before=source.set_aside_until,
+        )
+    if not source.enabled or source.paused:
+        state = "paused" if source.enabled else "disabled"
+        raise SourceInactiveError(f"the source {source.name!r} is {state}", source=source.name)
+
+
+def _queue_one(connection: Any, source: Any, outgoing: list[ExtractMessage]) -> dict[str, Any]:
     run_id = uuid4()
-    if queue_run(connection, NewRun(run_id, source.name, source.type, "api")):
-        return {"run_id": run_id, "source_name": source.name, "status": "queued"}
-    return {"run_id": active_run(connection, source.name), "source_name": source.name, "status": "already_active"}
+    queued = queue_run(connection, NewRun(run_id, source.name, source.type, "api"))
+    if queued is None:
+        return {"run_id": active_run(connection, source.name), "source_name": source.name, "status": "already_active"}
+    if queued.is_sent:
+        outgoing.append(ExtractMessage(run_id))
+    return {"run_id": run_id, "source_name": source.name, "status": "queued"}
 
 
 def _nothing_queued(runs: list[dict[str, Any]]) -> AlreadyActiveError:

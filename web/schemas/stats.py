@@ -55,7 +55,9 @@ class SourceHealthSchema(Schema):
     name = fields.String()
     type = fields.String()
     status = fields.String(
-        metadata={"description": "of the active run, else of the last one; never_run before it, gone after a 410"}
+        metadata={
+            "description": "of the active run, else of the last one; never_run before it, gone after a 410, set_aside"
+        }
     )
     last_run_at = fields.AwareDateTime(allow_none=True)
     last_success_at = fields.AwareDateTime(allow_none=True)
@@ -64,8 +66,12 @@ class SourceHealthSchema(Schema):
         allow_none=True, metadata={"description": "closed, open or half_open; null for files, or without the broker"}
     )
     next_run_at = fields.AwareDateTime(allow_none=True)
-    not_before = fields.AwareDateTime(
-        allow_none=True, metadata={"description": "slots before this are left out: the server asked for it"}
+    not_before = fields.AwareDateTime(allow_none=True, metadata={"description": "slots before this are left out"})
+    not_before_reason = fields.String(
+        allow_none=True,
+        metadata={
+            "description": "fresh or asked: by the server's word; set_aside: worker processes died of the source"
+        },
     )
     gone_reason = fields.String(
         allow_none=True, metadata={"description": "why it is no longer polled; a run by hand that succeeds ends this"}

@@ -94,7 +94,7 @@ requirements: .venv/installed ## pin the requirements anew
 	@.venv/peers/bin/python -m pip install --disable-pip-version-check -q -r requirements-bench.txt
 	@touch $@
 
-bench: .venv/peers/installed ## measure against hand-written SQL, dlt and others (BENCH="--quick", "--only load --rows 100000")
+bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/installed) ## measure against hand-written SQL, dlt and others (BENCH="--quick"), a commit in pairs (BENCH="--against HEAD~1")
 	@$(BIN)/python -m bench.speed --json bench.json --plot bench.png $(BENCH)
 
 docker-up: .venv/installed ## the containers: build, start, wait until healthy

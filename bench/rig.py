@@ -20,6 +20,7 @@ import redis
 import requests
 
 import settings
+from bench.tree import PRESENT
 from db.__main__ import alembic_config
 from settings import PROJECT
 from stack import account, ports
@@ -28,6 +29,8 @@ from stack.valkey import Valkey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from bench.tree import Tree
 
 __all__ = ["Servers", "Service", "alembic_config", "isolate", "make_database", "running_servers", "wait_until"]
 
@@ -127,8 +130,10 @@ def make_database(servers: Servers, name: str, *, template: str = "template1") -
 class Service:
     """The service's processes, on free ports."""
 
-    def __init__(self, servers: Servers, url: str, folder: Path) -> None:
+    def __init__(self, servers: Servers, url: str, folder: Path, tree: Tree = PRESENT) -> None:
+        """`tree` is whose code they run."""
         self.folder = folder
+        self.tree = tree
         self.database_url = url
         self.port = ports.free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -141,6 +146,7 @@ class Service:
             "STATE_DIR": str(folder / "state"),
             "SOURCES_FILE": str(folder / "sources.yaml"),
             "CSV_ROOTS": str(folder),
+            "PYTHONPATH": str(tree.path),
             # A process that is killed leaves its temporary folders behind.
             "TMPDIR": str(folder),
             "WEB_PORT": str(self.port),
@@ -152,18 +158,23 @@ class Service:
 
     def declare(self, text: str) -> subprocess.CompletedProcess[str]:
         (self.folder / "sources.yaml").write_text(text)
-        return self.command(PYTHON, "-m", "db", "sources")
+        return self.command(self.tree.python, "-m", "db", "sources")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            arguments, cwd=PROJECT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            arguments, cwd=self.tree.path, env=self.environment, capture_output=True, text=True, timeout=60, check=False
         )
 
     def start(self, name: str, *arguments: str, **environment: str) -> None:
+        """Start a module of the service."""
+        self.launch(name, "-m", *arguments, **environment)
+
+    def launch(self, name: str, *arguments: str, **environment: str) -> None:
+        """Start an interpreter with these arguments."""
         log = (self.folder / f"{name}.log").open("ab")
         self._processes[name] = subprocess.Popen(
-            [PYTHON, "-m", *arguments],
-            cwd=PROJECT,
+            [self.tree.python, *arguments],
+            cwd=self.tree.path,
             env={**self.environment, **environment},
             stdout=log,
             stderr=log,

@@ -1,4 +1,7 @@
-"""`python -m bench.speed [--quick] [--only load,reads] [--rows 500000] [--json file] [--plot file.png]`."""
+"""`python -m bench.speed [--quick] [--only load,reads] [--rows 500000] [--json file] [--plot file.png]`.
+
+With `--against COMMIT` that version and the present one are measured in turns instead.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from bench.rig import running_servers
-from bench.speed import loading, reading, running
+from bench.speed import loading, pairs, reading, running
 from bench.speed.arms import Bench
+from bench.speed.comparison import HEAD, Comparison
 from bench.speed.outcome import Outcome, as_json, table
 from bench.speed.peers import PEERS
-from bench.speed.sizes import FULL, QUICK, Sizes
+from bench.speed.sizes import FULL, PAIRS, QUICK, Sizes
+from bench.tree import is_commit
 
 BENCHMARKS = {
     "load": loading.load,
@@ -43,10 +48,20 @@ pyplot.tight_layout(); pyplot.savefig(sys.argv[2], dpi=120)
 
 
 def main() -> int:
-    """Run the benchmarks; 0 when they ran, whatever they found."""
-    arguments = _parser().parse_args()
+    """Run the benchmarks; 0 when they ran, whatever they found, unless `--check` asks for more."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    known = pairs.MEASURES if arguments.against else BENCHMARKS
+    names = arguments.only.split(",") if arguments.only else list(known)
+    if unknown := set(names) - set(known):
+        parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    if arguments.against and not is_commit(arguments.against):
+        parser.error(f"--against: there is no commit {arguments.against}")
+    return _in_pairs(arguments, names) if arguments.against else _beside_references(arguments, names)
+
+
+def _beside_references(arguments: argparse.Namespace, names: list[str]) -> int:
     sizes = _sizes(arguments)
-    names = arguments.only.split(",") if arguments.only else list(BENCHMARKS)
     outcomes: list[Outcome] = []
     with running_servers("kasparro-bench-", arguments.folder) as (servers, folder):
         bench = Bench(servers, folder)
@@ -62,8 +77,25 @@ def main() -> int:
     return 0
 
 
+def _in_pairs(arguments: argparse.Namespace, names: list[str]) -> int:
+    """1 when a median is too low and that was to be checked."""
+    found: list[Comparison] = []
+    print(HEAD, flush=True)
+    with (
+        running_servers("kasparro-pairs-", arguments.folder) as (servers, folder),
+        pairs.both(servers, folder, arguments.against) as sides,
+    ):
+        for name in names:
+            compared = pairs.compare(sides, name, _sizes(arguments), arguments.pairs, arguments.least)
+            print("\n".join(one.line() for one in compared), flush=True)
+            found += compared
+    if arguments.json:
+        Path(arguments.json).write_text(as_json(found, vars(arguments)) + "\n")
+    return 1 if arguments.check and not all(one.met for one in found) else 0
+
+
 def _sizes(arguments: argparse.Namespace) -> Sizes:
-    sizes = QUICK if arguments.quick else FULL
+    sizes = QUICK if arguments.quick else PAIRS if arguments.against else FULL
     given = {field.name: getattr(arguments, field.name) for field in fields(Sizes)}
     return replace(sizes, **{name: value for name, value in given.items() if value is not None})
 
@@ -83,10 +115,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", help="write the outcomes here")
     parser.add_argument("--plot", help="draw cost against size here")
     parser.add_argument("--folder", help="where to work; the default is the system's folder for temporary files")
+    parser.add_argument(
+        "--against", metavar="COMMIT", help=f"measure {', '.join(pairs.MEASURES)} of it and of now in turns"
+    )
+    parser.add_argument("--pairs", type=_count, default=7, help="how many turns; 7 unless told")
+    parser.add_argument("--check", action="store_true", help="end with 1 when a median of the pairs is below the least")
+    parser.add_argument("--least", type=float, help="instead of 0.95, and 0.9 for reads")
     for field in fields(Sizes):
         kind = float if field.name == "seconds" else int
         parser.add_argument(f"--{field.name}", type=kind, help="instead of the size that is built in")
     return parser
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
+    return count
 
 
 if __name__ == "__main__":

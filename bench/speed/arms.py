@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,14 @@ import psutil
 import psycopg2
 
 from bench.rig import Service, make_database
+from bench.tree import PRESENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from bench.rig import Servers
+    from bench.tree import Tree
 
 # Seldom enough to cost next to nothing on a machine that the benchmark fills.
 _SAMPLE_SECONDS = 0.25
@@ -28,27 +29,31 @@ _POLL_SECONDS = 0.05
 class Bench:
     """Servers, a folder, and what is measured in them."""
 
-    def __init__(self, servers: Servers, folder: Path) -> None:
+    def __init__(self, servers: Servers, folder: Path, tree: Tree = PRESENT, template: str = "migrated") -> None:
+        """`template` is a database with the schema of the tree."""
         self.servers = servers
         self.folder = folder
+        self._tree = tree
+        self._template = template
         self._made = 0
 
-    def database(self) -> str:
+    def database(self, name: str = "bench") -> str:
         """A fresh migrated database in place of the one before, whose vacuuming and writing out would disturb."""
-        url = make_database(self.servers, "bench", template="migrated")
+        url = make_database(self.servers, name, template=self._template)
         settle(url)
         return url
 
     @contextlib.contextmanager
-    def service(self, *, processes: int = 2, web: bool = True, **environment: str) -> Iterator[Service]:
+    def service(
+        self, *, processes: int = 2, web: bool = True, database: str = "bench", **environment: str
+    ) -> Iterator[Service]:
         """A running service with one worker of some processes, on a fresh database."""
         self._made += 1
         place = self.folder / f"service{self._made}"
         place.mkdir()
-        service = Service(self.servers, self.database(), place)
+        service = Service(self.servers, self.database(database), place, self._tree)
         service.environment |= {"LEASE_SECONDS": "60", "BATCH_SIZE": "5000", "LOG_LEVEL": "WARNING"}
         service.environment |= {"CSV_ROOTS": str(self.folder), "WORKER_PROCESSES": str(processes), **environment}
-        service.environment["PYTHONPATH"] = ":".join(filter(None, sys.path[:1]))
         service.flush_broker()
         try:
             if web:

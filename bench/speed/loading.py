@@ -13,11 +13,12 @@ from bench.speed.arms import Memory, settle, timed_run
 from bench.speed.outcome import Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
+
+# Paragraphs of an entry in each feed.
+FEEDS = {"headlines": 0, "articles": 10}
 
 
 def csv_source(path: Path) -> dict[str, Any]:
@@ -36,10 +37,10 @@ def load(bench: Bench, sizes: Sizes) -> list[Outcome]:
     by_hand, by_dlt, one_process, peaks = [], [], [], []
     for _ in range(sizes.rounds):
         hand = sizes.rows / reference.load_csv(bench.database(), path)
-        seconds, peak = _loaded(bench, path, 2)
+        seconds, peak = loaded(bench, path, 2)
         ours = sizes.rows / seconds
         dlt = peers.load_with_dlt(bench.database(), path)
-        alone, _ = _loaded(bench, path, 1)
+        alone, _ = loaded(bench, path, 1)
         by_hand.append((ours, hand))
         one_process.append((ours, sizes.rows / alone))
         by_dlt += [] if dlt is None else [(ours, sizes.rows / dlt)]
@@ -52,7 +53,7 @@ def load(bench: Bench, sizes: Sizes) -> list[Outcome]:
     ]
 
 
-def _loaded(bench: Bench, path: Path, processes: int) -> tuple[float, float]:
+def loaded(bench: Bench, path: Path, processes: int) -> tuple[float, float]:
     """Seconds, and the largest worker's memory in MB."""
     with bench.service(processes=processes) as service:
         declare(service, csv_source(path))
@@ -104,19 +105,15 @@ def _again(bench: Bench, count: int) -> tuple[float, float, float, float]:
 def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     """A JSON API in pages of 1,000, and feeds, against a plain loop and against the file's rate per MB."""
     count = sizes.rows * 2 // 5
-    pages = data.json_pages(count, 1000)
-    feeds = {"headlines": data.feed(sizes.entries, 0), "articles": data.feed(sizes.entries, 10)}
     path = bench.folder / "products.csv"
-    megabytes = {name: len(feed) / 1e6 for name, feed in feeds.items()}
-    megabytes |= {"paged": sum(map(len, pages)) / 1e6, "products": data.write_csv(path, data.products(count)) / 1e6}
-    loops, by_file = [], {name: [] for name in ("paged", *feeds)}
+    size = data.write_csv(path, data.products(count))
+    loops, by_file = [], {name: [] for name in ("paged", *FEEDS)}
     with Outside("HTTP/1.1") as outside:
-        outside.on("/p", lambda asked: Answered(pages[int(asked.query["page"]) - 1]))
-        for name, feed in feeds.items():
-            outside.on(f"/{name}", Answered(feed))
+        sources, sizes_of = answered(outside, count, sizes.entries)
+        megabytes = {name: each / 1e6 for name, each in {**sizes_of, "products": size}.items()}
         for _ in range(sizes.rounds):
-            loop = reference.load_api(bench.database(), outside.url + "/p")
-            seconds = _api(bench, path, outside.url, feeds)
+            loop = reference.load_api(bench.database(), outside.url + "/paged")
+            seconds = fetched(bench, [csv_source(path), *sources])
             loops.append((count / seconds["paged"], count / loop))
             rates = {name: megabytes[name] / seconds[name] for name in seconds}
             for name, pairs in by_file.items():
@@ -124,18 +121,30 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     return [
         Outcome.of("json pages : a plain loop", "records/s", loops, ">= 3.0"),
         Outcome.of("json pages : csv", "MB/s", by_file["paged"], ">= 0.6"),
-        *(Outcome.of(f"feed of {name} : csv", "MB/s", by_file[name], ">= 0.6") for name in feeds),
+        *(Outcome.of(f"feed of {name} : csv", "MB/s", by_file[name], ">= 0.6") for name in FEEDS),
     ]
 
 
-def _api(bench: Bench, path: Path, url: str, feeds: Iterable[str]) -> dict[str, float]:
-    """Seconds of the pages, of the file and of each feed, loaded one after the other."""
-    paged = {"name": "paged", "type": "api", "request": {"url": f"{url}/p"}, "paginate": {"style": "page"}}
-    entries = [{"name": name, "type": "rss", "request": {"url": f"{url}/{name}"}} for name in feeds]
+def answered(outside: Outside, count: int, entries: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Answer with so many products in pages, and with feeds of so many entries; their sources, and sizes in bytes."""
+    pages = data.json_pages(count, 1000)
+    url = outside.on("/paged", lambda asked: Answered(pages[int(asked.query["page"]) - 1]))
+    request = {"url": url}
+    sources = [{"name": "paged", "type": "api", "request": request, "paginate": {"style": "page"}, "map": data.MAPPING}]
+    sizes = {"paged": sum(map(len, pages))}
+    for name, paragraphs in FEEDS.items():
+        feed = data.feed(entries, paragraphs)
+        sources.append({"name": name, "type": "rss", "request": {"url": outside.on(f"/{name}", Answered(feed))}})
+        sizes[name] = len(feed)
+    return sources, sizes
+
+
+def fetched(bench: Bench, sources: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds of each source, loaded one after the other."""
     seconds = {}
     with bench.service() as service:
-        declare(service, csv_source(path), {**paged, "map": data.MAPPING}, *entries)
-        for name in ("paged", "products", *feeds):
+        declare(service, *sources)
+        for name in (source["name"] for source in sources):
             seconds[name], run = timed_run(service, name)
             assert run["records_inserted"] == run["records_extracted"], run
             settle(service.database_url)
@@ -148,7 +157,7 @@ def memory(bench: Bench, sizes: Sizes) -> list[Outcome]:
     for count in (sizes.rows // 5, sizes.large):
         path = bench.folder / "large.csv"
         data.write_csv(path, data.products(count))
-        peaks.append(_loaded(bench, path, 2)[1])
+        peaks.append(loaded(bench, path, 2)[1])
         path.unlink()
     small, large = peaks
     detail = {"rows": [sizes.rows // 5, sizes.large]}
@@ -161,7 +170,7 @@ def growth(bench: Bench, sizes: Sizes) -> list[Outcome]:
     for count in sorted({10_000, *(size for step in range(6) if (size := sizes.large // 5**step) > 10_000)}):
         path = bench.folder / "sized.csv"
         data.write_csv(path, data.products(count))
-        seconds, _ = _loaded(bench, path, 2)
+        seconds, _ = loaded(bench, path, 2)
         found.append((count, seconds))
         path.unlink()
     base = found[-2][1] / found[-2][0] if len(found) > 1 else found[0][1] / found[0][0]

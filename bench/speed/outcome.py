@@ -13,6 +13,8 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from bench.speed.comparison import Comparison
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,7 +58,7 @@ def table(outcomes: Sequence[Outcome]) -> str:
     return "\n".join(lines)
 
 
-def as_json(outcomes: Sequence[Outcome], arguments: dict[str, Any]) -> str:
+def as_json(outcomes: Sequence[Outcome | Comparison], arguments: dict[str, Any]) -> str:
     """The outcomes with what they were measured on."""
     machine = {"processor": platform.machine(), "cores": psutil.cpu_count(), "python": platform.python_version()}
     body = [{**vars(one), "met": one.met} for one in outcomes]

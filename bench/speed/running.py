@@ -53,17 +53,18 @@ print(time.monotonic() - started)
 def tiny(bench: Bench, sizes: Sizes) -> list[Outcome]:
     """Runs of unchanged sources against Celery's own chain of three tasks that do nothing."""
     count = sizes.tiny
-    with Outside() as outside:
-        outside.on("/a", _unchanged)
-        with bench.service() as service:
-            request = {"url": outside.url + "/a"}
-            names = [f"s{number}" for number in range(count)]
-            declare(service, *({"name": name, "type": "api", "request": request} for name in names))
-            _run_all(service, names)
-            seconds = _run_all(service, names)
-    chains = _noop_chains(bench, count)
-    ours, reference = count / seconds, count / chains
+    ours, reference = unchanged_rate(bench, count), count / _noop_chains(bench, count)
     return [Outcome("unchanged runs : no-op chains", ours, reference, "runs/s", ours / reference, ">= 0.333")]
+
+
+def unchanged_rate(bench: Bench, count: int) -> float:
+    """Runs per second of so many sources whose server answers that nothing has changed."""
+    with Outside() as outside, bench.service() as service:
+        request = {"url": outside.on("/a", _unchanged)}
+        names = [f"s{number}" for number in range(count)]
+        declare(service, *({"name": name, "type": "api", "request": request} for name in names))
+        _run_all(service, names)
+        return count / _run_all(service, names)
 
 
 def _unchanged(asked: Asked) -> Answered:

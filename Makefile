@@ -4,10 +4,11 @@ BIN := .venv/bin
 SOURCE ?=
 FAULTS ?=
 BENCH ?=
+NEIGHBOURS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults bench docker-up docker-down
+        test lint format requirements faults bench neighbours docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -96,6 +97,9 @@ requirements: .venv/installed ## pin the requirements anew
 
 bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/installed) ## measure against hand-written SQL, dlt and others (BENCH="--quick"), a commit in pairs (BENCH="--against HEAD~1")
 	@$(BIN)/python -m bench.speed --json bench.json --plot bench.png $(BENCH)
+
+neighbours: .venv/installed ## how late healthy sources start beside 230 bad ones (NEIGHBOURS="--seconds 60", "--processes 1 --dead 50")
+	@$(BIN)/python -m bench.neighbours $(NEIGHBOURS)
 
 docker-up: .venv/installed ## the containers: build, start, wait until healthy
 	@$(BIN)/python -m stack docker-up

@@ -1,0 +1,199 @@
+"""Slow sources have a share of the pool; deadly ones are set aside."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from bench.outside import Answered, Asked, Outside
+from db.queries import share
+from db.queries.runs import NewRun, claim_run, queue_run
+from db.queries.slots import claim_slots
+from db.queries.upkeep import beat_heart
+from etl.messages import ExtractMessage
+from tests.pump import Pump
+from worker import adhoc
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A host that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+def api(name: str, url: str, **more: object) -> dict[str, object]:
+    return {"name": name, "type": "api", "request": {"url": url}, **more}
+
+
+def queue(pump: Pump, name: str) -> bool:
+    queued = pump.database.run(lambda c: queue_run(c, NewRun(uuid4(), name, "api", "api")))
+    assert queued
+    return queued.is_sent
+
+
+def source(pump: Pump, name: str = "shop") -> tuple[object, ...]:
+    return pump.sql("SELECT answered_at IS NOT NULL, misses, deaths FROM sources WHERE name = :name", name=name)[0]
+
+
+def test_a_source_that_answers_is_slow_no_more(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.json("/a", [{"id": 1}])))
+    assert source(pump) == (False, 0, 0)
+    assert pump.run("shop")["status"] == "success"
+    assert source(pump) == (True, 0, 0)
+    assert queue(pump, "shop"), "it is sent for at once"
+
+
+def test_a_wait_holds_no_process(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.on("/a", Answered(status=503, headers={"Retry-After": "3"}))))
+    run_id = pump.queue("shop")
+    started = time.monotonic()
+    pump.step()
+    assert time.monotonic() - started < 1
+    assert (pump.show(run_id)["stage"], pump.messages) == ("waiting", [])
+
+
+def test_a_source_that_never_answered_is_tried_briefly(pump: Pump, silent: str) -> None:
+    pump.declare(api("shop", silent))
+    pump.queue("shop")
+    started = time.monotonic()
+    pump.step()
+    assert 1.9 < time.monotonic() - started < 4
+    assert source(pump) == (False, 1, 0)
+
+
+def test_slow_sources_are_sent_for_one_by_one(pump: Pump, silent: str) -> None:
+    names = [f"s{number}" for number in range(4)]
+    pump.declare(*(api(name, silent) for name in names))
+    assert [queue(pump, name) for name in names] == [False] * 4
+    pump.database.run(lambda c: beat_heart(c, "worker@a:1", "worker", 4))
+    first = pump.database.run(share.send_slow_runs)
+    assert len(first) == 2, "half of four processes"
+    assert pump.database.run(share.send_slow_runs) == []
+    waiting = pump.sql("SELECT run_id FROM etl_runs WHERE dispatched_at IS NULL")
+    assert pump.database.run(lambda c: claim_run(c, waiting[0], "w", 60)) is None, "not sent for, not to be had"
+    pump.step(first[0])
+    assert len(pump.messages) == 1, "who ends such a slice sends the next"
+
+
+def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, outside: Outside) -> None:
+    good = [api(f"good{n}", outside.json(f"/{n}", [])) for n in range(5)]
+    pump.declare(*good, *(api(f"bad{n}", silent) for n in range(20)))
+    for n in range(5):
+        pump.run(f"good{n}")
+    pump.sql("UPDATE sources SET next_run_at = now() - interval '1 s'")
+    runs, claimed = pump.database.run(claim_slots)
+    assert claimed == 25
+    sent = pump.sql("SELECT source_name FROM etl_runs WHERE run_id = ANY (:runs) ORDER BY 1", runs=runs)
+    assert [name for name in sent if name.startswith("good")] == [f"good{n}" for n in range(5)]
+    assert len(sent) == 6, "and one of the others"
+
+
+def test_a_dripping_answer_makes_a_source_slow(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.http.client.RATE_WINDOW", 0.5)
+
+    def drip(handler: object) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n[")  # type: ignore[attr-defined]
+        for _ in range(100):
+            handler.wfile.write(b" ")  # type: ignore[attr-defined]
+            time.sleep(0.1)
+
+    outside.on("/a", [Answered(b"[]"), Answered(raw=drip)])
+    pump.declare(api("shop", outside.url + "/a"))
+    pump.run("shop")
+    run_id = pump.queue("shop")
+    started = time.monotonic()
+    pump.step()
+    assert time.monotonic() - started < 5
+    assert source(pump) == (True, 1, 0)
+    assert pump.show(run_id)["stage"] == "waiting"
+
+
+def _die(pump: Pump, name: str = "shop") -> share.Death | None:
+    run_id = pump.queue(name)
+    pump.messages.clear()
+    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert claim
+    death = pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "it ended by a signal"))
+    pump.sql("UPDATE etl_runs SET status = 'failed' WHERE status = 'running'")
+    return death
+
+
+def test_three_deaths_set_a_source_aside(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.json("/a", [])))
+    assert [(_die(pump) or share.Death("", 0, 0)).set_aside for _ in range(3)] == [None, None, 3600.0]
+    assert pump.sql("SELECT error_code FROM etl_runs WHERE error_code IS NOT NULL") == ["process_died"]
+    pump.sql("UPDATE sources SET next_run_at = now() - interval '1 s'")
+    assert pump.database.run(claim_slots) == ([], 1)
+    assert pump.sql("SELECT status, error_code FROM etl_runs ORDER BY created_at DESC LIMIT 1") == [
+        ("skipped", "set_aside")
+    ]
+    assert adhoc.queue(pump.database, uuid4(), "shop") == []
+    assert pump.database.run(lambda c: share.forget_deaths(c, "shop"))
+    assert not pump.database.run(lambda c: share.forget_deaths(c, "shop"))
+    assert pump.run("shop")["status"] == "success"
+
+
+def test_an_edit_ends_the_time_that_a_source_is_set_aside(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.json("/a", [])))
+    for _ in range(3):
+        _die(pump)
+    pump.declare(api("shop", outside.url + "/a", timeout="7s"))
+    assert source(pump)[2] == 0
+    assert pump.sql("SELECT not_before FROM sources") == [None]
+
+
+def test_a_run_that_ends_well_forgives_deaths(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.json("/a", [{"id": 1}])))
+    _die(pump)
+    _die(pump)
+    assert source(pump)[2] == 2
+    assert pump.run("shop")["status"] == "success"
+    assert source(pump)[2] == 0
+    assert queue(pump, "shop")
+
+
+def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.json("/a", [])))
+    run_id = pump.queue("shop")
+    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert claim
+    held = [(run_id, claim.token)]
+    assert pump.database.run(lambda c: share.lost_runs(c, held)) == set()
+    assert pump.database.run(lambda c: share.lost_runs(c, [(run_id, claim.token - 1)])) == {run_id}
+    pump.sql("UPDATE etl_runs SET status = 'cancelled', token = token + 1")
+    assert pump.database.run(lambda c: share.lost_runs(c, held)) == {run_id}
+    assert pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "x")) is None
+
+
+def test_memory_beyond_the_limit_fails_the_run_by_name(
+    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swelling(_: Asked) -> Answered:
+        return Answered(b"[]")
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    pump.declare(api("shop", outside.on("/a", swelling)))
+    monkeypatch.setattr("etl.extract.api.open_document", full)
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"]) == ("failed", "out_of_memory")
+    assert source(pump)[2] == 1
+
+
+def test_a_message_for_a_slow_run_that_was_lost_is_sent_again(pump: Pump, silent: str) -> None:
+    pump.declare(api("shop", silent))
+    queue(pump, "shop")
+    (message,) = pump.database.run(share.send_slow_runs)
+    assert isinstance(message, ExtractMessage)
+    pump.sql("UPDATE etl_runs SET dispatched_at = dispatched_at - interval '1 hour'")
+    pump.messages.clear()
+    pump._wake()
+    from db.queries import sweep
+
+    assert pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True)) == [message]

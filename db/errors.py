@@ -7,21 +7,27 @@ from typing import TYPE_CHECKING
 import psycopg2
 from sqlalchemy.exc import DBAPIError
 
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
 
 if TYPE_CHECKING:
     from etl.errors import ETLError
 
+_CANCELLED = "57014"
 # Deadlock, serialisation failure, lock not available, and a statement cancelled by a timeout.
-_CONFLICTS = frozenset({"40P01", "40001", "55P03", "57014"})
+_CONFLICTS = frozenset({"40P01", "40001", "55P03", _CANCELLED})
 # Admin shutdown, crash shutdown, cannot connect now, idle transaction ended, too many connections, read-only standby.
 _UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "25P03", "53300", "25006"})
 
 
-def translate(error: DBAPIError | psycopg2.Error) -> ETLError | None:
-    """Our error for the driver's, as it is (from COPY) or wrapped; None for one that is a defect of ours."""
+def translate(error: DBAPIError | psycopg2.Error, *, timed: bool = False) -> ETLError | None:
+    """Our error for the driver's, as it is (from COPY) or wrapped; None for one that is a defect of ours.
+
+    `timed` is for sessions whose statements have a time of their own: one that was cancelled will be so again.
+    """
     cause = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(cause, "pgcode", None)
+    if timed and code == _CANCELLED:
+        return TooSlowError("the database needs more time for this than it may take")
     if code in _CONFLICTS:
         return StorageConflictError("the database rolled the transaction back", code_sql=code)
     lost = code is None and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import psycopg2
@@ -23,6 +24,7 @@ from etl.errors import StorageConflictError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from datetime import timedelta
 
     from sqlalchemy import Connection, Engine
 
@@ -36,12 +38,26 @@ LOCK_SECONDS = 5
 class Database:
     """An engine, and the rules for using it."""
 
-    def __init__(self, url: str, *, name: str, pool_size: int = 2, patience: float = 30.0) -> None:
-        """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how long `run` keeps trying, in seconds."""
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        pool_size: int = 2,
+        patience: float = 30.0,
+        statement_limit: timedelta | None = None,
+    ) -> None:
+        """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how long `run` keeps trying, in seconds.
+
+        A statement that takes longer than `statement_limit` raises TooSlowError and is not tried again; without one,
+        it counts as a conflict.
+        """
+        self._timed = statement_limit is not None
         # Who tries again finds a dead connection by using it; who does not asks before each use.
-        self.engine = engine(url, name=name, pool_size=pool_size, ping=patience == 0)
+        make = partial(engine, url, name=name, pool_size=pool_size, ping=patience == 0, limit=statement_limit)
+        self.engine = make()
         # Connections of its own, so that none has to be switched back and forth; they are made when they are used.
-        self._reading = engine(url, name=name, pool_size=pool_size, ping=patience == 0, isolation="AUTOCOMMIT")
+        self._reading = make(isolation="AUTOCOMMIT")
         self._patience = patience
 
     @contextmanager
@@ -50,8 +66,9 @@ class Database:
 
         Raises:
             StorageUnavailableError, StorageConflictError: PostgreSQL was lost, or rolled us back.
+            TooSlowError: a statement took longer than `statement_limit`.
         """
-        with _translated(), self.engine.begin() as connection:
+        with _translated(timed=self._timed), self.engine.begin() as connection:
             yield connection
 
     def run(self, work: Callable[[Connection], T]) -> T:
@@ -67,7 +84,7 @@ class Database:
         """Do work that only reads, as `run` does. Each statement has a snapshot of its own: no BEGIN, no COMMIT."""
 
         def attempt() -> T:
-            with _translated(), self._reading.connect() as connection:
+            with _translated(timed=self._timed), self._reading.connect() as connection:
                 return work(connection)
 
         return self._patiently(attempt)
@@ -92,21 +109,34 @@ class Database:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def _translated(*, timed: bool) -> Iterator[None]:
     """Our errors for the driver's."""
     try:
         yield
     except PoolTimeoutError as error:
         raise StorageUnavailableError("no database connection became free in time") from error
     except (DBAPIError, psycopg2.Error) as error:
-        translated = translate(error)
+        translated = translate(error, timed=timed)
         if translated is None:
             raise
         raise translated from error
 
 
-def engine(url: str, *, name: str, pool_size: int, ping: bool = True, isolation: str | None = None) -> Engine:
-    """An engine whose sessions cannot hang: every wait on the server or the wire has a limit."""
+def engine(
+    url: str,
+    *,
+    name: str,
+    pool_size: int,
+    ping: bool = True,
+    isolation: str | None = None,
+    limit: timedelta | None = None,
+) -> Engine:
+    """An engine whose sessions cannot hang: every wait on the server or the wire has a limit, a statement its own."""
+    seconds = STATEMENT_SECONDS if limit is None else limit.total_seconds()
+    # A wait for a lock ends first, so that it is known for one.
+    waiting = min(LOCK_SECONDS, 0.8 * seconds)
+    # Where many ask at once, a question that takes long is not to take every core besides.
+    alone = "" if limit is None else " -c max_parallel_workers_per_gather=0"
     made = create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
@@ -124,8 +154,8 @@ def engine(url: str, *, name: str, pool_size: int, ping: bool = True, isolation:
             "keepalives_count": 3,
             "tcp_user_timeout": 15_000,
             "options": (
-                f"-c statement_timeout={STATEMENT_SECONDS}s -c lock_timeout={LOCK_SECONDS}s"
-                " -c idle_in_transaction_session_timeout=15s -c timezone=UTC -c synchronous_commit=on"
+                f"-c statement_timeout={seconds * 1e3:.0f} -c lock_timeout={waiting * 1e3:.0f}"
+                f" -c idle_in_transaction_session_timeout=15s -c timezone=UTC -c synchronous_commit=on{alone}"
             ),
         },
     )

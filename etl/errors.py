@@ -120,6 +120,18 @@ class StorageConflictError(ETLError):
     code = "database_conflict"
 
 
+class TooSlowError(ETLError):
+    """A question takes longer than it may, or too many such are at work; to ask again at once is of no use."""
+
+    code = "too_slow"
+
+
+class PageTooLargeError(ETLError):
+    """The items of a page are too large to be sent together."""
+
+    code = "page_too_large"
+
+
 class UnknownSourceError(ETLError):
     """No source has this name."""
 

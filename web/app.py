@@ -17,12 +17,16 @@ from web import auth, pages
 from web.blueprints import breakers, data, health, runs, stats
 from web.errors import register_error_handlers
 from web.extensions import Service
+from web.lane import Lane
 from web.schemas.problem import ProblemSchema
 
 if TYPE_CHECKING:
     from settings import Settings
 
 MAX_BODY = 1024 * 1024
+# Of the threads of a process, so many may be held by questions that may be slow.
+SLOW_AT_WORK = 1
+SLOW_WAITING = 3
 DESCRIPTION = """\
 Data from REST APIs, CSV files and RSS/Atom feeds, normalised into one table.
 
@@ -84,8 +88,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
             },
         },
     )
-    pool = Database(settings.database_url, name=f"kasparro-web-{os.getpid()}", pool_size=8, patience=2.0)
-    app.extensions["kasparro"] = _service(settings, database or pool)
+    app.extensions["kasparro"] = _service(settings, database or _database(settings))
     auth.install(app, settings)
     api = ProblemApi(app)
     for blueprint in (health.blueprint, data.blueprint, stats.blueprint, runs.blueprint, breakers.blueprint):
@@ -96,4 +99,15 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
 
 def _service(settings: Settings, database: Database) -> Service:
     producer = make_producer()
-    return Service(settings, database, producer, RedisStore(producer))
+    lane = Lane(SLOW_AT_WORK, SLOW_WAITING, settings.read_timeout)
+    return Service(settings, database, producer, RedisStore(producer), lane)
+
+
+def _database(settings: Settings) -> Database:
+    return Database(
+        settings.database_url,
+        name=f"kasparro-web-{os.getpid()}",
+        pool_size=8,
+        patience=2.0,
+        statement_limit=settings.read_timeout,
+    )

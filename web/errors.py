@@ -16,10 +16,12 @@ from etl.errors import (
     BrokerUnavailableError,
     ConfigError,
     ETLError,
+    PageTooLargeError,
     RunFinishedError,
     SourceInactiveError,
     StorageConflictError,
     StorageUnavailableError,
+    TooSlowError,
     UnknownHostError,
     UnknownRunError,
     UnknownSourceError,
@@ -39,6 +41,8 @@ STATUSES: dict[type[ETLError], HTTPStatus] = {
     BrokerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageConflictError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooSlowError: HTTPStatus.SERVICE_UNAVAILABLE,
+    PageTooLargeError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # Facts of an error that a caller can use.
 _SHOWN_FACTS = ("active_run_id", "source", "not_before", "errors")
@@ -69,18 +73,23 @@ def register_error_handlers(app: Flask) -> None:
 
 def problem(status: int, detail: str, *, code: str = "", **more: Any) -> Response:
     """A problem document; `code` becomes its type."""
-    known = HTTPStatus(status)
+    body = problem_body(status, detail, code=code, **more)
+    response = Response(body, status=int(status), content_type="application/problem+json")
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        response.headers["Retry-After"] = _RETRY_SECONDS
+    return response
+
+
+def problem_body(status: int, detail: str, *, code: str = "", **more: Any) -> bytes:
+    """The JSON of a problem document."""
     body = {
         "type": f"urn:kasparro:problem:{code}" if code else "about:blank",
-        "title": known.phrase,
+        "title": HTTPStatus(status).phrase,
         "status": int(status),
         "detail": detail,
         **more,
     }
-    response = Response(msgspec.json.encode(body), status=int(status), content_type="application/problem+json")
-    if known is HTTPStatus.SERVICE_UNAVAILABLE:
-        response.headers["Retry-After"] = _RETRY_SECONDS
-    return response
+    return msgspec.json.encode(body)
 
 
 def _from_domain(error: ETLError) -> Response:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from db.session import Database
     from hosts import RedisStore
     from settings import Settings
+    from web.lane import Lane
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Service:
     database: Database
     producer: Celery
     hosts: RedisStore
+    slow: Lane
     # Answers of `/stats` by page, and the snapshot they were read from.
     kept_stats: dict[tuple[int, int], tuple[bytes, str]] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from db.queries.share import SET_ASIDE
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.breaker import State
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
 from messaging import BROKER_ERRORS, broker_answers
 from web.blueprints.breakers import declared_host
 from web.extensions import Service, service
@@ -43,7 +43,7 @@ class Health(MethodView):
         try:
             with parts.database.transaction() as connection:
                 return _picture(connection, _breakers(parts) if broker else None, broker=broker)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except (StorageUnavailableError, StorageConflictError, TooSlowError) as error:
             return _unhealthy(error.message, broker=broker), HTTPStatus.SERVICE_UNAVAILABLE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -63,19 +64,22 @@ class Runs(MethodView):
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.response(200, RunsSchema)
+    @blueprint.alt_response(503, description="The database is away, or needs too long for this (`too_slow`).")
     def get(self, query: dict[str, Any]) -> Any:
         """List runs, newest first."""
         cursor = unpack(query["cursor"], RunCursor) if "cursor" in query else None
         limit = query["limit"]
-        rows = service().database.run(
-            lambda connection: list_runs(
-                connection,
-                source_name=query.get("source_name"),
-                status=query.get("status"),
-                before=None if cursor is None else (cursor.created_at, cursor.run_id),
-                limit=limit + 1,
+        # No index leads to the runs of a status.
+        with service().slow.enter() if "status" in query else nullcontext():
+            rows = service().database.read(
+                lambda connection: list_runs(
+                    connection,
+                    source_name=query.get("source_name"),
+                    status=query.get("status"),
+                    before=None if cursor is None else (cursor.created_at, cursor.run_id),
+                    limit=limit + 1,
+                )
             )
-        )
         more = rows[limit - 1] if len(rows) > limit else None
         return {
             "runs": [present_run(row) for row in rows[:limit]],

@@ -31,6 +31,7 @@ class Stats(MethodView):
 
     @blueprint.arguments(StatsQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, StatsSchema)
+    @blueprint.alt_response(503, description="The database is away, or needs too long for this (`too_slow`).")
     def get(self, query: dict[str, Any]) -> Response:
         """Show totals, the sources' statistics and the latest runs."""
         limit, offset = query["page_size"], (query["page"] - 1) * query["page_size"]

@@ -25,9 +25,33 @@ MAX_RECENT = 1000
 SortKey = Literal["created_at", "updated_at", "published_at", "title", "amount", "rating"]
 SORTABLE: tuple[SortKey, ...] = get_args(SortKey)
 
+# What a page may hold, in bytes. The sizes are those of the columns: as JSON a page is somewhat more.
+PAGE_BYTES = 8 * 1024 * 1024
+# Up to here a page is made at once, unless it is known to be slow to find.
+QUICK_BYTES = 1024 * 1024
+
 COLUMNS = (
     "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
     "quantity, rating, tags, metadata, status, published_at, created_at, updated_at"
+)
+
+
+_TEXTS = ("title", "description", "author", "category", "url", "image_url")
+_PACKED = ("tags", "metadata")
+# Of a text PostgreSQL knows the length without reading it. Of the others it knows what they take, perhaps compressed.
+_SIZE = " + ".join(
+    [f"coalesce(octet_length({name}), 0)" for name in _TEXTS]
+    + [
+        f"coalesce(CASE WHEN pg_column_compression({name}) IS NULL THEN pg_column_size({name})"
+        f" ELSE octet_length({name}::text) END, 0)"
+        for name in _PACKED
+    ]
+)
+# A cheap sign that an item is not large.
+_SMALL = (
+    f"greatest({', '.join(f'octet_length({name})' for name in _TEXTS)},"
+    f" {', '.join(f'pg_column_size({name})' for name in _PACKED)}) <= :small"
+    f" AND coalesce({', '.join(f'pg_column_compression({name})' for name in _PACKED)}) IS NULL"
 )
 
 
@@ -73,9 +97,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Page:
-    """Items, each a JSON object; the last one's id if more follow, and its value in the order, as text."""
+    """Items, each a JSON object; the last one's id if more follow, and its value in the order, as text.
+
+    `cut` says that it ends early, because the next item would have made it too large.
+    """
 
     items: list[msgspec.Raw]
+    cut: bool = False
     last_id: int | None = None
     last_value: str | None = None
 
@@ -104,13 +132,44 @@ _CONDITIONS = {
 }
 
 
-def list_items(
+def is_quick(filters: Filters, order: Order) -> bool:
+    """True when an index leads straight to the items of any page."""
+    return order.sort_by == "created_at" and replace(filters, source_name=None) == Filters()
+
+
+def list_small_items(
     connection: Connection, filters: Filters, order: Order, *, size: int, offset: int = 0, after: Place | None = None
-) -> Page:
-    """A page of items: by offset, or after a place.
+) -> Page | None:
+    """As `list_items`, but nothing when one of the items is so large that the page may be, too.
 
     PostgreSQL makes the JSON, in one row: to fetch one for every item cost a tenth of a request.
     """
+    rows, values = _rows(filters, order, size, offset, after)
+    query = f"SELECT json_agg(item) FILTER (WHERE {_SMALL}), count(*) FROM ({rows}) item"
+    found, count = connection.execute(text(query), values | {"small": QUICK_BYTES // (size + 1)}).one()
+    items = _json_items.decode(found or "[]")
+    return None if len(items) < count else _page(items, count, order, size)
+
+
+def list_items(
+    connection: Connection, filters: Filters, order: Order, *, size: int, offset: int = 0, after: Place | None = None
+) -> Page:
+    """A page of items: by offset, or after a place. It holds one item at least, and about PAGE_BYTES at most."""
+    rows, values = _rows(filters, order, size, offset, after)
+    query = f"""
+        SELECT json_agg(item) FILTER (WHERE so_far <= :most OR so_far = bytes), count(*)
+        FROM (
+            SELECT found.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS so_far
+            FROM (SELECT *, {_SIZE} AS bytes FROM ({rows}) rows) found
+        ) sized
+        CROSS JOIN LATERAL (SELECT {COLUMNS}) item
+    """
+    found, count = connection.execute(text(query), values | {"most": PAGE_BYTES}).one()
+    return _page(_json_items.decode(found or "[]"), count, order, size)
+
+
+def _rows(filters: Filters, order: Order, size: int, offset: int, after: Place | None) -> tuple[str, dict[str, Any]]:
+    """The query for the items of a page and one more, and its parameters."""
     where, values = _where(filters)
     if after is not None:
         where.append(_after(order, after))
@@ -118,18 +177,20 @@ def list_items(
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT json_agg(item) FROM (
-            SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
-            ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
-        ) item
+        SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
+        ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
     """
-    found = connection.execute(text(query), values | {"size": size, "offset": offset}).scalar_one()
-    items = _json_items.decode(found or "[]")
-    if len(items) <= size:
-        return Page(items)
-    last = _json_item.decode(items[size - 1])
+    return query, values | {"size": size, "offset": offset}
+
+
+def _page(items: list[msgspec.Raw], count: int, order: Order, size: int) -> Page:
+    """The page of items that were made, of so many that were found."""
+    shown = items[:size]
+    if count <= len(shown):
+        return Page(shown)
+    last = _json_item.decode(shown[-1])
     value = last[order.sort_by]
-    return Page(items[:size], last["id"], value if value is None else str(value))
+    return Page(shown, len(shown) < size, last["id"], value if value is None else str(value))
 
 
 def count_items(connection: Connection, filters: Filters) -> Total:

@@ -9,7 +9,8 @@ _host = f"[{_settings.web_host}]" if ":" in _settings.web_host else _settings.we
 
 bind = f"{_host}:{_settings.web_port}"
 workers = 2
-worker_class = "gthread"
+worker_class = "web.server.BufferingWorker"
+# For the application; one more answers `/health/live` and `/health/ready` alone.
 threads = 8
 timeout = 60
 graceful_timeout = 20

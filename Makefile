@@ -5,10 +5,11 @@ SOURCE ?=
 FAULTS ?=
 BENCH ?=
 NEIGHBOURS ?=
+CLIENTS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults bench neighbours docker-up docker-down
+        test lint format requirements faults bench neighbours clients docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -100,6 +101,14 @@ bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/install
 
 neighbours: .venv/installed ## how late healthy sources start beside 230 bad ones (NEIGHBOURS="--seconds 60", "--processes 1 --dead 50")
 	@$(BIN)/python -m bench.neighbours $(NEIGHBOURS)
+
+.venv/clients: requirements-bench.txt .venv/installed
+	@echo "· fetching the server that ours is compared with (first time only)"
+	@rm -rf $@ && $(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $@.part \
+	    $$(grep '^granian==' requirements-bench.txt) && mv $@.part $@
+
+clients: .venv/clients ## slow clients and slow questions against three servers (CLIENTS="--servers ours --only rate")
+	@$(BIN)/python -m bench.clients $(CLIENTS)
 
 docker-up: .venv/installed ## the containers: build, start, wait until healthy
 	@$(BIN)/python -m stack docker-up

@@ -26,7 +26,7 @@ import psycopg2
 
 from bench.rig import Servers, Service, make_database, running_servers, wait_until
 from bench.slow import KEY, KINDS, PLAIN, ask, probe, slow_clients
-from bench.speed.reading import FILL, rate_of
+from bench.speed.reading import FILL, rate
 from settings import PROJECT
 
 GUNICORN = ("gunicorn", "-c", "web/gunicorn_config.py")
@@ -200,10 +200,10 @@ def questions(arena: Arena, name: str, options: argparse.Namespace) -> None:
     seconds = 2 * options.seconds
     with arena.serving(name) as service:
         probe(service.port, 2)
-        idle, plain = probe(service.port, 6), rate_of(service, PLAIN, options.seconds)
+        idle, plain = probe(service.port, 6), rate(service, PLAIN, options.seconds)
         with _load(service.port, 6, SLOWEST, after=0.2) as asked, Busy(arena.service.database_url) as busy:
             found = probe(service.port, seconds / 2)
-            meanwhile = rate_of(service, PLAIN, seconds / 2)
+            meanwhile = rate(service, PLAIN, seconds / 2)
     good = not found.failed and found.p99 <= idle.bound() and meanwhile >= plain / 3 and busy.share >= 0.95
     took = [round(answer.seconds, 1) for answer in asked]
     print(
@@ -255,8 +255,8 @@ def rates(arena: Arena, names: list[str], options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         for name in names:
             with arena.serving(name) as service:
-                rate_of(service, PLAIN, 2)
-                found[name].append(rate_of(service, PLAIN, options.seconds))
+                rate(service, PLAIN, 2)
+                found[name].append(rate(service, PLAIN, options.seconds))
     for name, values in found.items():
         print(
             f"{name:8} plain pages: {statistics.median(values):.0f}/s ({min(values):.0f} to {max(values):.0f})",

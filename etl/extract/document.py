@@ -1,33 +1,31 @@
-"""A JSON answer: small ones are decoded whole, large ones read record by record from a file, with flat memory."""
+"""A JSON answer: small ones are decoded whole, large ones read piece by piece from a file, with flat memory."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
-import ijson
-
 from etl import payload
 from etl.errors import FormatError, RefusedError
+from etl.extract.pieces import outline
 from etl.paths import path
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from etl.extract.pieces import Outline
     from etl.records import Record, Records
     from etl.source import ApiSource
 
-# Above this size a document is streamed, if its paths are plain: bytes.
+# Above this size a document is read in pieces, if its paths are plain: bytes.
 STREAM_OVER = 1024 * 1024
-# What cannot be streamed must fit into memory.
-MAX_WHOLE = 64 * 1024 * 1024
+# What cannot be must fit into memory, and so must each record: bytes as they are sent, and once they are decoded.
+MAX_WHOLE = 16 * 1024 * 1024
+MAX_PIECE = 16 * 1024 * 1024
+MAX_WEIGHT = 192 * 1024 * 1024
 
 _PLAIN = re.compile(r"@|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
-# Half of a surrogate pair: the streaming parser would quietly turn it into a question mark.
-_HALF_PAIR = re.compile(rb"\\u[dD](?:[89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F]..)")
-_SCAN_CHUNK = 1024 * 1024
-_OVERLAP = 12
 _SHOWN = 2000
 
 
@@ -58,19 +56,34 @@ def open_document(
         FormatError: not JSON, or the path does not lead to a list.
         RefusedError: too large to be read with these paths.
     """
-    records = source.records
-    file.seek(0)
-    if size > STREAM_OVER and all(_PLAIN.fullmatch(each) for each in (records, *others)) and _can_stream(file, alive):
-        survey = _survey(file, records, others, alive)
-        if survey.is_plain:
-            return _Streamed(file, records, survey, allow_missing=source.allow_missing)
+    found = _outline(file, source.records, others, alive) if size > STREAM_OVER else None
+    if found is not None:
+        document = _Streamed(file, found, alive)
+        _check_list(source.records, document.find(source.records))
+        return document
     if size > MAX_WHOLE:
-        raise RefusedError(
-            f"the answer is larger than {MAX_WHOLE} bytes and cannot be read in pieces with these paths",
-            code="too_large",
-        )
+        raise _not_whole(f"is larger than {MAX_WHOLE} bytes")
     file.seek(0)
-    return _Whole(payload.decode(file.read()), records, allow_missing=source.allow_missing)
+    body = file.read()
+    if payload.weight(body) > MAX_WEIGHT:
+        raise _not_whole(f"would take more than {MAX_WEIGHT} bytes of memory")
+    return _Whole(payload.decode(body), source.records, allow_missing=source.allow_missing)
+
+
+def _outline(file: BinaryIO, records: str, others: Sequence[str], alive: Callable[[], None]) -> Outline | None:
+    """The pieces of a large document; None when it has to be read whole."""
+    file.seek(0)
+    is_wide = b"\0" in file.read(4)
+    if is_wide or not all(_PLAIN.fullmatch(each) for each in (records, *others)):
+        return None
+    # Without its records the document must still say what is asked for.
+    if any(other == "@" or f"{records}.".startswith(f"{other}.") for other in others):
+        return None
+    return outline(file, () if records == "@" else tuple(records.split(".")), MAX_WHOLE, alive)
+
+
+def _not_whole(reason: str) -> RefusedError:
+    return RefusedError(f"the answer {reason} and cannot be read in pieces with these paths", code="too_large")
 
 
 class _Whole:
@@ -84,8 +97,7 @@ class _Whole:
             raise FormatError(f"`records` does not fit the answer: {error}", code="no_records") from error
         if found is None and allow_missing:
             found = []
-        if not isinstance(found, list):
-            raise _not_a_list(records, found)
+        _check_list(records, found)
         self.records = list(map(_checked, found))
 
     def find(self, text: str) -> Any:
@@ -96,130 +108,58 @@ class _Whole:
 
 
 class _Streamed:
-    """A document in a file: surveyed once, so that nothing of a broken one is taken, then read as asked for."""
+    """A document in a file: read through once, so that nothing of a broken one is taken, then read as asked for."""
 
-    def __init__(self, file: BinaryIO, records: str, survey: _Survey, *, allow_missing: bool) -> None:
+    def __init__(self, file: BinaryIO, found: Outline, alive: Callable[[], None]) -> None:
         self._file = file
-        self._prefix = "item" if records == "@" else f"{records}.item"
-        if survey.count is None and (survey.seen is not None or not allow_missing):
-            raise _not_a_list(records, survey.seen)
-        self._count = survey.count or 0
-        self._found = survey.found
+        self._pieces = found.pieces
+        self._frame = payload.decode(found.frame)
+        self._alive = alive
+        self._count = sum(1 for _ in self)
 
     @property
     def records(self) -> Records:
         return self
 
     def find(self, text: str) -> Any:
-        return self._found.get(text)
+        return path(text).search(self._frame)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Record]:
-        self._file.seek(0)
-        return map(_checked, ijson.items(self._file, self._prefix) if self._count else ())
+        for number in range(len(self._pieces)):
+            self._alive()
+            yield from map(_checked, self._decoded(number))
+
+    def _decoded(self, number: int) -> list[Any]:
+        """The records of a piece. All but the first begin with the comma after those before."""
+        start, end = self._pieces[number]
+        self._file.seek(start)
+        text = self._file.read(min(end - start, MAX_PIECE + 1))
+        if len(text) > MAX_PIECE or payload.weight(text) > MAX_WEIGHT:
+            return [_too_large(text, end - start)]
+        try:
+            records: list[Any] = payload.decode(b"[0%b]" % text if number else b"[%b]" % text)
+        except FormatError as error:
+            raise FormatError(f"in the bytes {start} to {end}: {error.message}", code=error.code) from error
+        if not records and len(self._pieces) > 1:
+            raise FormatError("not valid JSON: the list of records begins with a comma", code="bad_json")
+        return records[1:] if number else records
 
 
-class _Survey:
-    """Walks through the events of a document: counts the records, keeps what is wanted, watches the depth."""
-
-    def __init__(self, records: tuple[str, ...], wanted: dict[tuple[str, ...], str]) -> None:
-        self._records = records
-        self._wanted = wanted
-        self._shallow = max([len(records), *map(len, wanted)]) + 1
-        self._path: list[str] = []
-        self._depth = 0
-        self._inside = False
-        self.count: int | None = None
-        self.seen: Any = None
-        self.found: dict[str, Any] = {}
-        # False for a key that is empty or has a dot, which could be taken for a path, and where a list is asked for.
-        self.is_plain = True
-
-    def take(self, event: str, value: Any) -> None:
-        if event == "map_key":
-            if self._depth <= self._shallow:
-                self._path[self._depth - 1 :] = [value]
-                self.is_plain = self.is_plain and value != "" and "." not in value
-        elif event in {"end_map", "end_array"}:
-            self._depth -= 1
-            del self._path[self._depth :]
-            self._inside = self._inside and self._depth > len(self._records)
-        else:
-            self._value(event, value)
-
-    def _value(self, event: str, value: Any) -> None:
-        if self._inside and self._depth == len(self._records) + 1:
-            assert self.count is not None
-            self.count += 1
-        elif not self._inside and self._depth <= self._shallow:
-            self._notice(event, value)
-        if event in {"start_map", "start_array"}:
-            self._depth += 1
-            if self._depth > payload.MAX_DEPTH:
-                raise FormatError(f"nested deeper than {payload.MAX_DEPTH} levels", code="too_deep")
-            if self._depth <= self._shallow:
-                self._path[self._depth - 1 :] = ["[]"]
-
-    def _notice(self, event: str, value: Any) -> None:
-        place = tuple(self._path[: self._depth])
-        if place == self._records:
-            if self.seen is not None:
-                raise FormatError("the answer holds its list of records twice", code="no_records")
-            self._inside, self.count = event == "start_array", 0 if event == "start_array" else None
-            self.seen = {"start_map": {}, "start_array": []}.get(event, value)
-        if place in self._wanted:
-            self.found[self._wanted[place]] = value
-            self.is_plain = self.is_plain and not event.startswith("start_")
-
-
-def _survey(file: BinaryIO, records: str, others: Sequence[str], alive: Callable[[], None]) -> _Survey:
-    wanted = {tuple(each.split(".")): each for each in others if each != "@"}
-    survey = _Survey(() if records == "@" else tuple(records.split(".")), wanted)
-    for number, (event, value) in enumerate(_events(file)):
-        if number % 10_000 == 0:
-            alive()
-        survey.take(event, value)
-    return survey
-
-
-def _events(file: BinaryIO) -> Iterator[tuple[str, Any]]:
-    file.seek(0)
-    try:
-        yield from ijson.basic_parse(file)
-    except (ijson.JSONError, ValueError, OverflowError) as error:
-        file.seek(0)
-        reason = str(error).splitlines()[0]
-        raise FormatError(f"not valid JSON: {reason}; it starts with {file.read(80)!r}", code="bad_json") from error
-
-
-def _can_stream(file: BinaryIO, alive: Callable[[], None]) -> bool:
-    """False for encodings and escapes that the streaming parser does not read exactly."""
-    start = file.read(4)
-    return b"\0" not in start and start.isascii() and not _has_half_pair(file, alive)
-
-
-def _has_half_pair(file: BinaryIO, alive: Callable[[], None]) -> bool:
-    """Whether a surrogate stands alone. What lies near the edge of a chunk is judged with what surrounds it."""
-    data = b""
-    while chunk := file.read(_SCAN_CHUNK):
-        alive()
-        before, data = len(data), data + chunk
-        edge = len(data) - _OVERLAP if len(chunk) == _SCAN_CHUNK else len(data)
-        first = _OVERLAP if before else 0
-        if any(first <= match.start() < edge for match in _HALF_PAIR.finditer(data)):
-            return True
-        data = data[-2 * _OVERLAP :]
-    return False
-
-
-def _not_a_list(records: str, found: Any) -> FormatError:
-    kind = "nothing" if found is None else f"a {type(found).__name__}"
-    return FormatError(f"expected a list of records at `{records}`, found {kind}", code="no_records")
+def _check_list(records: str, found: Any) -> None:
+    if not isinstance(found, list):
+        kind = "nothing" if found is None else f"a {type(found).__name__}"
+        raise FormatError(f"expected a list of records at `{records}`, found {kind}", code="no_records")
 
 
 def _checked(record: Any) -> Record:
-    if isinstance(record, dict):
+    if isinstance(record, (dict, BadRecord)):
         return record
     return BadRecord(repr(record)[:_SHOWN].encode(), "", "not_an_object", "the record is not a JSON object")
+
+
+def _too_large(text: bytes, size: int) -> BadRecord:
+    shown = text[:_SHOWN].lstrip(b", \t\r\n")
+    return BadRecord(shown, "", "too_large", f"the record has {size} bytes, which is more than can be read at once")

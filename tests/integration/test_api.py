@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from bench.outside import Answered, Asked, Outside, as_json
 from etl import payload
 from etl.errors import FormatError, RefusedError
 from etl.extract import open_source, target_for
-from etl.extract.document import _has_half_pair
 from etl.records import Checkpoint, Kept, Position
 from etl.source import parse
 from tests.reading import Recorder, context, read, records
@@ -394,16 +392,6 @@ def test_only_a_chain_of_permanent_redirects_is_a_move(
     seen = Recorder()
     read({"type": "api", "request": {"url": outside.url + "/0"}}, seen.client(), tmp_path)
     assert seen.moved == [f"{outside.url}/{len(hops)}" if moved else None]
-
-
-def test_a_pair_of_surrogates_over_the_edge_of_a_chunk_is_whole() -> None:
-    for shift in range(1, 14):
-        head = b'[{"id": "' + b"x" * (1024 * 1024 - 9 - shift)
-        body = head + b'\\ud83d\\ude00", "n": 1}, {"id": "%s"}]' % (b"y" * 100)
-        with tempfile.TemporaryFile() as file:
-            file.write(body)
-            file.seek(0)
-            assert not _has_half_pair(file, lambda: None)
 
 
 def test_a_cursor_in_a_post_keeps_its_digits(outside: Outside, tmp_path: Path) -> None:

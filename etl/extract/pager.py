@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from etl.paging import Paging
     from etl.records import Cursor
 
-_NEXT_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^,;=]+=(?:"[^"]*"|[^,;"]*))*)')
+# What a Link header may have: characters.
+MAX_LINK = 64 * 1024
+# Nothing is tried twice: whatever the header is, this takes time in proportion to its length.
+_NEXT_LINK = re.compile(r'<([^<>]*+)>((?:\s*+;\s*+[^,;=]++=(?:"[^"]*+"|[^,;"]*+))*+)')
 _REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
 
 
@@ -128,7 +131,13 @@ class Pager:
 
 
 def next_link(header: str) -> str | None:
-    """The address of `rel="next"` in a Link header, None when there is none."""
+    """The address of `rel="next"` in a Link header, None when there is none.
+
+    Raises:
+        FormatError: the header is too long.
+    """
+    if len(header) > MAX_LINK:
+        raise FormatError(f"the Link header has more than {MAX_LINK} characters", code="bad_page")
     for address, parameters in _NEXT_LINK.findall(header):
         relation = _REL.search(parameters)
         if relation and "next" in relation[1].lower().split():

@@ -171,7 +171,8 @@ class CsvExtractor:
     def _has_whole_header(self, file: BinaryIO, size: int) -> bool:
         """False for a file that has only been opened to be written."""
         file.seek(0)
-        return size > 0 and (b"\n" in file.read(SAMPLE) or size > SAMPLE)
+        start = file.read(SAMPLE)
+        return b"\n" in start or b"\r" in start or size > SAMPLE
 
     def _head(self, file: BinaryIO, size: int, name: str, cursor: Cursor | None) -> Cursor:
         """What tells in mid-run that a growing file is still the same one: its beginning, as it was at the start."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from typing import TYPE_CHECKING, BinaryIO
@@ -10,36 +11,54 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_LINE = 8 * 1024 * 1024
+# A row may go on over several lines, of quoted fields: its bytes, and its lines.
+MAX_ROW = 8 * 1024 * 1024
+MAX_ROW_LINES = 100_000
+# What may be read again because of rows that do not end: bytes. Then, as far as the last of them went, each line is a
+# row, so that the time it takes stays in proportion to the file.
+_MAX_AGAIN = 2 * 1024 * 1024
+_BLOCK = 64 * 1024
 # A carriage return that stands alone ends a line too, as csv.reader expects.
 _BARE_RETURN = re.compile(rb"(?<=\r)(?!\n)")
 
 
 class Lines:
-    """Lines from an offset on. `fallbacks` counts those that are not in the encoding but in the fallback."""
+    """Lines from an offset on. `fallbacks` counts those that are not in the encoding but in the fallback.
 
-    def __init__(self, file: BinaryIO, offset: int, encoding: str, fallback: str | None) -> None:
-        """A line that is in neither encoding raises UnicodeDecodeError."""
+    Up to the offset `single_until` no row has a second line.
+    """
+
+    def __init__(self, file: BinaryIO, offset: int, encoding: str, fallback: str | None, single_until: int = 0) -> None:
+        """A line that is in neither encoding raises UnicodeDecodeError, one too many for its row csv.Error."""
         file.seek(offset)
         self.offset = offset
         self.fallbacks = 0
+        self.single_until = single_until
         self._encoding = encoding
         self._fallback = fallback
         self._file = file
         self._taken: list[bytes] = []
         self._again: list[bytes] = []
+        self._row = self._read_again = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
+        if self._taken and self.offset < self.single_until:
+            raise csv.Error("unexpected end of line")
+        if self._row > MAX_ROW or len(self._taken) > MAX_ROW_LINES:
+            raise csv.Error(f"more than {MAX_ROW} bytes or {MAX_ROW_LINES} lines")
         line = self._again.pop() if self._again else self._next_line()
         self.offset += len(line)
+        self._row += len(line)
         self._taken.append(line)
         return self._decode(line)
 
     def begin(self) -> None:
         """A new record starts here."""
         self._taken.clear()
+        self._row = 0
 
     def taken(self) -> bytes:
         """The bytes of the current record."""
@@ -49,7 +68,10 @@ class Lines:
         """Give up the first line of the current record, and read the others again; the line, and if it was alone."""
         first, *others = self._taken
         self._again.extend(reversed(others))
-        self.offset -= sum(map(len, others))
+        end, self.offset = self.offset, self.offset - sum(map(len, others))
+        self._read_again += end - self.offset
+        if self._read_again > _MAX_AGAIN:
+            self.single_until = max(self.single_until, end)
         return first, not others
 
     def _decode(self, line: bytes) -> str:
@@ -63,14 +85,30 @@ class Lines:
             return text
 
     def _next_line(self) -> bytes:
-        line = self._file.readline(MAX_LINE)
+        line = self._file.readline(_BLOCK)
+        while len(line) < MAX_LINE and not line.endswith(b"\n") and b"\r" not in line:
+            more = self._file.readline(min(len(line), MAX_LINE - len(line)))
+            if not more:
+                break
+            line += more
         if not line:
             raise StopIteration
+        if line.endswith(b"\r"):
+            line += self._line_feed()
         ending = 2 if line.endswith(b"\r\n") else 1
-        if line.find(b"\r", 0, len(line) - ending) < 0:
-            return line
-        parts = [part for part in _BARE_RETURN.split(line) if part]
-        if not line.endswith(b"\n") and len(line) == MAX_LINE and len(parts) > 1:
+        return line if line.find(b"\r", 0, len(line) - ending) < 0 else self._first_of(line)
+
+    def _line_feed(self) -> bytes:
+        """What belongs to the carriage return just read."""
+        after = self._file.read(1)
+        if after and after != b"\n":
+            self._file.seek(-1, os.SEEK_CUR)
+        return after if after == b"\n" else b""
+
+    def _first_of(self, block: bytes) -> bytes:
+        """The first of several lines; what may be the beginning of another one is left to the next block."""
+        parts = [part for part in _BARE_RETURN.split(block) if part]
+        if not block.endswith((b"\n", b"\r")) and len(parts) > 1:
             self._file.seek(-len(parts.pop()), os.SEEK_CUR)
         self._again.extend(reversed(parts[1:]))
         return parts[0]

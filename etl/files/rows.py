@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -19,7 +18,7 @@ from etl.files.lines import Lines
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from etl.records import Record
 
@@ -29,6 +28,12 @@ STRETCH = 64 * 1024
 SLOW_ROWS = 1000
 # In mode append, what may still be being written: bytes.
 MAX_HELD_BACK = 64 * 1024
+# Names stand in each record, so what they take is limited: the columns, the bytes of a name and of all names.
+MAX_COLUMNS = 10_000
+MAX_NAME = 1024
+MAX_NAMES = 256 * 1024
+# Blank lines that may come before a header: bytes.
+_MAX_BLANK = 1024 * 1024
 _CUTS = 20
 # A quote that is open at the end of the file: perhaps the rest is yet to come.
 _OPEN = "open"
@@ -66,6 +71,7 @@ class Rows:
         self._form = form
         self._columns = columns
         self._growing = growing
+        self._single_until = 0
 
     def stretches(self, offset: int, row: int) -> Iterator[Stretch]:
         """Stretches up to the end; `row` is the number of rows before the offset."""
@@ -101,9 +107,10 @@ class Rows:
     def _whole_rows(self, data: bytes) -> bytes:
         """Up to the last line end that no quoted field seems to stand over. A wrong guess shows when it is parsed."""
         quote = self._form.quote.encode()
-        end = len(data)
+        # What follows a carriage return at the very end may belong to it.
+        ending, end = (b"\n", len(data)) if b"\n" in data else (b"\r", len(data) - 1)
         for _ in range(_CUTS):
-            end = data.rfind(b"\n", 0, end)
+            end = data.rfind(ending, 0, end)
             if end < 0:
                 return b""
             if data.count(quote, 0, end) % 2 == 0:
@@ -112,7 +119,7 @@ class Rows:
 
     def _careful(self, offset: int, row: int) -> Stretch:
         """A stretch read row by row."""
-        lines = Lines(self._file, offset, self._form.encoding, self._form.fallback)
+        lines = Lines(self._file, offset, self._form.encoding, self._form.fallback, self._single_until)
         records: list[Record] = []
         for fields in _rows(lines, self._form):
             raw = fields.raw if isinstance(fields, BadRecord) else lines.taken()
@@ -124,6 +131,7 @@ class Rows:
                 records.append(self._record(fields, row, raw))
             if len(records) >= SLOW_ROWS or lines.offset >= min(self._size, offset + STRETCH):
                 break
+        self._single_until = lines.single_until
         return Stretch(records, lines.offset, row, lines.fallbacks)
 
     def _is_incomplete(self, offset: int, raw: bytes, fields: list[str] | BadRecord) -> bool:
@@ -155,24 +163,48 @@ def read_header(file: BinaryIO, offset: int, form: Format) -> tuple[list[str], i
             raise FormatError(f"the header cannot be read: {fields.message}", code="bad_header")
         if any(name.strip() for name in fields):
             return column_names(fields), lines.offset
+        if lines.offset - offset > _MAX_BLANK:
+            break
     raise FormatError("the file has no header", code="bad_header")
 
 
 def numbered(count: int) -> list[str]:
-    """The names of columns without names."""
+    """The names of columns without names.
+
+    Raises:
+        FormatError: there are too many.
+    """
+    if count > MAX_COLUMNS:
+        raise FormatError(f"{count} columns are more than {MAX_COLUMNS}", code="bad_header")
     return [f"column_{number}" for number in range(1, count + 1)]
 
 
 def column_names(fields: list[str]) -> list[str]:
-    """Header cells as unique names: trimmed, `column_N` for an empty one, `name_2` for a repeat."""
-    taken: set[str] = set()
-    names: list[str] = []
-    for number, field in enumerate(fields, 1):
-        base = field.strip() or f"column_{number}"
-        candidates = itertools.chain([base], (f"{base}_{repeat}" for repeat in itertools.count(2)))
-        names.append(next(name for name in candidates if name not in taken))
-        taken.add(names[-1])
-    return names
+    """Header cells as unique names: trimmed, `column_N` for an empty one, `name_2` for a repeat.
+
+    Raises:
+        FormatError: there are too many, or they are too long.
+    """
+    names = dict(zip(numbered(len(fields)), map(str.strip, fields), strict=True))
+    sizes = [len(name.encode("utf-8", "replace")) for name in names.values()]
+    for number, size in enumerate(sizes, 1):
+        if size > MAX_NAME:
+            raise FormatError(f"the name of column {number} is longer than {MAX_NAME} bytes", code="bad_header")
+    if sum(sizes) > MAX_NAMES:
+        raise FormatError(f"the column names have more than {MAX_NAMES} bytes in all", code="bad_header")
+    return _unique(name or default for default, name in names.items())
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """A repeat goes on counting where the last one of its name stopped."""
+    taken: dict[str, int] = {}
+    for base in names:
+        name, repeat = base, taken.get(base, 1)
+        while name in taken:
+            repeat += 1
+            name = f"{base}_{repeat}"
+        taken[base], taken[name] = repeat, taken.get(name, 1)
+    return list(taken)
 
 
 def _rows(lines: Lines, form: Format) -> Iterator[list[str] | BadRecord]:

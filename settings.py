@@ -25,6 +25,7 @@ PROJECT = Path(__file__).resolve().parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 # What a worker process needs before it holds any record: bytes.
 LEAST_MEMORY = 128 * 2**20
+LARGEST_RECORD = 16 * 1024 * 1024
 PLACEHOLDERS = ("changeme", "change-me", "your-", "example", "placeholder", "xxx", "todo")
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Settings:
     etl_interval: timedelta
     enable_scheduler: bool
     batch_size: int
+    max_record: int
     max_retries: int
     breaker_threshold: int
     breaker_reset: timedelta
@@ -131,6 +133,7 @@ def read(env: Mapping[str, str]) -> Settings:
         etl_interval=_get(env, "ETL_INTERVAL", _positive_duration, "30m"),
         enable_scheduler=_get(env, "ENABLE_SCHEDULER", _flag, "true"),
         batch_size=_get(env, "BATCH_SIZE", _count, "5000"),
+        max_record=_get(env, "MAX_RECORD", _record_size, "4 MiB"),
         max_retries=_get(env, "MAX_RETRIES", _natural, "3"),
         breaker_threshold=_get(env, "BREAKER_THRESHOLD", _count, "5"),
         breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
@@ -201,6 +204,21 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _size(text: str) -> int:
+    """Bytes, or so many KiB, MiB or GiB."""
+    match = re.fullmatch(r"(\d{1,15}) ?(KiB|MiB|GiB)?", text)
+    if not match or not int(match[1]):
+        raise ValueError("expected a number of bytes of at least 1, or one with KiB, MiB or GiB, such as 4 MiB")
+    return int(match[1]) * {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[match[2]]
+
+
+def _record_size(text: str) -> int:
+    """What a worker can hold a few of."""
+    if _size(text) > LARGEST_RECORD:
+        raise ValueError("expected at most 16 MiB")
+    return _size(text)
+
+
 def _positive_duration(text: str) -> timedelta:
     value = duration(text)
     if not value:
@@ -213,13 +231,6 @@ def _memory(text: str) -> int:
     if size < LEAST_MEMORY:
         raise ValueError("expected at least 128MiB")
     return size
-
-
-def _size(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,12})\s*(KiB|MiB|GiB|)", text)
-    if not found or not int(found[1]):
-        raise ValueError("expected a size such as 4 MiB, or a number of bytes")
-    return int(found[1]) * {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[found[2]]
 
 
 def _flag(text: str) -> bool:

@@ -46,6 +46,8 @@ Converter = Callable[[Any], Any]
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_SHOWN = 200
+# The largest record that is kept, in its canonical form: bytes.
+MAX_RECORD = 4 * 1024 * 1024
 # What is taken at once: few enough for a processor's cache, and for memory however large the records are.
 _GROUP_BYTES = 64 * 1024
 _GROUP_RECORDS = 500
@@ -64,8 +66,9 @@ class _Plan:
 class Mapper:
     """The compiled mapping of one source."""
 
-    def __init__(self, source: AnySource) -> None:
-        """Compile paths and converters; the source has been validated."""
+    def __init__(self, source: AnySource, max_record: int = MAX_RECORD) -> None:
+        """Compile paths and converters; the source is valid. Records of more than `max_record` bytes are bad."""
+        self._max_record = max_record
         self._map = source.map
         self._identify = self._make_identify(source.identity)
         self._ignored = frozenset(source.ignore)
@@ -84,7 +87,7 @@ class Mapper:
     def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
         """Identify the next few records and put them into their canonical form; none when there are no more.
 
-        What cannot be stored as jsonb is bad.
+        What cannot be stored as jsonb is bad, and so is what is too large. At most one of them is large.
         """
         group: list[Record | BadRecord] = []
         texts: list[bytes] = []
@@ -94,6 +97,8 @@ class Mapper:
             try:
                 text = b"" if isinstance(record, BadRecord) else payload.write(record)
             except RecordError:
+                text = b""
+            if len(text) > self._max_record:
                 text = b""
             texts.append(text)
             size += len(text)
@@ -109,9 +114,17 @@ class Mapper:
         if isinstance(record, BadRecord):
             return record
         try:
+            text = payload.write(record)
+            if len(text) > self._max_record:
+                return self._too_large(text)
             return next(self._raw([record], [payload.encode(record)]))
         except RecordError as error:
-            return BadRecord(repr(record).encode("utf-8", "replace"), error.field, error.rule, error.message)
+            return BadRecord(_shown(record), error.field, error.rule, error.message)
+
+    def _too_large(self, text: bytes) -> BadRecord:
+        return BadRecord(
+            text, "", "too_large", f"the record has {len(text)} bytes, more than MAX_RECORD = {self._max_record}"
+        )
 
     def _raw(self, records: list[Record], texts: list[bytes]) -> Iterator[RawRecord]:
         ignored = self._ignored
@@ -221,6 +234,13 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return list(map(_sorted, value)) if isinstance(value, list) else value
+
+
+def _shown(record: Record) -> bytes:
+    try:
+        return repr(record).encode("utf-8", "replace")
+    except RecursionError:
+        return b"a record that is nested too deep to be shown"
 
 
 def _absent(_: Record) -> None:

@@ -151,7 +151,7 @@ class Slice:
         source = declared.parse(self.claim.config)
         start = self._start(source)
         extractor = self._open(source)
-        mapper = Mapper(source)
+        mapper = Mapper(source, self._settings.max_record)
         batcher = Batcher(mapper, self._settings.batch_size, self._is_over)
         for batch in batcher.batches(extractor.pages(start), start):
             stored = self._store(batch, mapper)

@@ -11,13 +11,14 @@ import pytest
 from etl import payload
 from etl.errors import FormatError, RefusedError
 from etl.extract import document
+from etl.extract.batching import MAX_BYTES, Batcher
 from etl.extract.document import Document, open_document
 from etl.extract.pager import MAX_LINK, next_link
 from etl.extract.pieces import PIECE
 from etl.files.lines import MAX_ROW_LINES
 from etl.files.rows import MAX_COLUMNS, MAX_NAME, MAX_NAMES, Format, Rows, column_names, numbered, read_header
 from etl.mapping import Mapper
-from etl.records import BadRecord, RawRecord
+from etl.records import BadRecord, Page, Position, RawRecord
 from etl.source import ApiSource, parse
 
 pytestmark = pytest.mark.timeout(60)
@@ -222,3 +223,50 @@ def test_a_header_is_not_looked_for_without_end() -> None:
     with pytest.raises(FormatError) as caught:
         rows(b"\n" * 3_000_000 + b"id\n1\n")
     assert caught.value.code == "bad_header"
+
+
+# --- Records
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_record_that_is_too_large_is_bad_and_its_neighbours_are_not(count: int) -> None:
+    large = {"id": "large", "text": "x" * 2000}
+    found = [{"id": "1"}, *[large] * count, {"id": "2"}, {"id": "\ud800"}, {"id": "3", "text": "x" * 900}]
+    good, bad = taken(found, Mapper(api(), 1000))
+    assert [each.external_id for each in good] == ["1", "2", "3"]
+    assert [each.rule for each in bad] == ["too_large"] * count + ["storable"]
+    size = len(payload.encode(large))
+    assert bad[0].message == f"the record has {size} bytes, more than MAX_RECORD = 1000"
+    assert len(bad[0].raw) == size
+
+
+def test_a_batch_holds_few_large_records() -> None:
+    read = 0
+
+    def large() -> Any:
+        nonlocal read
+        for number in range(100):
+            read = number
+            yield {"id": number, "text": "x" * (3 if number % 2 else 5) * 1024 * 1024}
+
+    class Records:
+        __iter__ = staticmethod(large)
+
+        def __len__(self) -> int:
+            return 100
+
+    batches = Batcher(Mapper(api()), 500).batches([Page({}, Records(), None)], Position())
+    batch = next(batches)
+    assert read < 4
+    assert sum(len(each.payload) for each in batch.records) < MAX_BYTES
+    assert [each.rule for each in batch.rejected] == ["too_large"] * len(batch.rejected)
+
+
+def test_a_record_of_any_depth_costs_itself_only() -> None:
+    for depth in [*range(60, 70), *range(900, 1000, 3), 3000]:
+        value: Any = 1
+        for _ in range(depth):
+            value = [value]
+        good, bad = taken([{"id": 1, "deep": value}, {"id": 2}])
+        assert len(good) + len(bad) == 2
+        assert good[-1].external_id == "2"

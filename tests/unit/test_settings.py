@@ -14,6 +14,9 @@ import settings
         ("DATABASE_URL", "mysql://x"),
         ("REDIS_URL", "http://x"),
         ("LOG_LEVEL", "LOUD"),
+        ("MAX_RECORD", "4 MB"),
+        ("MAX_RECORD", "0"),
+        ("MAX_RECORD", "17 MiB"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
@@ -27,6 +30,13 @@ def test_defaults_are_those_of_the_documentation() -> None:
     assert read.lease.total_seconds() == 60
     assert read.etl_interval.total_seconds() == 1800
     assert not read.public
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4 MiB", 4 << 20), ("4MiB", 4 << 20), ("512 KiB", 512 << 10), ("1000", 1000), ("", 4 << 20)]
+)
+def test_sizes_are_bytes_or_have_a_unit(text: str, size: int) -> None:
+    assert settings.read({"MAX_RECORD": text}).max_record == size
 
 
 def test_secrets_do_not_show() -> None:

@@ -63,5 +63,5 @@ class FeedExtractor:
 
 
 def _records(feed: Feed) -> list[Record]:
-    bad = [BadRecord(entry.raw.encode("utf-8", "replace"), "", "entry", entry.message) for entry in feed.bad]
+    bad = [BadRecord(entry.raw.encode("utf-8", "replace"), "", entry.rule, entry.message) for entry in feed.bad]
     return [*feed.entries, *bad]

@@ -19,10 +19,14 @@ import msgspec
 
 from etl.feeds.parse import Feed, FeedJob, parse
 
-MEMORY = 1536 * 1024 * 1024
+# Three times what the largest feeds in use take: bytes.
+MEMORY = 512 * 1024 * 1024
+# A job is a feed, an answer is what it says: bytes.
+MAX_MESSAGE = 64 * 1024 * 1024
 LENGTH = struct.Struct(">I")
 
 _PR_SET_PDEATHSIG = 1
+_TOO_COSTLY = Feed(problem=("feed_too_costly", "the feed needs too much memory to parse"))
 
 
 def main() -> None:
@@ -34,13 +38,15 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     decode = msgspec.msgpack.Decoder(FeedJob).decode
     while (message := receive(sys.stdin.buffer)) is not None:
-        send(sys.stdout.buffer, msgspec.msgpack.encode(_parse(decode(message))))
+        send(sys.stdout.buffer, _parsed(decode(message)))
 
 
 def receive(stream: BinaryIO) -> bytes | None:
-    """One message, None at the end."""
+    """One message, None at the end, or when it is larger than any should be."""
     head = stream.read(LENGTH.size)
-    return stream.read(LENGTH.unpack(head)[0]) if len(head) == LENGTH.size else None
+    if len(head) < LENGTH.size or LENGTH.unpack(head)[0] > MAX_MESSAGE:
+        return None
+    return stream.read(LENGTH.unpack(head)[0])
 
 
 def send(stream: BinaryIO, message: bytes) -> None:
@@ -49,13 +55,22 @@ def send(stream: BinaryIO, message: bytes) -> None:
     stream.flush()
 
 
+def _parsed(job: FeedJob) -> bytes:
+    try:
+        return msgspec.msgpack.encode(_parse(job))
+    except MemoryError:
+        return msgspec.msgpack.encode(_TOO_COSTLY)
+    except UnicodeEncodeError as error:
+        return msgspec.msgpack.encode(Feed(problem=("bad_feed", f"the feed holds text that is none: {error}"[:500])))
+
+
 def _parse(job: FeedJob) -> Feed:
     # SIGALRM is not handled, so it ends the process wherever it is.
     signal.alarm(job.seconds)
     try:
         return parse(job)
     except MemoryError:
-        return Feed(problem=("feed_too_costly", "the feed needs too much memory to parse"))
+        return _TOO_COSTLY
     except Exception as error:  # noqa: BLE001 -- whatever a parser stumbles over, it is the feed that cannot be parsed
         return Feed(problem=("bad_feed", f"the feed cannot be parsed: {type(error).__name__}: {error}"[:500]))
     finally:

@@ -20,6 +20,10 @@ from etl.convert import EARLIEST, iso_time
 PARSE_SECONDS = 20
 # Feed dates outside of this window come from broken clocks and junk text: seconds ahead of now.
 MAX_AHEAD = 2 * 86_400
+# What one entry, and all of a feed, may become: bytes. Links that are made absolute can take far more than the feed.
+MAX_ENTRY = 16 * 1024 * 1024
+MAX_PARSED = 48 * 1024 * 1024
+MAX_ENTRIES = 100_000
 # Characters of an entry that cannot be read which are kept.
 _SHOWN = 2000
 # Where the channel's own elements stand: bytes.
@@ -30,6 +34,10 @@ _PERIODS = {"hourly": 3600, "daily": 86_400, "weekly": 604_800, "monthly": 2_592
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _SKIP = re.compile(rb"<skip(?:Hours|Days)>(.{0,4000}?)</skip(?:Hours|Days)>", re.IGNORECASE | re.DOTALL)
 _CLOSING = re.compile(rb"</(?:[\w.-]+:)?(?:rss|feed|rdf)\s*>", re.IGNORECASE)
+# Surrogates are D800 to DFFF, 55296 to 57343.
+_HALF_PAIR = re.compile(
+    rb"&#(?:[xX]0*+[dD][89a-fA-F][0-9a-fA-F]{2}|0*+5(?:529[6-9]|5[3-9]\d\d|6\d{3}|7[0-2]\d\d|73[0-3]\d|734[0-3]));?"
+)
 _BYTE_ORDER = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 # Where HTML sees a tag or a comment.
 _MARK = re.compile(r"<(?:[a-zA-Z!]|/.)", re.DOTALL)
@@ -52,10 +60,11 @@ class FeedJob(msgspec.Struct, frozen=True):
 
 
 class BadEntry(msgspec.Struct, frozen=True):
-    """An entry that cannot be read."""
+    """An entry that cannot be read, and the rule that it breaks."""
 
     raw: str
     message: str
+    rule: str = "entry"
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -81,16 +90,23 @@ def parse(job: FeedJob) -> Feed:
     # A byte order mark outranks what the server says (RFC 7303); feedparser has it the other way round.
     told = job.content_type and not job.body.startswith(_BYTE_ORDER)
     headers = {"content-type": job.content_type} if told else {}
-    # Markup is left as it is: `_clean` makes it safe and its links absolute, in a tenth of the time.
-    feed = feedparser.parse(
-        io.BytesIO(job.body), response_headers=headers, sanitize_html=False, resolve_relative_uris=False
-    )
+    try:
+        feed = _read(job.body, headers)
+    except UnicodeEncodeError:
+        # feedparser gives up at a reference to half a pair of surrogates, which is no character.
+        feed = _read(_HALF_PAIR.sub(b"&#xFFFD;", job.body), headers)
     if not feed.get("version"):
         return Feed(problem=("not_a_feed", f"not a feed; it starts with {job.body[:80]!r}"))
     if not _is_well_formed(feed) and not _is_closed(job.body):
         return Feed(problem=("truncated_feed", "the feed is cut off before its end"))
+    if len(feed.entries) > MAX_ENTRIES:
+        return Feed(problem=("feed_too_costly", f"{len(feed.entries)} entries are more than {MAX_ENTRIES}"))
     reader = _Reader(job)
-    entries = [reader.read(entry) for entry in reversed(feed.entries)]
+    entries = []
+    for entry in reversed(feed.entries):
+        entries.append(reader.read(entry))
+        if reader.size > MAX_PARSED:
+            return Feed(problem=("feed_too_costly", f"the entries have more than {MAX_PARSED} bytes in all"))
     rest_hours, rest_days = _rest(job.body[:_HEAD])
     return Feed(
         entries=[entry for entry in entries if entry is not None],
@@ -102,20 +118,42 @@ def parse(job: FeedJob) -> Feed:
     )
 
 
+def _read(body: bytes, headers: dict[str, str]) -> Any:
+    # Markup is left as it is: `_clean` makes it safe and its links absolute, in a tenth of the time.
+    return feedparser.parse(
+        io.BytesIO(body), response_headers=headers, sanitize_html=False, resolve_relative_uris=False
+    )
+
+
+class _TooLargeError(ValueError):
+    """An entry is larger than any may be."""
+
+
 class _Reader:
-    """Reads the entries of one feed."""
+    """Reads the entries of one feed; `size` is what they have become so far: bytes."""
 
     def __init__(self, job: FeedJob) -> None:
         self._job = job
         self._odd_dates = 0
+        self.size = 0
         self.bad: list[BadEntry] = []
 
     def read(self, entry: Any) -> dict[str, Any] | None:
         try:
-            return self._record(entry)
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            self.bad.append(BadEntry(repr(dict(entry))[:_SHOWN], f"{type(error).__name__}: {error}"))
+            record = self._record(entry)
+            size = _size(record)
+        except _TooLargeError as error:
+            self._refuse(entry, str(error), "too_large")
             return None
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+            self._refuse(entry, f"{type(error).__name__}: {error}", "entry")
+            return None
+        self.size += size
+        return record
+
+    def _refuse(self, entry: Any, message: str, rule: str) -> None:
+        self.bad.append(BadEntry(_shown(entry), message[:_SHOWN], rule))
+        self.size += _SHOWN
 
     def warnings(self) -> list[str]:
         odd = f"{self._odd_dates} dates lie before {EARLIEST} or in the future and were left out"
@@ -181,6 +219,9 @@ class _Reader:
         if not markup or not (_MARK.search(markup) or "&" in markup):
             return markup
         base = self._web(detail.get("base"))
+        # Each attribute may be a link.
+        if len(base or self._job.base) * markup.count("=") > MAX_ENTRY:
+            raise _TooLargeError(f"with absolute links the entry may have more than {MAX_ENTRY} bytes")
         try:
             return nh3.clean(markup, url_relative=("rewrite_with_base", base or self._job.base))
         except ValueError:
@@ -194,6 +235,19 @@ class _Reader:
             for url, item in found
             if url
         ]
+
+
+def _size(record: dict[str, Any]) -> int:
+    """How many bytes are sent of a record; what cannot be sent, as half a pair of surrogates, is no text."""
+    size = len(msgspec.msgpack.encode(record))
+    if size > MAX_ENTRY:
+        raise _TooLargeError(f"the entry has {size} bytes, more than {MAX_ENTRY}")
+    return size
+
+
+def _shown(entry: Any) -> str:
+    """The beginning of an entry that cannot be read, in a form that can be sent."""
+    return repr({name: value[:_SHOWN] if isinstance(value, str) else value for name, value in entry.items()})[:_SHOWN]
 
 
 def _text(markup: str | None) -> str | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from etl.errors import FormatError
-from etl.feeds.child import LENGTH
+from etl.feeds.child import LENGTH, MAX_MESSAGE
 from etl.feeds.parse import Feed, FeedJob
 
 if TYPE_CHECKING:
@@ -43,9 +43,11 @@ class FeedParser:
             FormatError: it took too long or too much memory, or it is no usable feed.
         """
         deadline = time.monotonic() + job.seconds + _GRACE
-        message = msgspec.msgpack.encode(job)
+        message = bytearray()
+        msgspec.msgpack.Encoder().encode_into(job, message, LENGTH.size)
+        LENGTH.pack_into(message, 0, len(message) - LENGTH.size)
         try:
-            answer = self._exchange(LENGTH.pack(len(message)) + message, deadline, alive)
+            answer = self._exchange(message, deadline, alive)
         except BaseException:
             # The answer that nobody waits for any more must not be taken for that to the next feed.
             self.close()
@@ -63,8 +65,8 @@ class FeedParser:
             raise FormatError(feed.problem[1], code=feed.problem[0])
         return feed
 
-    def _exchange(self, message: bytes, deadline: float, alive: Callable[[], None]) -> bytes | None:
-        """Send a message and read the answer; None when the process died or let the deadline pass."""
+    def _exchange(self, message: bytearray, deadline: float, alive: Callable[[], None]) -> memoryview | None:
+        """Send a message and read the answer; None when the process died, let the deadline pass or says too much."""
         process = self._running()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -83,8 +85,11 @@ class FeedParser:
                     received += chunk
             except OSError:
                 return None
-            if len(received) >= LENGTH.size and len(received) >= LENGTH.size + LENGTH.unpack_from(received)[0]:
-                return bytes(received[LENGTH.size :])
+            length = LENGTH.unpack_from(received)[0] if len(received) >= LENGTH.size else MAX_MESSAGE
+            if length > MAX_MESSAGE:
+                return None
+            if len(received) >= LENGTH.size + length:
+                return memoryview(received)[LENGTH.size :]
         return None
 
     def _running(self) -> subprocess.Popen[bytes]:

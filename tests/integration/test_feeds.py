@@ -16,7 +16,7 @@ import pytest
 
 from bench.outside import Answered, Outside
 from etl.errors import FormatError, LeaseLostError
-from etl.feeds.parse import Feed, FeedJob
+from etl.feeds.parse import MAX_ENTRIES, Feed, FeedJob
 from etl.feeds.parser import FeedParser
 from tests.reading import Recorder, read, records
 
@@ -83,6 +83,51 @@ def test_the_extractor_passes_on_what_a_feed_says(outside: Outside, tmp_path: Pa
     assert len(records(read({"type": "rss", "request": {"url": url}}, recorder.client(), tmp_path))) == 1
     assert recorder.rest == ([3], [6], 5400.0)
     assert recorder.warnings == ["feed_warning"]
+
+
+# What a feed may become.
+
+LONG_BASE = b"http://x/" + b"p" * 60_000 + b"/"
+
+
+def based(links: int, entries: int) -> bytes:
+    entry = b'<entry xml:base="%s"><id>%d</id><content type="html">%s</content></entry>'
+    markup = b'&lt;a href="r">x&lt;/a>' * links
+    many = b"".join(entry % (LONG_BASE, number, markup) for number in range(entries))
+    last = entry % (b"http://x/", entries, b'&lt;a href="r">x&lt;/a>')
+    return b'<feed xmlns="http://www.w3.org/2005/Atom">%s%s</feed>' % (many, last)
+
+
+def test_an_entry_whose_links_would_make_it_too_large_is_bad_and_the_others_are_not(parse: Parse) -> None:
+    feed = parse(based(links=400, entries=2))
+    assert [entry.rule for entry in feed.bad] == ["too_large", "too_large"]
+    assert [entry["id"] for entry in feed.entries] == ["http://x/2"]
+    assert 'href="http://x/r"' in feed.entries[0]["content"]
+
+
+def test_a_feed_whose_links_would_make_it_too_large_is_refused(parse: Parse) -> None:
+    with pytest.raises(FormatError, match="bytes in all") as refusal:
+        parse(based(links=50, entries=20))
+    assert refusal.value.code == "feed_too_costly"
+
+
+def test_a_feed_of_too_many_entries_is_refused(parse: Parse) -> None:
+    with pytest.raises(FormatError, match="entries") as refusal:
+        parse(rss(b"</item><item>" * MAX_ENTRIES))
+    assert refusal.value.code == "feed_too_costly"
+
+
+def test_half_a_pair_of_surrogates_costs_nothing_but_itself(parse: Parse) -> None:
+    feed = parse(rss(b"<guid>1</guid><title>a &#xD800; b &#56320;</title></item><item><guid>2</guid>"))
+    assert {entry["id"]: entry.get("title") for entry in feed.entries} == {"1": "a \ufffd b \ufffd", "2": None}
+
+
+def test_a_process_that_says_too_much_is_not_listened_to(parser: FeedParser, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("etl.feeds.parser.MAX_MESSAGE", 10)
+    with pytest.raises(FormatError) as refusal:
+        parser.parse(FeedJob(RSS, "", "http://x/", time.time(), "auto"), lambda: None)
+    assert refusal.value.code == "feed_too_costly"
+    assert parser._process is None
 
 
 # The process.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -15,6 +14,7 @@ from etl.errors import FormatError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import Pager
 from etl.extract.watermark import Watermark
+from etl.files.space import Copy
 from etl.http.client import Answer
 from etl.paging import NoPaging
 from etl.records import Kept, Page, Position
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 # The largest page that may be read in pieces: bytes.
 MAX_PAGE = 2 * 1024 * 1024 * 1024
+_CHUNK = 1024 * 1024
 # What servers say to a cursor that they no longer know.
 _EXPIRED = frozenset({"http_400", "http_404", "http_410"})
 
@@ -112,8 +113,11 @@ class ApiExtractor:
     def _keep(self, answer: Answer, file: BinaryIO) -> None:
         """A large page may fill many batches, and so take several slices."""
         file.seek(0)
-        with self._copy(answer.digest, "body").open("wb") as copy:
-            shutil.copyfileobj(file, copy, 1024 * 1024)
+        with self._copy(answer.digest, "body").open("wb") as body:
+            copy = Copy(body)
+            while chunk := file.read(_CHUNK):
+                self._context.report.alive()
+                copy.write(chunk)
         self._copy(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
 
     def _forget(self, answer: Answer) -> None:

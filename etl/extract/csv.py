@@ -7,6 +7,7 @@ at a byte offset.
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -58,20 +59,20 @@ class CsvExtractor:
         if cursor is not None and self._copy_of(cursor["file"]).exists():
             digest, kept = cursor["file"], Kept(validator=msgspec.convert(cursor["validator"], Validator))
         else:
-            part = context.scratch.with_suffix(".part")
             timeout = seconds(self._source.timeout)
             # Part of what came before may be stored already: then nothing is `unchanged`.
             known = context.known if cursor is None else None
-            with part.open("wb") as file:
-                answer = context.http.fetch(target, timeout, file, position.tries, known, patient=True)
+            with _temporary(context.scratch.with_suffix(".part")) as part:
+                with part.open("wb") as file:
+                    answer = context.http.fetch(target, timeout, file, position.tries, known, patient=True)
+                is_known = cursor is None and context.is_known(target, answer)
+                if not is_known:
+                    self._make_plain(part, self._copy_of(answer.digest))
             context.report.answered(answer.fresh, answer.moved_to)
             digest, kept = answer.digest, context.kept(target, answer)
-            if cursor is None and context.is_known(target, answer):
-                part.unlink()
+            if is_known:
                 yield Page({"name": ""}, [], None, size=answer.size, kept=kept)
                 return
-            self._make_plain(part, self._copy_of(digest))
-            part.unlink(missing_ok=True)
         start = {"name": "", "file": digest, "validator": msgspec.to_builtins(kept.validator)}
         yield from self._read_copy(self._copy_of(digest), start, cursor, Kept(), kept)
 
@@ -205,10 +206,10 @@ class CsvExtractor:
         if is_plain(path, self._source.csv.encoding) and path.parent == copy.parent:
             path.replace(copy)
             return
-        part = copy.with_suffix(".unpacked")
-        with part.open("wb") as file:
-            make_plain(path, file, self._source.csv.encoding, self._context.report.alive)
-        part.replace(copy)
+        with _temporary(copy.with_suffix(".unpacked")) as part:
+            with part.open("wb") as file:
+                make_plain(path, file, self._source.csv.encoding, self._context.report.alive)
+            part.replace(copy)
 
     # Both.
 
@@ -257,6 +258,15 @@ class CsvExtractor:
         # Wide encodings were turned into UTF-8 on the way to the copy.
         encoding = declared.encoding if is_ascii_compatible(declared.encoding) else "utf-8"
         return Format(delimiter, declared.quote, encoding, None)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A file that is gone afterwards, unless it has another name by then."""
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _starts_with(file: BinaryIO, mark: bytes) -> bool:

@@ -6,11 +6,13 @@ import bz2
 import codecs
 import contextlib
 import gzip
+import io
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from etl.errors import FormatError
+from etl.files.space import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +22,8 @@ MAX_UNPACKED = 16 * 1024 * 1024 * 1024
 # Text packs well, but not this well; small files may do as they like.
 MAX_RATIO = 1000
 RATIO_FROM = 64 * 1024 * 1024
+# A zip of one file has a short directory; it is read at once, and each entry takes ten times its bytes: bytes.
+MAX_DIRECTORY = 2 * 1024 * 1024
 _CHUNK = 1024 * 1024
 _GZIP, _BZIP2, _ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
 # The longer marks first: that of UTF-32 begins like that of UTF-16.
@@ -46,16 +50,18 @@ def make_plain(path: Path, plain: BinaryIO, encoding: str | None, alive: Callabl
 
     Raises:
         FormatError: it is damaged, holds several files, or swells beyond measure.
+        ScratchError: there is no room for it.
     """
-    with _unpacked(path) as packed:
+    copy = Copy(plain)
+    with _unpacked(path, alive) as packed:
         chunks = _limited(packed, path.stat().st_size, alive)
         first = next(chunks, b"")
         wide = _wide_encoding(first, encoding)
         if wide is None:
-            plain.write(first)
-            plain.writelines(chunks)
+            copy.write(first)
+            copy.writelines(chunks)
         else:
-            _transcode(first, chunks, plain, wide)
+            _transcode(first, chunks, copy, wide)
 
 
 def is_ascii_compatible(encoding: str) -> bool:
@@ -75,7 +81,7 @@ def _wide_encoding(start: bytes, encoding: str | None) -> str | None:
     return None if is_ascii_compatible(encoding) else encoding
 
 
-def _transcode(first: bytes, chunks: Iterator[bytes], plain: BinaryIO, encoding: str) -> None:
+def _transcode(first: bytes, chunks: Iterator[bytes], plain: Copy, encoding: str) -> None:
     decoder = codecs.getincrementaldecoder(encoding)()
     try:
         plain.write(decoder.decode(first).encode())
@@ -85,19 +91,34 @@ def _transcode(first: bytes, chunks: Iterator[bytes], plain: BinaryIO, encoding:
         raise FormatError(f"the file is not valid {encoding}", code="bad_encoding") from error
 
 
+class _Watched(io.BufferedReader):
+    """A packed file that gives a sign of life at each read, whether anything comes out of it or not."""
+
+    def __init__(self, path: Path, alive: Callable[[], None]) -> None:
+        super().__init__(path.open("rb", buffering=0))
+        self._alive = alive
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._alive()
+        if size is not None and size > MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"its directory is larger than {MAX_DIRECTORY} bytes")
+        return super().read(size)
+
+
 @contextlib.contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def _unpacked(path: Path, alive: Callable[[], None]) -> Iterator[IO[bytes]]:
     start = _start(path)
     with contextlib.ExitStack() as stack:
+        file = stack.enter_context(_Watched(path, alive))
         try:
             if start.startswith(_GZIP):
-                yield cast("IO[bytes]", stack.enter_context(gzip.open(path)))
+                yield cast("IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=file)))
             elif start.startswith(_BZIP2):
-                yield cast("IO[bytes]", stack.enter_context(bz2.open(path)))
+                yield cast("IO[bytes]", stack.enter_context(bz2.BZ2File(file)))
             elif start.startswith(_ZIP):
-                yield stack.enter_context(_only_member(stack.enter_context(zipfile.ZipFile(path))))
+                yield stack.enter_context(_only_member(stack.enter_context(zipfile.ZipFile(file))))
             else:
-                yield stack.enter_context(path.open("rb"))
+                yield file
         except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError) as error:
             raise FormatError(f"the compressed file is damaged: {error}", code="bad_archive") from error
 

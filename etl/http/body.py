@@ -10,7 +10,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from etl.errors import FetchError, RefusedError, ScratchError
+from etl.errors import FetchError, RefusedError
+from etl.files.space import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,24 +45,18 @@ def receive(response: requests.Response, sink: BinaryIO, limit: int, take: Calla
     Raises:
         RefusedError: larger than the limit, or a bomb.
         FetchError: cut short, or damaged.
+        ScratchError: there is no room for it.
     """
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
     counter = _Counter(limit)
-    digest = hashlib.blake2b(digest_size=16)
+    digest, copy = hashlib.blake2b(digest_size=16), Copy(sink)
     for part in _decoded(response, counter, take):
         counter.decoded(len(part))
         digest.update(part)
-        _write(sink, part)
+        copy.write(part)
     return Received(counter.size, digest.hexdigest())
-
-
-def _write(sink: BinaryIO, part: bytes) -> None:
-    try:
-        sink.write(part)
-    except OSError as error:
-        raise ScratchError(f"the body cannot be kept on disk: {error.strerror}") from error
 
 
 class _Counter:

@@ -60,7 +60,7 @@ class Path:
         """
         try:
             return self._compiled.search(value, options=_OPTIONS)
-        except (JMESPathError, ArithmeticError, TypeError) as error:
+        except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
 
 

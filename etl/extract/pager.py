@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
-from etl.errors import FormatError, RefusedError
+from etl import payload
+from etl.errors import FormatError, RecordError, RefusedError
 from etl.http.address import is_upgrade, same_origin
 from etl.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from etl.paging import Paging
     from etl.records import Cursor
 
-# What a Link header may have: characters.
+# What a Link header, and any cursor, may have: characters.
 MAX_LINK = 64 * 1024
 # Nothing is tried twice: whatever the header is, this takes time in proportion to its length.
 _NEXT_LINK = re.compile(r'<([^<>]*+)>((?:\s*+;\s*+[^,;=]++=(?:"[^"]*+"|[^,;"]*+))*+)')
@@ -106,8 +107,7 @@ class Pager:
             at = self._resolve(answer, next_link(answer.headers.get("link", "")))
         if at in (None, "", False):
             return None
-        if "\0" in str(at):
-            raise FormatError("the cursor of the next page holds a NUL character", code="bad_page")
+        _check_cursor(at)
         return {"number": cursor["number"] + 1, "at": at}
 
     def _resolve(self, answer: Answer, link: Any) -> str | None:
@@ -143,6 +143,17 @@ def next_link(header: str) -> str | None:
         if relation and "next" in relation[1].lower().split():
             return str(address)
     return None
+
+
+def _check_cursor(at: Any) -> None:
+    try:
+        size = len(payload.write(at))
+    except RecordError as error:
+        raise FormatError(f"the cursor of the next page {error.message}", code="bad_page") from error
+    if size > MAX_LINK:
+        raise FormatError(f"the cursor of the next page has more than {MAX_LINK} bytes", code="bad_page")
+    if "\0" in str(at):
+        raise FormatError("the cursor of the next page holds a NUL character", code="bad_page")
 
 
 def _with_query(target: Target, added: list[tuple[str, str]]) -> Target:

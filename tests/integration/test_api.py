@@ -394,6 +394,21 @@ def test_only_a_chain_of_permanent_redirects_is_a_move(
     assert seen.moved == [f"{outside.url}/{len(hops)}" if moved else None]
 
 
+@pytest.mark.parametrize("following", ['"%s"' % ("x" * 100_000), '"\\u0000"', '"\\ud800"'])
+def test_a_cursor_that_cannot_be_kept_ends_the_run_by_name(outside: Outside, tmp_path: Path, following: str) -> None:
+    url = outside.on("/a", Answered(b'{"items": [{"id": 1}], "next": %b}' % following.encode()))
+    document = {"type": "api", "records": "items", "paginate": {"style": "cursor", "next": "next"}}
+    found: list[Any] = []
+    source = parse({"name": "a", **document, "request": {"url": url}})
+    with pytest.raises(FormatError) as caught:
+        for page in open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path)).pages(
+            Position()
+        ):
+            found += page.records
+    assert caught.value.code == "bad_page"
+    assert found == [{"id": 1}]
+
+
 def test_a_cursor_in_a_post_keeps_its_digits(outside: Outside, tmp_path: Path) -> None:
     def answer(asked: Asked) -> Answered:
         after = payload.decode(asked.body).get("search_after")

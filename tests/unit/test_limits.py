@@ -18,6 +18,7 @@ from etl.extract.pieces import PIECE
 from etl.files.lines import MAX_ROW_LINES
 from etl.files.rows import MAX_COLUMNS, MAX_NAME, MAX_NAMES, Format, Rows, column_names, numbered, read_header
 from etl.mapping import Mapper
+from etl.paths import path
 from etl.records import BadRecord, Page, Position, RawRecord
 from etl.source import ApiSource, parse
 
@@ -270,3 +271,11 @@ def test_a_record_of_any_depth_costs_itself_only() -> None:
         good, bad = taken([{"id": 1, "deep": value}, {"id": 2}])
         assert len(good) + len(bad) == 2
         assert good[-1].external_id == "2"
+
+
+def test_a_path_that_recurses_too_deep_is_no_defect() -> None:
+    deep: Any = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(ValueError, match="recursion"):
+        path("to_string(@)").search(deep)

@@ -9,12 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 # The first answer ever must begin within this: seconds. Each miss gives the next attempt four times as long.
-FIRST_ANSWER = 2.0
+FIRST_ANSWER = 1.0
 # The answer of a source that is not slow: seconds.
 QUICK_ANSWER = 5.0
 # A body that comes in more slowly than this, over a whole window, holds its process too long: bytes a second, seconds.
 LEAST_RATE = 50_000
 RATE_WINDOW = 10.0
+# The window of a source that was never seen to answer: seconds.
+FIRST_WINDOW = 3.0
+# In the queue for the share each miss costs a run this long, up to so many: seconds.
+MISS_COSTS = 300
+MOST_MISSES = 12
 # Where there is one process only, it is given back to the others after this: seconds.
 ALONE_SECONDS = 5.0
 # Deaths of worker processes after which a source is set aside, for how long at first and at most: seconds.
@@ -50,6 +55,16 @@ class Pace:
     def attempt_within(self, timeout: float) -> float:
         """Seconds for a whole attempt."""
         return min(timeout, ALONE_SECONDS) if self.slow and self.alone else timeout
+
+    @property
+    def must_move(self) -> bool:
+        """Whether a body that comes in too slowly ends the attempt; one that is known for it may use its timeout."""
+        return not self.slow or (not self.answered and not self.misses)
+
+    @property
+    def rate_window(self) -> float:
+        """Seconds over which a body's rate is judged."""
+        return RATE_WINDOW if self.answered or self.misses else FIRST_WINDOW
 
     def slice_seconds(self, most: float) -> float:
         """How long a slice may last."""

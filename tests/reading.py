@@ -72,10 +72,10 @@ class Persistent(HttpClient):
 
     recorder: Recorder
 
-    def fetch(self, target: Any, timeout: float, file: Any, tries: int = 0, *args: Any, **more: Any) -> Answer:
+    def _logical(self, attempt: Any, tries: int) -> Answer:
         while True:
             try:
-                return super().fetch(target, timeout, file, tries, *args, **more)
+                return super()._logical(attempt, tries)
             except WaitError as error:
                 if error.seconds > 5:
                     raise

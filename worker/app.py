@@ -52,7 +52,7 @@ def _collect(**_: Any) -> None:
 @signals.worker_ready.connect
 def _start_in_worker(sender: Any, **_: Any) -> None:
     _start_sweeper("worker", sender.controller.concurrency)
-    watchdog = Watchdog(settings.load_connected(), BOARD)
+    watchdog = Watchdog(app, settings.load_connected(), BOARD)
     watchdog.start()
     _threads.append(watchdog)
 

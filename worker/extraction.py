@@ -71,12 +71,12 @@ SLICE_SECONDS = 60.0
 # The lease outlives an HTTP attempt by this much: seconds.
 MARGIN = 5.0
 # Work that computes looks at its claim this often: seconds.
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 # What computes for longer without a look, or waits longer for the database than it ever would, is ended from outside.
 COMPUTE_SECONDS = 15.0
 DATABASE_SECONDS = 90.0
-# Failures that held a process: the source's next slices belong to the share of slow ones.
-MISSES = frozenset({"timeout", "too_slow"})
+# Failures in which a source did not answer, or not in time: its next slices belong to the share of slow ones.
+MISSES = frozenset({"timeout", "too_slow", "connection_failed", "tls_failed"})
 
 log = structlog.get_logger(__name__)
 

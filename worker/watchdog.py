@@ -20,15 +20,18 @@ import structlog
 from db.queries import share
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
+from messaging import publish
 from worker.board import RUN
 
 if TYPE_CHECKING:
+    from celery import Celery
+
     from settings import Settings
     from worker.board import Board, Held
 
 PAUSE = 1.0
 # Who looks at its claim finds out by itself that it is lost: seconds that it is left for that.
-GRACE = 4.0
+GRACE = 3.0
 # After this much more than a pause this process itself stood still, and so did the others: seconds.
 STOOD_STILL = 2.0
 # Memory beyond the limit is refused to the process; a little may be shared or rounded.
@@ -41,14 +44,16 @@ log = structlog.get_logger(__name__)
 class Watchdog(threading.Thread):
     """Looks once a second until stopped."""
 
-    def __init__(self, settings: Settings, board: Board) -> None:
+    def __init__(self, app: Celery, settings: Settings, board: Board) -> None:
         """Nothing is connected yet."""
         super().__init__(name="watchdog", daemon=True)
+        self._app = app
         self._settings = settings
         self._board = board
         self._stopped = threading.Event()
         self._lost: dict[tuple[int, int], float] = {}
         self._forgive_until = 0.0
+        self._killed = False
 
     def stop(self) -> None:
         """Ask the thread to end: from now on processes die because the worker ends."""
@@ -87,6 +92,10 @@ class Watchdog(threading.Thread):
                 self._kill(one, cause)
                 self._blame(database, one, cause)
         self._kill_lost(database, living, now)
+        if self._killed:
+            # The place is free for a run of another slow source.
+            self._killed = False
+            publish(self._app, database.run(share.send_slow_runs))
 
     def _cause(self, held: Held, now: float) -> str | None:
         """Why a process must not go on, if so."""
@@ -113,6 +122,7 @@ class Watchdog(threading.Thread):
         # It may have ended and freed its place since it was read.
         if held.token not in {one.token for one in self._board.held() if one.process_id == held.process_id}:
             return
+        self._killed = True
         log.warning("process_killed", process_id=held.process_id, cause=cause, key=str(held.key))
         with suppress(ProcessLookupError):
             os.kill(held.process_id, signal.SIGKILL)

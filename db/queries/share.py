@@ -15,7 +15,7 @@ from db.queries.runs import MAX_OPEN_BATCHES
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
-from etl.share import set_aside_for, slow_processes
+from etl.share import MISS_COSTS, MOST_MISSES, set_aside_for, slow_processes
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -33,7 +33,7 @@ _POOL = text("""
         (SELECT count(*) FROM etl_runs WHERE slow AND status IN ('queued', 'running') AND extracted_at IS NULL
            AND dispatched_at IS NOT NULL) AS held
 """)
-# Those that nobody has tried yet come first: they are tried briefly.
+# Those that nobody has tried yet come first: they are tried briefly. Nobody waits for ever.
 _SEND = text("""
     UPDATE etl_runs r
     SET dispatched_at = statement_timestamp(), claimed_at = NULL
@@ -43,7 +43,7 @@ _SEND = text("""
             AND (q.stage <> 'loading' OR :max_open > (
                 SELECT count(*) FROM etl_batches b
                 WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
-          ORDER BY least(s.misses + s.deaths, 1), coalesce(q.not_before, q.created_at)
+          ORDER BY coalesce(q.not_before, q.created_at) + make_interval(secs => :costs * least(s.misses, :most))
           LIMIT :room FOR UPDATE OF q SKIP LOCKED) due
     WHERE r.run_id = due.run_id
     RETURNING r.run_id
@@ -62,7 +62,9 @@ def send_slow_runs(connection: Connection) -> list[ExtractMessage]:
     room = _room(connection)
     if room <= 0:
         return []
-    rows = connection.execute(_SEND, {"room": room, "max_open": MAX_OPEN_BATCHES})
+    rows = connection.execute(
+        _SEND, {"room": room, "max_open": MAX_OPEN_BATCHES, "costs": MISS_COSTS, "most": MOST_MISSES}
+    )
     return [ExtractMessage(run_id) for run_id in rows.scalars()]
 
 

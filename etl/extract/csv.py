@@ -62,9 +62,9 @@ class CsvExtractor:
             timeout = seconds(self._source.timeout)
             # Part of what came before may be stored already: then nothing is `unchanged`.
             known = context.known if cursor is None else None
-            with _temporary(context.scratch.with_suffix(".part")) as part:
-                with part.open("wb") as file:
-                    answer = context.http.fetch(target, timeout, file, position.tries, known, patient=True)
+            part = context.scratch.with_suffix(".part")
+            answer = context.http.download(target, timeout, part, position.tries, known)
+            with _temporary(part):
                 is_known = cursor is None and context.is_known(target, answer)
                 if not is_known:
                     self._make_plain(part, self._copy_of(answer.digest))

@@ -33,12 +33,14 @@ class Received:
     digest: str
 
 
-def receive(response: requests.Response, sink: BinaryIO, limit: int, take: Callable[[int], None]) -> Received:
-    """Decode a body into a file.
+def receive(
+    response: requests.Response, sink: BinaryIO, limit: int, take: Callable[[int], None], start: int = 0
+) -> Received:
+    """Decode a body into a file, after the first `start` bytes that are there already.
 
     Args:
         response: an answer whose body was not read.
-        sink: gets the decoded bytes.
+        sink: gets the decoded bytes; what else it holds is cut off.
         limit: how many there may be, on the wire and decoded.
         take: called at each arrival, with its bytes.
 
@@ -50,8 +52,11 @@ def receive(response: requests.Response, sink: BinaryIO, limit: int, take: Calla
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    counter = _Counter(limit)
-    digest, copy = hashlib.blake2b(digest_size=16), Copy(sink)
+    counter, digest, copy = _Counter(limit, start), hashlib.blake2b(digest_size=16), Copy(sink)
+    sink.seek(0)
+    while chunk := sink.read(min(CHUNK, start - sink.tell())):
+        digest.update(chunk)
+    sink.truncate()
     for part in _decoded(response, counter, take):
         counter.decoded(len(part))
         digest.update(part)
@@ -60,10 +65,9 @@ def receive(response: requests.Response, sink: BinaryIO, limit: int, take: Calla
 
 
 class _Counter:
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, start: int) -> None:
         self._limit = limit
-        self._wire = 0
-        self.size = 0
+        self._wire = self.size = start
 
     def wire(self, count: int) -> None:
         self._wire += count

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-import ssl
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -12,22 +11,24 @@ from functools import cached_property
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin
 
-import requests
-import urllib3
-
 from etl import payload
 from etl.backoff import wait_before
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
 from etl.http.address import check_url, same_origin
 from etl.http.body import Received, receive
+from etl.http.download import DOWNLOAD_SECONDS, Arrivals, Part
+from etl.http.failure import translated
 from etl.http.freshness import freshness
 from etl.http.status import LIMITED, PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
-from etl.share import LEAST_RATE, RATE_WINDOW, Pace
+from etl.share import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    import requests
 
     from etl.gate import Admission, Gate
     from etl.http.target import Target
@@ -45,13 +46,8 @@ SHORT_PACE = 1.0
 # the next one would start anew and meet the same limit: most are by the hour.
 LONGEST_WAIT = 900.0
 LONGEST_WAIT_MIDWAY = 3900.0
-# A download may take longer than an ordinary request, and than a slice, as long as it moves.
-DOWNLOAD_SECONDS = 600.0
-RENEW_SECONDS = 2.0
 # A probe keeps its place this much longer than its attempt may take.
 PROBE_MARGIN = 10.0
-
-_NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
 
 
 @dataclass(frozen=True)
@@ -147,11 +143,8 @@ class HttpClient:
         known: Validator | None = None,
         *,
         limit: int = MAX_DOWNLOAD,
-        patient: bool = False,
     ) -> Answer:
-        """Fetch a body of at most `limit` bytes into a file, from its start.
-
-        `timeout` is the limit of the whole attempt in seconds; of each silence, when `patient`.
+        """Fetch a body of at most `limit` bytes into a file, from its start, within `timeout` seconds.
 
         Raises:
             FetchError: every try failed; the last failure.
@@ -161,13 +154,32 @@ class HttpClient:
         """
 
         def read(response: requests.Response) -> Received:
-            file.seek(0)
-            file.truncate()
-            return receive(response, file, limit, self._arrivals(timeout, patient=patient).take)
+            arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=False)
+            return receive(response, file, limit, arrivals.take)
 
-        lasts = DOWNLOAD_SECONDS if patient else timeout
-        attempt = Attempt(target, timeout, lasts, read, known if known and known.request == target.digest else None)
-        return self._with_token(attempt, tries) if target.grant else self._call(attempt, tries)
+        return self._logical(Attempt(target, timeout, timeout, read, _of(target, known)), tries)
+
+    def download(
+        self, target: Target, timeout: float, path: Path, tries: int = 0, known: Validator | None = None
+    ) -> Answer:
+        """Fetch a body into the file of this path, which may go on from where an earlier call ended.
+
+        `timeout` is the limit of each silence in seconds. The file stays after a WaitError. Raises as `fetch` does.
+        """
+        part = Part(path, target)
+
+        def read(response: requests.Response) -> Received:
+            arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
+            with path.open("r+b" if path.exists() else "w+b") as file:
+                return receive(response, file, MAX_DOWNLOAD, arrivals.take, part.start(response))
+
+        attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
+        answer = self._logical(attempt, tries)
+        part.forget()
+        return answer
+
+    def _logical(self, attempt: Attempt, tries: int) -> Answer:
+        return self._with_token(attempt, tries) if attempt.target.grant else self._call(attempt, tries)
 
     def _with_token(self, attempt: Attempt, tries: int) -> Answer:
         """Once more with a new token if the server does not take the one we had."""
@@ -180,9 +192,6 @@ class HttpClient:
             self._tokens.forget(attempt.target.grant)
             return self._call(self._tokens.sign(attempt, tries), tries)
 
-    def _arrivals(self, timeout: float, *, patient: bool) -> Arrivals:
-        return Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=patient)
-
     def _call(self, attempt: Attempt, tries: int) -> Answer:
         host = attempt.target.host
         while True:
@@ -190,7 +199,7 @@ class HttpClient:
             try:
                 answer = self._attempt(attempt)
             except FetchError as error:
-                tries += 1
+                tries = 1 if attempt.part and attempt.part.has_grown() else tries + 1
                 self._after_failure(host, error, admission, tries)
             except BaseException:
                 self._gate.released(host)
@@ -259,10 +268,11 @@ class HttpClient:
     def _attempt(self, attempt: Attempt) -> Answer:
         target = attempt.target
         pace, started = self._policy.pace, time.monotonic()
-        self._watch.keep_lease(attempt.timeout)
+        within = pace.answer_within(attempt.timeout)
+        self._watch.keep_lease(within)
         self._ends = started + pace.attempt_within(attempt.timeout)
-        self._guard.set(pace.answer_within(attempt.timeout))
-        return _translated(target.shown, started, lambda: self._follow(attempt))
+        self._guard.set(within)
+        return translated(target.shown, started, lambda: self._follow(attempt))
 
     def _follow(self, attempt: Attempt) -> Answer:
         """Follow redirects by hand, so that secrets stay with their origin."""
@@ -290,7 +300,11 @@ class HttpClient:
     @staticmethod
     def _answer(attempt: Attempt, response: requests.Response, moved_to: str | None) -> Answer:
         target = attempt.target
-        check_status(response, target.shown, conditional=attempt.known is not None)
+        asked_part = attempt.part is not None and bool(attempt.part.size)
+        if asked_part and response.status_code == 416 and attempt.part:
+            attempt.part.forget()
+            raise FetchError(f"{target.shown}: there is no more of it than an earlier part", code="bad_range")
+        check_status(response, target.shown, conditional=attempt.known is not None, partial=asked_part)
         unchanged = response.status_code == 304
         received = Received(0, "") if unchanged else attempt.read(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -326,62 +340,6 @@ class HttpClient:
         )
 
 
-class Arrivals:
-    """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
-
-    def __init__(
-        self, guard: Guard, watch: Watch, policy: Policy, ends: float, timeout: float, *, patient: bool
-    ) -> None:
-        """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
-        now = time.monotonic()
-        self._guard = guard
-        self._watch = watch
-        self._slice_ends = policy.slice_ends
-        self._ends = now + DOWNLOAD_SECONDS if patient else ends
-        self._patient = patient
-        # Who has a share for slow sources may be as slow as its timeout allows.
-        self._must_move = patient or not policy.pace.slow
-        self._timeout = timeout
-        self._renewed = self._window = now
-        self._came = 0
-        self._move_deadline(now)
-
-    def take(self, size: int) -> None:
-        """So many bytes have come in.
-
-        Raises:
-            FetchError: too few have, for too long.
-            WaitError: the slice is over, and this download may not go on in it.
-        """
-        now = time.monotonic()
-        self._came += size
-        self._move_deadline(now)
-        if self._must_move and now - self._window > RATE_WINDOW:
-            self._check_rate(now)
-        if now - self._renewed > RENEW_SECONDS:
-            self._renewed = now
-            self._watch.keep_lease(self._timeout)
-            self._check_slice(now)
-
-    def _move_deadline(self, now: float) -> None:
-        silence = min(self._timeout, RATE_WINDOW) if self._must_move else self._timeout
-        self._guard.set(min(silence, self._ends - now))
-
-    def _check_rate(self, now: float) -> None:
-        rate = self._came / (now - self._window)
-        if rate < LEAST_RATE:
-            raise FetchError(f"the body comes in at {rate:.0f} bytes a second", code="too_slow")
-        self._window, self._came = now, 0
-
-    def _check_slice(self, now: float) -> None:
-        if not self._patient or now < self._slice_ends:
-            return
-        if not self._watch.may_go_on():
-            slow = FetchError("the download takes longer than a slice", code="slice_over")
-            raise WaitError(slow.message, seconds=1.0, tries=0, cause=slow)
-        self._slice_ends = self._ends
-
-
 @dataclass(frozen=True)
 class Attempt:
     """A request and what is done with its body. Its answer must begin within `timeout` and end when it `lasts`."""
@@ -391,10 +349,13 @@ class Attempt:
     lasts: float
     read: Callable[[requests.Response], Received]
     known: Validator | None = None
+    part: Part | None = None
 
     @property
     def conditions(self) -> dict[str, str]:
-        """The headers that ask for a change only, byte for byte as the server gave their values."""
+        """The headers that ask for the rest, or for a change only, byte for byte as the server gave their values."""
+        if self.part is not None and self.part.size:
+            return self.part.conditions
         if self.known is None:
             return {}
         given = {"If-None-Match": self.known.etag, "If-Modified-Since": self.known.last_modified}
@@ -406,43 +367,12 @@ class Attempt:
         return replace(self, target=replace(self.target, secret_headers=headers))
 
 
+def _of(target: Target, known: Validator | None) -> Validator | None:
+    """What is known of an answer to this very request."""
+    return known if known and known.request == target.digest else None
+
+
 def _data(target: Target) -> bytes | list[tuple[str, str]] | None:
     if target.body is not None:
         return payload.encode(target.body)
     return None if target.form is None else list(target.form)
-
-
-def _translated(shown: str, started: float, work: Callable[[], T]) -> T:
-    """Turn what the libraries raise into our errors, without the address's query."""
-    try:
-        return work()
-    except ETLError as error:
-        if not error.message.startswith(shown):
-            error.message = f"{shown}: {error.message}"
-        raise
-    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
-        raise RefusedError(f"{shown}: not an address that can be fetched", code="bad_url") from error
-    except requests.exceptions.SSLError as error:
-        if isinstance(_root(error), ssl.SSLCertVerificationError):
-            raise RefusedError(f"{shown}: the TLS certificate is not valid", code="bad_certificate") from error
-        raise FetchError(f"{shown}: TLS failed", code="tls_failed") from error
-    except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
-        took = time.monotonic() - started
-        raise FetchError(f"{shown}: no answer within {took:.1f} s", code="timeout") from error
-    except urllib3.exceptions.IncompleteRead as error:
-        raise FetchError(f"{shown}: the body was cut short", code="truncated") from error
-    except _NETWORK_ERRORS as error:
-        raise FetchError(f"{shown}: {_reason(error)}", code="connection_failed") from error
-
-
-def _root(error: BaseException) -> BaseException:
-    """What an error began with."""
-    while (below := error.__cause__ or error.__context__) is not None:
-        error = below
-    return error
-
-
-def _reason(error: BaseException) -> str:
-    """A short reason; the libraries' own texts carry whole addresses."""
-    root = _root(error)
-    return root.strerror or type(root).__name__ if isinstance(root, OSError) else type(root).__name__

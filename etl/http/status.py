@@ -25,8 +25,8 @@ _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e12
 _MONTH = 31 * 86_400.0
 
 
-def check_status(response: requests.Response, shown: str, *, conditional: bool) -> None:
-    """Accept 200, and 304 where it was asked for.
+def check_status(response: requests.Response, shown: str, *, conditional: bool, partial: bool = False) -> None:
+    """Accept 200, and 304 or 206 where it was asked for.
 
     Raises:
         FetchError: it may pass.
@@ -34,7 +34,7 @@ def check_status(response: requests.Response, shown: str, *, conditional: bool) 
         RefusedError: asking again does not help.
     """
     status = response.status_code
-    if status == 200 or (status == 304 and conditional):
+    if status == 200 or (status == 304 and conditional) or (status == 206 and partial):
         return
     text = f"{shown}: answered {status} {response.reason or ''}".strip()
     headers = response.headers

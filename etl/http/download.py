@@ -1,0 +1,151 @@
+"""Bodies on their way in: watched while they come, and downloads that go on where they stopped."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from etl.errors import FetchError, WaitError
+from etl.share import LEAST_RATE, RATE_WINDOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import requests
+
+    from etl.http.client import Policy, Watch
+    from etl.http.target import Target
+    from etl.http.transport import Guard
+
+# A download may take longer than an ordinary request, and than a slice, as long as it moves.
+DOWNLOAD_SECONDS = 600.0
+RENEW_SECONDS = 2.0
+# So much more of a download is a step forward: bytes.
+STEP = int(LEAST_RATE * RATE_WINDOW)
+
+
+class Arrivals:
+    """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
+
+    def __init__(
+        self, guard: Guard, watch: Watch, policy: Policy, ends: float, timeout: float, *, patient: bool
+    ) -> None:
+        """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
+        now = time.monotonic()
+        self._guard = guard
+        self._watch = watch
+        self._slice_ends = policy.slice_ends
+        self._ends = now + DOWNLOAD_SECONDS if patient else ends
+        self._patient = patient
+        self._window_seconds = policy.pace.rate_window
+        self._must_move = patient or policy.pace.must_move
+        self._silence = min(timeout, self._window_seconds) if self._must_move else timeout
+        self._renewed = self._window = now
+        self._came = 0
+        watch.keep_lease(self._silence)
+        self._move_deadline(now)
+
+    def take(self, size: int) -> None:
+        """So many bytes have come in.
+
+        Raises:
+            FetchError: too few have, for too long.
+            WaitError: the slice is over, and this download may not go on in it.
+        """
+        now = time.monotonic()
+        self._came += size
+        if self._patient and now > self._ends:
+            raise FetchError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} s", code="too_slow")
+        self._move_deadline(now)
+        if self._must_move and now - self._window > self._window_seconds:
+            self._check_rate(now)
+        if now - self._renewed > RENEW_SECONDS:
+            self._renewed = now
+            self._watch.keep_lease(self._silence)
+            self._check_slice(now)
+
+    def _move_deadline(self, now: float) -> None:
+        # A little more than is left, so that the end of a download is told by its name.
+        self._guard.set(min(self._silence, self._ends - now + (1 if self._patient else 0)))
+
+    def _check_rate(self, now: float) -> None:
+        rate = self._came / (now - self._window)
+        if rate < LEAST_RATE:
+            raise FetchError(f"the body comes in at {rate:.0f} bytes a second", code="too_slow")
+        self._window, self._came = now, 0
+
+    def _check_slice(self, now: float) -> None:
+        if not self._patient or now < self._slice_ends:
+            return
+        if not self._watch.may_go_on():
+            slow = FetchError("the download takes longer than a slice", code="slice_over")
+            raise WaitError(slow.message, seconds=1.0, tries=0, cause=slow)
+        self._slice_ends = self._ends
+
+
+class _Begun(msgspec.Struct, frozen=True):
+    """What a part belongs to: the request, and the mark of the version that its server gave."""
+
+    request: str
+    etag: str
+
+
+class Part:
+    """A download that has come in as far as it has. It stays after an error, if the server can go on with it."""
+
+    def __init__(self, path: Path, target: Target) -> None:
+        """`path` is where it is kept; what it belongs to is written beside it."""
+        self._path = path
+        self._about = path.with_name(path.name + ".about")
+        self._request = target.digest
+        begun = self._read()
+        self.etag = begun.etag if begun else ""
+        self.size = path.stat().st_size if begun and path.exists() else 0
+
+    @property
+    def conditions(self) -> dict[str, str]:
+        """The headers that ask for the rest, of the very same version."""
+        if not self.size:
+            return {}
+        return {"Range": f"bytes={self.size}-", "If-Range": self.etag, "Accept-Encoding": "identity"}
+
+    def start(self, response: requests.Response) -> int:
+        """Where the body of an answer begins; what is needed to go on with it is noted.
+
+        Raises:
+            FetchError: it is another part than the one that was asked for.
+        """
+        headers = response.headers
+        if response.status_code == 206:
+            begins = re.match(r"bytes (\d{1,18})-", headers.get("content-range", ""))
+            if not self.size or not begins or int(begins[1]) != self.size or "content-encoding" in headers:
+                self.forget()
+                raise FetchError("the server sent another part than the one asked for", code="bad_range")
+            return self.size
+        etag = headers.get("etag", "")
+        is_strong = etag.startswith('"') and headers.get("accept-ranges", "").strip() == "bytes"
+        if is_strong and "content-encoding" not in headers:
+            self._about.write_bytes(msgspec.json.encode(_Begun(self._request, etag)))
+        else:
+            self.forget()
+        self.size = 0
+        return 0
+
+    def has_grown(self) -> bool:
+        """Whether it has come a step further than it was, and stays."""
+        return self._about.exists() and self._path.stat().st_size >= self.size + STEP
+
+    def forget(self) -> None:
+        """Begin anew next time."""
+        self._about.unlink(missing_ok=True)
+        self.size = 0
+
+    def _read(self) -> _Begun | None:
+        try:
+            begun = msgspec.json.decode(self._about.read_bytes(), type=_Begun)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return begun if begun.request == self._request else None

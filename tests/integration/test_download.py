@@ -1,0 +1,174 @@
+"""Downloads go on where they stopped, or start anew, and end by name."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.outside import Answered, Asked, Outside
+from tests.pump import Pump
+
+ROWS = "id,price,name\n" + "".join(f"{n},{n},{'x' * 130}\n" for n in range(17_000))
+BODY = ROWS.encode()
+
+
+def csv_source(url: str, **more: object) -> dict[str, object]:
+    return {"name": "shop", "type": "csv", "request": {"url": url}, "timeout": "5s", **more}
+
+
+class Shop:
+    """A server that cuts its first answers short, and may give the rest."""
+
+    def __init__(self, cuts: int, *, ranges: bool = True, etag: str = '"a"') -> None:
+        self.cuts = cuts
+        self.ranges = ranges
+        self.etag = etag
+        self.asked: list[str | None] = []
+
+    def __call__(self, asked: Asked) -> Answered:
+        wanted = asked.headers.get("range")
+        self.asked.append(wanted)
+        first = 0
+        if self.ranges and wanted and asked.headers.get("if-range") == self.etag:
+            first = int(wanted.removeprefix("bytes=").rstrip("-"))
+        body = BODY[first:]
+        self.cuts -= 1
+        return Answered(raw=lambda handler: self._send(handler, body, first, cut=self.cuts >= 0))
+
+    def _send(self, handler: Any, body: bytes, first: int, *, cut: bool) -> None:
+        handler.send_response(206 if first else 200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.send_header("ETag", self.etag)
+        if self.ranges:
+            handler.send_header("Accept-Ranges", "bytes")
+        if first:
+            handler.send_header("Content-Range", f"bytes {first}-{len(BODY) - 1}/{len(BODY)}")
+        handler.end_headers()
+        handler.wfile.write(body[:700_000] if cut else body)
+
+
+def test_a_download_goes_on_where_it_stopped(pump: Pump, outside: Outside) -> None:
+    shop = Shop(cuts=3)
+    pump.declare(csv_source(outside.on("/a", shop)))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"]) == ("success", 17_000)
+    assert shop.asked == [None, "bytes=700000-", "bytes=1400000-", "bytes=2100000-"]
+
+
+def test_steps_forward_count_as_no_failures(pump: Pump, outside: Outside) -> None:
+    """One retry is allowed; three cuts are met."""
+    assert pump.settings.max_retries == 1
+    pump.declare(csv_source(outside.on("/a", Shop(cuts=3))))
+    assert pump.run("shop")["status"] == "success"
+
+
+def test_without_ranges_it_starts_anew_until_the_retries_are_used_up(pump: Pump, outside: Outside) -> None:
+    shop = Shop(cuts=9, ranges=False)
+    pump.declare(csv_source(outside.on("/a", shop)))
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"], shop.asked) == ("failed", "connection_failed", [None, None])
+    assert list((pump.settings.state_dir / "downloads").glob("*")) == []
+
+
+def test_a_file_that_changed_in_between_is_read_from_its_start(pump: Pump, outside: Outside) -> None:
+    shop = Shop(cuts=1)
+
+    def changing(asked: Asked) -> Answered:
+        if shop.asked:
+            shop.etag = '"b"'
+        return shop(asked)
+
+    pump.declare(csv_source(outside.on("/a", changing)))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"], shop.asked) == ("success", 17_000, [None, "bytes=700000-"])
+
+
+def test_a_weak_mark_is_not_gone_by(pump: Pump, outside: Outside) -> None:
+    shop = Shop(cuts=1, etag='W/"a"')
+    pump.declare(csv_source(outside.on("/a", shop)))
+    assert pump.run("shop")["status"] == "success"
+    assert shop.asked == [None, None]
+
+
+def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, outside: Outside) -> None:
+    def wrong(handler: Any) -> None:
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 5-{len(BODY) - 1}/{len(BODY)}")
+        handler.send_header("Content-Length", str(len(BODY) - 5))
+        handler.end_headers()
+        handler.wfile.write(BODY[5:])
+
+    shop = Shop(cuts=1)
+
+    def confused(asked: Asked) -> Answered:
+        if asked.headers.get("range"):
+            return Answered(raw=wrong)
+        return shop(asked)
+
+    pump.settings = pump.settings.__class__(**{**vars(pump.settings), "max_retries": 3})
+    pump.declare(csv_source(outside.on("/a", confused)))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"]) == ("success", 17_000)
+
+
+def test_a_dripping_download_ends_by_name(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+    for window in ("FIRST_WINDOW", "RATE_WINDOW"):
+        monkeypatch.setattr(f"etl.share.{window}", 0.3)
+
+    def drip(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n")
+        for _ in range(100):
+            handler.wfile.write(b"a")
+            time.sleep(0.05)
+
+    pump.declare(csv_source(outside.on("/a", Answered(raw=drip))))
+    run = pump.run("shop")
+    assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")
+
+
+def test_a_download_past_its_slice_goes_on_if_there_is_room(
+    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.2)
+    monkeypatch.setattr("etl.http.download.RENEW_SECONDS", 0.1)
+    asked: list[str] = []
+
+    def slow(handler: Any) -> None:
+        asked.append("")
+        handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BODY))
+        for first in range(0, len(BODY), 200_000):
+            handler.wfile.write(BODY[first : first + 200_000])
+            time.sleep(0.1)
+
+    outside.on("/a", [Answered(b"id\n1\n"), Answered(raw=slow)])
+    pump.declare(csv_source(outside.url + "/a"))
+    pump.run("shop")
+    run_id = pump.queue("shop")
+    # Another download has the share of slow sources.
+    pump.sql(
+        """INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, slow, dispatched_at)
+        VALUES (gen_random_uuid(), 'other', 'csv', 'api', 'running', 'extracting', true, now())"""
+    )
+    pump.step()
+    assert pump.show(run_id)["stage"] == "waiting"
+    assert pump.sql("SELECT slow FROM etl_runs WHERE run_id = :id", id=run_id) == [True]
+    pump.sql("DELETE FROM etl_runs WHERE source_name = 'other'")
+    pump.drain()
+    assert (pump.show(run_id)["status"], len(asked)) == ("success", 2)
+
+
+def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: Outside) -> None:
+    from etl.http.target import Target
+    from tests.reading import Recorder
+
+    client = Recorder().client()
+    part = tmp_path / "a.part"
+    part.write_bytes(b"rubbish")
+    part.with_name("a.part.about").write_bytes(b'{"request":"another","etag":"\\"a\\""}')
+    url = outside.on("/a", Answered(b"whole"))
+    client.download(Target(url, url), 5, part)
+    assert part.read_bytes() == b"whole"
+    assert not outside.asked[0].headers.get("range")

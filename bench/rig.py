@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import alembic.command
 import psycopg2
+import psycopg2.extensions
 import redis
 import requests
 
@@ -85,6 +86,14 @@ class Servers:
         self.processes[name].kill()
         self.processes[name].wait(20)
 
+    def crash(self, name: str, number: int) -> None:
+        """End it by a signal, in the middle of everything, and wait until its children are gone too."""
+        process = self.processes[name]
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(number)
+        process.wait(30)
+        wait_until(lambda: not any(map(_runs, children)))
+
     def signal(self, name: str, number: int) -> None:
         """Send a signal, such as SIGSTOP."""
         self.processes[name].send_signal(number)
@@ -116,6 +125,13 @@ def running_servers(prefix: str, parent: str | None = None) -> Iterator[tuple[Se
             servers.remove()
 
 
+def _runs(process_id: str) -> bool:
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def make_database(servers: Servers, name: str, *, template: str = "template1") -> str:
     """An empty database, or a copy of one; its address."""
     connection = psycopg2.connect(servers.postgres.url)
@@ -139,6 +155,7 @@ class Service:
         self.url = f"http://127.0.0.1:{self.port}"
         self._valkey = servers.valkey
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._connection: psycopg2.extensions.connection | None = None
         self.environment = {
             **os.environ,
             "DATABASE_URL": url,
@@ -229,14 +246,21 @@ class Service:
         return self.get(f"/runs/{run_id}")
 
     def sql(self, query: str) -> list[Any]:
-        connection = psycopg2.connect(self.database_url)
+        """The rows of a query, over a connection that is kept; after a restart of the server over a new one."""
         try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(query)
-                rows = cursor.fetchall() if cursor.description else []
-        finally:
-            connection.close()
+            return self._rows(query)
+        except (psycopg2.OperationalError, psycopg2.InterfaceError):
+            if self._connection is not None and not self._connection.closed:
+                raise
+            return self._rows(query)
+
+    def _rows(self, query: str) -> list[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg2.connect(self.database_url)
+            self._connection.autocommit = True
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            rows = cursor.fetchall() if cursor.description else []
         return [row[0] if len(row) == 1 else row for row in rows]
 
     def broker(self) -> redis.Redis:
@@ -245,6 +269,10 @@ class Service:
 
     def flush_broker(self) -> None:
         self.broker().flushall()
+
+    def has(self, name: str) -> bool:
+        """Whether a process was started and not stopped."""
+        return name in self._processes
 
     def is_running(self, name: str) -> bool:
         """Whether a process has not ended by itself."""
@@ -258,7 +286,7 @@ class Service:
         return (self.folder / f"{name}.log").read_text()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30, *, every: float = 0.1) -> None:
     """Poll; connection errors on the way count as not yet."""
     deadline = time.monotonic() + seconds
     while True:
@@ -268,4 +296,4 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         except (requests.RequestException, KeyError, psycopg2.Error):
             pass
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
+        time.sleep(every)

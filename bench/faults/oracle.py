@@ -26,6 +26,15 @@ class Verdict:
     def clean(self) -> bool:
         return not (self.lost or self.doubled or self.stale or self.stuck or self.complaints)
 
+    def add(self, other: Verdict, where: str) -> None:
+        """What is wrong there is wrong in all."""
+        self.records = max(self.records, other.records)
+        for name in ("lost", "doubled", "stale", "stuck"):
+            if count := getattr(other, name):
+                setattr(self, name, getattr(self, name) + count)
+                self.complaints.append(f"{where}: {name} {count}")
+        self.complaints += [f"{where}: {complaint}" for complaint in other.complaints]
+
 
 def judge(service: Service, truth: Truth) -> Verdict:
     """Compare every record of every source with what is stored."""
@@ -47,6 +56,15 @@ def judge(service: Service, truth: Truth) -> Verdict:
     return verdict
 
 
+# What a batch may be halved to: one record of a million.
+LONGEST_PART = 24
+
+
+def judge_again(service: Service, truth: Truth, verdict: Verdict) -> None:
+    """After one more undisturbed run: what is wrong now would stay wrong."""
+    verdict.add(judge(service, truth), "after one more run")
+
+
 def _check_runs(service: Service, verdict: Verdict) -> None:
     verdict.stuck = service.sql("SELECT count(*) FROM etl_runs WHERE status IN ('queued', 'running')")[0]
     checks = {
@@ -59,6 +77,18 @@ def _check_runs(service: Service, verdict: Verdict) -> None:
         "slots with two runs": """
             SELECT count(*) FROM (SELECT 1 FROM etl_runs WHERE scheduled_for IS NOT NULL
             GROUP BY source_name, scheduled_for HAVING count(*) > 1) t""",
+        "batches stored after the cancel of their run": """
+            SELECT count(*) FROM etl_batches b JOIN etl_runs r USING (run_id)
+            WHERE r.status = 'cancelled' AND greatest(b.created_at, b.normalized_at, b.loaded_at) > r.completed_at""",
+        "raw ids given twice": """
+            SELECT count(*) FROM (SELECT 1 FROM raw_data GROUP BY id HAVING count(*) > 1) t""",
+        "raw ids above the sequence's last": """
+            SELECT count(*) FROM raw_data WHERE id > (SELECT last_value FROM raw_data_id_seq)""",
+        "rows of another run within the ids of a batch": """
+            SELECT count(*) FROM etl_batches b JOIN etl_runs r ON r.run_id = b.run_id AND r.lane = 'fetch'
+            JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id
+                AND p.source_name = b.source_name AND p.run_id <> b.run_id""",
+        "batches halved without end": f"SELECT count(*) FROM etl_batches WHERE length(part) > {LONGEST_PART}",
         "records quarantined as poison": "SELECT count(*) FROM rejected_records WHERE rule = 'poison'",
     }
     errors = """SELECT error_code, count(*), min(error_message) FROM etl_runs

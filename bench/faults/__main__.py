@@ -34,11 +34,7 @@ def main() -> int:
 def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Path) -> Report:
     function, short, long = SCENARIOS[name]
     count = arguments.count or (long if arguments.long else short)
-    truth = Truth(arguments.sources, arguments.records // arguments.sources, arguments.seed)
-    if name == "beats":
-        truth = Truth(100 if arguments.long else 10, 20, arguments.seed)
-    if name == CONTROL:
-        truth = Truth(arguments.sources, CONTROL_RECORDS // arguments.sources, arguments.seed)
+    truth = _truth(name, arguments)
     report = Report(name, arguments.seed)
     place = folder / name
     place.mkdir()
@@ -60,12 +56,22 @@ def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Pat
     return report
 
 
+def _truth(name: str, arguments: argparse.Namespace) -> Truth:
+    seed = arguments.seed
+    if name == "beats":
+        return Truth(100 if arguments.long else 10, 20, seed)
+    if name in {"crash_points", "database_crashes"}:
+        return Truth(2, 180, seed, trouble=0, page=20, bad_every=20, every="2s")
+    records = CONTROL_RECORDS if name == CONTROL else arguments.records
+    return Truth(arguments.sources, records // arguments.sources, seed)
+
+
 def _as_expected(report: Report) -> bool:
     return report.verdict.lost > 0 if report.scenario == CONTROL else report.verdict.clean
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bench.faults", description=__doc__)
+    parser = argparse.ArgumentParser(prog="bench.faults", description=__doc__, allow_abbrev=False)
     parser.add_argument("--long", action="store_true", help="the full counts: about an hour")
     parser.add_argument("--only", default="", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--count", type=int, default=0, help="how many faults, instead of the scenario's own number")

@@ -38,9 +38,15 @@ class Report:
     recovery: list[float] = field(default_factory=list)
     seconds: float = 0.0
     figures: dict[str, Any] = field(default_factory=dict)
+    table: list[str] = field(default_factory=list)
 
     def count(self, fault: str) -> None:
         self.faults[fault] = self.faults.get(fault, 0) + 1
+
+    def tell(self, line: str) -> None:
+        """Add a line to the table, and show it at once: the rest may take minutes."""
+        self.table.append(line)
+        print(f"  {line}", flush=True)
 
     def line(self) -> str:
         v = self.verdict
@@ -60,22 +66,32 @@ class Arena:
 
     def __init__(self, servers: Servers, outside: Outside, truth: Truth, folder: Path, report: Report) -> None:
         """Make a database and declare the sources; nothing is started."""
-        url = make_database(servers, "faults", template="migrated")
         self.servers = servers
         self.url = outside.url
         self.truth = truth
         self.report = report
         self.dice = random.Random(report.seed)
-        self.service = Service(servers, url, folder)
+        self.service = Service(servers, make_database(servers, "faults", template="migrated"), folder)
         self.service.environment |= {"LEASE_SECONDS": "5", "BATCH_SIZE": "1000", "WORKER_PROCESSES": "2"}
+        self._document = truth.document(outside)
+        self._begin()
+
+    def renew(self) -> None:
+        """Stop all, and begin with an empty database."""
+        self.stop()
+        make_database(self.servers, "faults", template="migrated")
+        self._begin()
+
+    def _begin(self) -> None:
         self.service.flush_broker()
-        done = self.service.declare(truth.document(outside))
+        done = self.service.declare(self._document)
         if done.returncode:
             raise RuntimeError(done.stderr)
 
-    def start_worker(self, name: str, **environment: str) -> None:
-        arguments = ("-A", "worker", "worker", "--concurrency=2", f"--hostname={name}@faults", "--loglevel=INFO")
-        self.service.start(name, "bench.faults.launcher", *arguments, **environment)
+    def start_worker(self, name: str, *, processes: int = 2, **environment: str) -> None:
+        arguments = ("-A", "worker", "worker", f"--concurrency={processes}", f"--hostname={name}@faults")
+        environment = {"WORKER_PROCESSES": str(processes), **environment}
+        self.service.start(name, "bench.faults.launcher", "celery", *arguments, "--loglevel=INFO", **environment)
 
     def kill_worker(self, name: str, **environment: str) -> None:
         """SIGKILL the whole group, and start another as a supervisor would."""

@@ -12,9 +12,9 @@ import psycopg2
 import requests
 
 from bench.faults import naive
-from bench.faults.launcher import POINTS
 from bench.faults.oracle import Verdict
 from bench.faults.proxy import Proxy
+from bench.faults.strikes import crash_points, database_crashes
 from bench.rig import PYTHON, wait_until
 
 if TYPE_CHECKING:
@@ -53,39 +53,6 @@ def default_lease(arena: Arena, count: int) -> Verdict:
         arena.kill_worker("one")
         arena.await_release()
     return arena.settle()
-
-
-def crash_points(arena: Arena, count: int) -> Verdict:
-    """A crash at every point of every stage, each once; `count` is not used."""
-    del count
-    # Many small batches, so that extraction also waits for room and is sent for again by a load.
-    arena.service.environment["BATCH_SIZE"] = "100"
-    arena.service.start_web()
-    for stage in ("extract", "normalize", "load"):
-        for point in POINTS:
-            if stage == "normalize" and point in {"before_publish", "after_publish"}:
-                continue  # the chain's own link follows normalise; nothing of ours is sent
-            _crash(arena, stage, point)
-    return arena.settle()
-
-
-def _crash(arena: Arena, stage: str, point: str) -> None:
-    marker = arena.service.folder / f"crashed-{stage}-{point}"
-    arena.truth.round += 1
-    arena.start_worker("one", CRASH_AT=f"{stage}:{point}", CRASH_MARKER=str(marker))
-    arena.queue_all()
-    with contextlib.suppress(AssertionError):
-        wait_until(marker.exists, 25)
-    if not marker.exists():
-        arena.report.figures[f"{stage}:{point}"] = "not_reached"
-    else:
-        arena.report.count("crash point")
-    arena.service.kill("one")
-    arena.start_worker("one")
-    arena.await_progress()
-    with contextlib.suppress(AssertionError):
-        wait_until(lambda: not arena.active(), 60)
-    arena.service.kill("one")
 
 
 def flushes(arena: Arena, count: int) -> Verdict:
@@ -276,21 +243,14 @@ def cancels(arena: Arena, count: int) -> Verdict:
     wait_until(lambda: not arena.active(), 300)
     arena.truth.round += 1
     arena.queue_all()
-    verdict = arena.settle()
-    late = arena.service.sql("""
-        SELECT count(*) FROM etl_batches b JOIN etl_runs r USING (run_id)
-        WHERE r.status = 'cancelled' AND greatest(b.created_at, b.normalized_at, b.loaded_at) > r.completed_at""")[0]
-    if late:
-        verdict.complaints.append(f"stored after the cancel: {late} batches")
-    return verdict
+    return arena.settle()
 
 
 def skew(arena: Arena, count: int) -> Verdict:
     """One worker's clock is two hours ahead, another's two behind, while `count` workers are killed. Needs libfaketime."""
     library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
     if library is None:
-        arena.report.figures["skipped"] = "libfaketime is not installed"
-        return Verdict()
+        return Verdict(complaints=["libfaketime is missing: apt-get install faketime"])
     clocks = {
         name: {"LD_PRELOAD": str(library), "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         for name, hours in zip(WORKERS, ("+2h", "-2h"), strict=True)
@@ -360,7 +320,9 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     # name: function, its count when short, its count when long
     "kills": (kills, 10, 200),
     "default_lease": (default_lease, 1, 5),
-    "crash_points": (crash_points, 1, 1),
+    # Of these two: one of how many points, 0 for all and by every kind of crash.
+    "crash_points": (crash_points, 2, 0),
+    "database_crashes": (database_crashes, 1, 0),
     "flushes": (flushes, 4, 12),
     "broker_away": (broker_away, 10, 60),
     "database_restarts": (database_restarts, 3, 20),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from dataclasses import dataclass
 
 from bench.outside import Answered, Asked, Outside, as_json
 
-PAGE = 500
-BAD_EVERY = 1000
 DUPLICATE_EVERY = 100
 
 
@@ -22,6 +21,11 @@ class Truth:
     seed: int
     round: int = 1
     trouble: float = 0.01
+    page: int = 500
+    bad_every: int = 1000
+    every: str = ""
+    # Seconds before each answer.
+    delay: float = 0.0
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
@@ -39,18 +43,18 @@ class Truth:
         for name in self.names:
             server.on(f"/{name}", self._answer)
             request = f"request: {{url: '{server.url}/{name}'}}"
-            lines.append(
-                f"  - {{name: {name}, type: api, timeout: 3s, {request}, paginate: {{style: page, max_pages: 100000}}}}"
-            )
+            schedule = f"schedule: {{every: {self.every}}}, " if self.every else ""
+            paginate = "paginate: {style: page, max_pages: 100000}"
+            lines.append(f"  - {{name: {name}, type: api, timeout: 3s, {schedule}{request}, {paginate}}}")
         return "\n".join(lines) + "\n"
 
     def good(self) -> dict[str, int]:
         """The ids that must be served by every source, and their amount."""
-        return {f"r{n}": n + self.round for n in range(self.records) if n % BAD_EVERY != BAD_EVERY - 1}
+        return {f"r{n}": n + self.round for n in range(self.records) if not self._is_bad(n)}
 
     def bad(self) -> set[str]:
         """The ids that must be in quarantine."""
-        return {f"r{n}" for n in range(self.records) if n % BAD_EVERY == BAD_EVERY - 1}
+        return {f"r{n}" for n in range(self.records) if self._is_bad(n)}
 
     def _answer(self, asked: Asked) -> Answered:
         with self._lock:
@@ -58,15 +62,19 @@ class Truth:
             if self._dice.random() < self.trouble:
                 self.refused += 1
                 return Answered(status=self._dice.choice((429, 500, 503)))
-        first = (int(asked.query["page"]) - 1) * PAGE
-        page = [self._record(n) for n in range(first, min(first + PAGE, self.records))]
-        page += [self._record(n) for n in range(first, min(first + PAGE, self.records), DUPLICATE_EVERY)]
+        time.sleep(self.delay)
+        first = (int(asked.query["page"]) - 1) * self.page
+        last = min(first + self.page, self.records)
+        page = [self._record(n) for n in range(first, last)]
+        page += [self._record(n) for n in range(first, last, DUPLICATE_EVERY)]
         return as_json(page)
 
     def _record(self, number: int) -> dict[str, object]:
-        bad = number % BAD_EVERY == BAD_EVERY - 1
         return {
             "id": f"r{number}",
             "name": f"record {number}",
-            "price": f"dear {self.round}" if bad else number + self.round,
+            "price": f"dear {self.round}" if self._is_bad(number) else number + self.round,
         }
+
+    def _is_bad(self, number: int) -> bool:
+        return number % self.bad_every == self.bad_every - 1

@@ -1,4 +1,4 @@
-"""`python -m bench.faults [--long] [--only kills,flushes] [--seed 1] [--json file]`."""
+"""`python -m bench.faults [--long] [--only kills,flushes] [--seed 1] [--against commit] [--json file]`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.faults.against import run_against
 from bench.faults.arena import Arena, Report
 from bench.faults.scenarios import SCENARIOS
 from bench.faults.truth import Truth
@@ -23,6 +24,8 @@ CONTROL_RECORDS = 300_000
 def main() -> int:
     """Run the scenarios; 0 if the books are clean, and the control arm lost records."""
     arguments = _parser().parse_args()
+    if arguments.against:
+        return run_against(arguments.against, sys.argv[1:], arguments.json)
     names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
     with running_servers("kasparro-faults-") as (servers, folder):
         reports = [_run(name, arguments, servers, folder) for name in names]
@@ -78,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sources", type=int, default=10)
     parser.add_argument("--records", type=int, default=20_000, help="over all sources")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--against", default="", help="a commit: break the product of that time with today's suite")
     parser.add_argument("--json", default="", help="write the reports here too")
     return parser
 

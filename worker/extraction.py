@@ -50,7 +50,7 @@ from worker.polling import ALIVE_SECONDS, MOVED_AFTER, Hearing, settled_target
 from worker.process import gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from sqlalchemy import Connection
@@ -114,7 +114,7 @@ class Slice:
         self._seconds = self._pace.slice_seconds(SLICE_SECONDS)
         self._database = database
         self._settings = settings
-        self._publish = publish
+        self._send = publish
         self._lease = settings.lease.total_seconds()
         self._started = time.monotonic()
         self._looked = self._started
@@ -183,6 +183,12 @@ class Slice:
 
     def _is_over(self) -> bool:
         return time.monotonic() - self._started > self._seconds
+
+    def _publish(self, messages: Sequence[Message]) -> None:
+        """Send messages; the time that a broker takes which hangs is not the source's."""
+        BOARD.look(DATABASE_SECONDS)
+        self._send(list(messages))
+        BOARD.look(COMPUTE_SECONDS)
 
     def _run(self, work: Callable[[Connection], T]) -> T:
         """A transaction; the time that it takes is not the source's."""
@@ -308,7 +314,7 @@ class Slice:
         self._run(lambda c: note_answer(c, self.claim.run_id, self.claim.config["name"]))
         self._pace = replace(self._pace, answered=True, misses=0)
         if self.is_slow:
-            self._publish(list(self._run(send_slow_runs)))
+            self._publish(self._run(send_slow_runs))
 
     def _enter_share(self) -> bool:
         """Whether a download may go on beyond its slice: within the share of slow sources."""

@@ -88,8 +88,7 @@ class Watchdog(threading.Thread):
             self._blame(database, one, "it ended by a signal")
         living = [one for one in held if one not in dead]
         for one in living:
-            if cause := self._cause(one, now):
-                self._kill(one, cause)
+            if (cause := self._cause(one, now)) and self._kill(one, cause):
                 self._blame(database, one, cause)
         self._kill_lost(database, living, now)
         if self._killed:
@@ -118,15 +117,17 @@ class Watchdog(threading.Thread):
             if now - self._lost[one.process_id, one.token] > GRACE:
                 self._kill(one, "its claim was lost")
 
-    def _kill(self, held: Held, cause: str) -> None:
+    def _kill(self, held: Held, cause: str) -> bool:
         # It may have ended and freed its place since it was read.
-        if held.token not in {one.token for one in self._board.held() if one.process_id == held.process_id}:
-            return
+        now_held = {(one.process_id, one.key, one.token) for one in self._board.held()}
+        if (held.process_id, held.key, held.token) not in now_held:
+            return False
         self._killed = True
         log.warning("process_killed", process_id=held.process_id, cause=cause, key=str(held.key))
         with suppress(ProcessLookupError):
             os.kill(held.process_id, signal.SIGKILL)
         self._board.clear(held.place)
+        return True
 
     @staticmethod
     def _blame(database: Database, held: Held, cause: str) -> None:

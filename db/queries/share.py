@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
 from db.queries.events import record_event
-from db.queries.runs import MAX_OPEN_BATCHES
+from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
@@ -113,7 +113,8 @@ _DIED = text("""
     SET token = token + 1, lease_expires_at = NULL, stage = 'waiting', dispatched_at = NULL, claimed_at = NULL,
         slow = true, not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60))
     WHERE run_id = :run_id AND token = :token AND status = 'running' AND extracted_at IS NULL
-    RETURNING source_name
+      AND lease_expires_at IS NOT NULL
+    RETURNING source_name, attempt
 """)
 
 
@@ -122,13 +123,13 @@ def note_death(connection: Connection, run_id: UUID, token: int, cause: str) -> 
 
     None when the claim was not held any more: then the source is not to blame.
     """
-    source_name = connection.execute(_DIED, {"run_id": run_id, "token": token}).scalar()
-    if source_name is None:
+    row = connection.execute(_DIED, {"run_id": run_id, "token": token}).first()
+    if row is None:
         return None
     record_event(connection, run_id, "process_died", cause=cause)
-    death = count_death(connection, source_name, cause)
-    if death.set_aside is not None:
-        message = f"{death.deaths} worker processes died of it in a row ({cause}); it is set aside"
+    death = count_death(connection, row.source_name, cause)
+    if death.set_aside is not None or row.attempt >= MAX_ATTEMPTS:
+        message = f"{death.deaths} worker processes died of it in a row; the last one because {cause}"
         end_run(connection, run_id, Outcome(Status.FAILED, Failure("process_died", message)))
     return death
 
@@ -148,6 +149,15 @@ def count_death(connection: Connection, source_name: str, cause: str) -> Death:
         """)
         connection.execute(aside, {"name": source_name, "seconds": seconds, "reason": SET_ASIDE})
     return Death(source_name, deaths, seconds)
+
+
+def count_set_aside(connection: Connection) -> int:
+    """How many enabled sources are set aside."""
+    query = text("""
+        SELECT count(*) FROM sources
+        WHERE enabled AND not_before_reason = :reason AND not_before > clock_timestamp()
+    """)
+    return int(connection.execute(query, {"reason": SET_ASIDE}).scalar_one())
 
 
 def forget_deaths(connection: Connection, source_name: str) -> bool:

@@ -40,6 +40,8 @@ USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
 MAX_REDIRECTS = 5
 MAX_BODY = 64 * 1024 * 1024
 MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
+# What even a slow disk gives: bytes a second.
+READ_RATE = 50_000_000
 # Only a source's own pace is slept through, if it is quicker than this: to give the worker back would take longer.
 SHORT_PACE = 1.0
 # A wait up to this is waited for by the run; a longer one ends it. A run that has stored something waits longer, since
@@ -170,8 +172,11 @@ class HttpClient:
 
         def read(response: requests.Response) -> Received:
             arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
+            start = part.start(response)
+            # What is there already is read again for its hash.
+            self._watch.keep_lease(timeout + start / READ_RATE)
             with path.open("r+b" if path.exists() else "w+b") as file:
-                return receive(response, file, MAX_DOWNLOAD, arrivals.take, part.start(response))
+                return receive(response, file, MAX_DOWNLOAD, arrivals.take, start)
 
         attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
         answer = self._logical(attempt, tries)

@@ -197,3 +197,25 @@ def test_a_message_for_a_slow_run_that_was_lost_is_sent_again(pump: Pump, silent
     from db.queries import sweep
 
     assert pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True)) == [message]
+
+
+def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, outside: Outside) -> None:
+    """Leases that ran out and deaths share the attempts of a run: after the last, nobody could claim it any more."""
+    pump.declare(api("shop", outside.json("/a", [])))
+    run_id = pump.queue("shop")
+    pump.messages.clear()
+    pump.sql("UPDATE etl_runs SET attempt = 4")
+    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert claim
+    pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "it ended by a signal"))
+    assert pump.show(run_id)["status"] == "failed"
+
+
+def test_a_slice_that_ended_in_time_blames_nobody(pump: Pump, outside: Outside) -> None:
+    pump.declare(api("shop", outside.on("/a", Answered(status=503))))
+    run_id = pump.queue("shop")
+    pump.step()
+    (token,) = pump.sql("SELECT token FROM etl_runs")
+    assert pump.show(run_id)["stage"] == "waiting"
+    assert pump.database.run(lambda c: share.note_death(c, run_id, token, "it computed")) is None
+    assert source(pump)[2] == 0

@@ -13,7 +13,7 @@ from flask.views import MethodView
 from db.queries.closing import end_run
 from db.queries.events import list_events
 from db.queries.runs import NewRun, active_run, check_cancellable, get_run, list_runs, queue_run
-from db.queries.share import send_slow_runs
+from db.queries.share import count_set_aside, send_slow_runs
 from db.queries.sources import find_sources
 from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.messages import ExtractMessage
@@ -55,12 +55,12 @@ class Runs(MethodView):
         """
         parts = service()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
-        runs, outgoing = parts.database.run(lambda connection: _queue(connection, names))
+        runs, outgoing, set_aside = parts.database.run(lambda connection: _queue(connection, names))
         new = [run["run_id"] for run in runs if run["status"] == "queued"]
         if not new:
             raise _nothing_queued(runs)
         publish(parts.producer, outgoing)
-        return {"runs": runs}, {"Location": url_for("runs.Run", run_id=new[0])}
+        return {"runs": runs, "set_aside_total": set_aside}, {"Location": url_for("runs.Run", run_id=new[0])}
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.response(200, RunsSchema)
@@ -123,18 +123,18 @@ class RunCancel(MethodView):
         return service().database.run(cancel)
 
 
-def _queue(connection: Any, names: list[str] | None) -> tuple[list[dict[str, Any]], list[ExtractMessage]]:
+def _queue(connection: Any, names: list[str] | None) -> tuple[list[dict[str, Any]], list[ExtractMessage], int]:
     """Queue a run of each source, or none if a name is not known or a named source is not active.
 
     Returns:
-        The runs as they are shown, and the messages to send.
+        The runs as they are shown, the messages to send, and how many sources were left out as set aside.
     """
     sources = find_sources(connection, names)
     for source in sources:
         _check_active(source)
     outgoing: list[ExtractMessage] = []
     runs = [_queue_one(connection, source, outgoing) for source in sources]
-    return runs, outgoing + send_slow_runs(connection)
+    return runs, outgoing + send_slow_runs(connection), count_set_aside(connection) if names is None else 0
 
 
 def _check_active(source: Any) -> None:

@@ -35,6 +35,9 @@ class QueuedRunsSchema(Schema):
     """The answer to a request to run."""
 
     runs = fields.List(fields.Nested(QueuedRunSchema))
+    set_aside_total = fields.Integer(
+        metadata={"description": "sources that were left out because worker processes died of them"}
+    )
 
 
 class RunErrorSchema(Schema):

@@ -12,74 +12,26 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Computed,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
-    LargeBinary,
-    MetaData,
     Numeric,
     PrimaryKeyConstraint,
-    Text,
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR, UUID as PG_UUID
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.orm import Mapped, mapped_column
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s",
-    "pk": "pk_%(table_name)s",
-}
+from db.base import Base, Xid8, counter, now, small
+
 ACTIVE = "status IN ('queued', 'running')"
 OPEN = "state IN ('extracted', 'normalized')"
 SEARCH = (
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(title, ''::text), 1000)), 'A'::\"char\") || "
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(description, ''::text), 24000)), 'B'::\"char\")"
 )
-
-
-class Xid8(UserDefinedType[str]):
-    """PostgreSQL's 64-bit transaction id."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        """The type's name in DDL."""
-        return "xid8"
-
-
-class Base(DeclarativeBase):
-    """Common types and constraint names."""
-
-    metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {  # noqa: RUF012 -- SQLAlchemy's own name
-        str: Text,
-        int: BigInteger,
-        Decimal: Numeric,
-        bytes: LargeBinary,
-        datetime: DateTime(timezone=True),
-        UUID: PG_UUID(as_uuid=True),
-        dict[str, Any]: JSONB,
-        list[str]: ARRAY(Text),
-    }
-
-
-def _counter() -> Mapped[int]:
-    return mapped_column(BigInteger, server_default="0")
-
-
-def _small() -> Mapped[int]:
-    return mapped_column(Integer, server_default="0")
-
-
-def _now() -> Mapped[datetime]:
-    return mapped_column(DateTime(timezone=True), server_default=text("clock_timestamp()"))
 
 
 class ItemContent:
@@ -119,15 +71,15 @@ class SourceRow(Base):
     not_before_reason: Mapped[str | None]
     rest: Mapped[dict[str, Any] | None]
     moved_to: Mapped[str | None]
-    moved_count: Mapped[int] = _small()
+    moved_count: Mapped[int] = small()
     gone_reason: Mapped[str | None]
     answered_at: Mapped[datetime | None]
-    misses: Mapped[int] = _small()
-    deaths: Mapped[int] = _small()
+    misses: Mapped[int] = small()
+    deaths: Mapped[int] = small()
     death_cause: Mapped[str | None]
     origin: Mapped[str]
-    created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
+    updated_at: Mapped[datetime] = now()
 
 
 class RunRow(Base):
@@ -161,29 +113,29 @@ class RunRow(Base):
     status: Mapped[str]
     stage: Mapped[str]
     scheduled_for: Mapped[datetime | None]
-    slots_missed: Mapped[int] = _small()
-    created_at: Mapped[datetime] = _now()
+    slots_missed: Mapped[int] = small()
+    created_at: Mapped[datetime] = now()
     started_at: Mapped[datetime | None]
     completed_at: Mapped[datetime | None]
-    attempt: Mapped[int] = _small()
-    token: Mapped[int] = _counter()
+    attempt: Mapped[int] = small()
+    token: Mapped[int] = counter()
     lease_expires_at: Mapped[datetime | None]
     worker: Mapped[str | None]
     not_before: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None]
-    dispatch_count: Mapped[int] = _small()
+    dispatch_count: Mapped[int] = small()
     claimed_at: Mapped[datetime | None]
     position: Mapped[dict[str, Any] | None]
-    batches: Mapped[int] = _small()
+    batches: Mapped[int] = small()
     extracted_at: Mapped[datetime | None]
-    records_extracted: Mapped[int] = _counter()
-    records_inserted: Mapped[int] = _counter()
-    records_updated: Mapped[int] = _counter()
-    records_unchanged: Mapped[int] = _counter()
-    records_duplicate: Mapped[int] = _counter()
-    records_failed: Mapped[int] = _counter()
-    pages: Mapped[int] = _counter()
-    bytes: Mapped[int] = _counter()
+    records_extracted: Mapped[int] = counter()
+    records_inserted: Mapped[int] = counter()
+    records_updated: Mapped[int] = counter()
+    records_unchanged: Mapped[int] = counter()
+    records_duplicate: Mapped[int] = counter()
+    records_failed: Mapped[int] = counter()
+    pages: Mapped[int] = counter()
+    bytes: Mapped[int] = counter()
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     checkpoint_before: Mapped[dict[str, Any] | None]
@@ -212,23 +164,23 @@ class BatchRow(Base):
     first_raw_id: Mapped[int | None]
     last_raw_id: Mapped[int | None]
     state: Mapped[str]
-    token: Mapped[int] = _counter()
-    attempt: Mapped[int] = _small()
+    token: Mapped[int] = counter()
+    attempt: Mapped[int] = small()
     lease_expires_at: Mapped[datetime | None]
     not_before: Mapped[datetime | None]
     dispatched_at: Mapped[datetime | None]
-    dispatch_count: Mapped[int] = _small()
+    dispatch_count: Mapped[int] = small()
     claimed_at: Mapped[datetime | None]
     staged_count: Mapped[int | None]
     staged_token: Mapped[int | None]
     mapping_version: Mapped[int | None] = mapped_column(Integer)
-    records_extracted: Mapped[int] = _counter()
-    records_inserted: Mapped[int] = _counter()
-    records_updated: Mapped[int] = _counter()
-    records_unchanged: Mapped[int] = _counter()
-    records_duplicate: Mapped[int] = _counter()
-    records_failed: Mapped[int] = _counter()
-    created_at: Mapped[datetime] = _now()
+    records_extracted: Mapped[int] = counter()
+    records_inserted: Mapped[int] = counter()
+    records_updated: Mapped[int] = counter()
+    records_unchanged: Mapped[int] = counter()
+    records_duplicate: Mapped[int] = counter()
+    records_failed: Mapped[int] = counter()
+    created_at: Mapped[datetime] = now()
     normalized_at: Mapped[datetime | None]
     loaded_at: Mapped[datetime | None]
     rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
@@ -242,7 +194,7 @@ class EventRow(Base):
 
     event_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     run_id: Mapped[UUID] = mapped_column(ForeignKey("etl_runs.run_id", ondelete="CASCADE"))
-    at: Mapped[datetime] = _now()
+    at: Mapped[datetime] = now()
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
 
@@ -255,21 +207,21 @@ class CheckpointRow(Base):
     source_name: Mapped[str] = mapped_column(primary_key=True)
     source_type: Mapped[str]
     kind: Mapped[str | None]
-    version: Mapped[int] = _counter()
+    version: Mapped[int] = counter()
     value: Mapped[dict[str, Any] | None]
     run_id: Mapped[UUID | None]
     last_success_at: Mapped[datetime | None]
     last_failure_at: Mapped[datetime | None]
     last_run_at: Mapped[datetime | None]
     last_status: Mapped[str | None]
-    total_items: Mapped[int] = _counter()
-    total_runs: Mapped[int] = _counter()
-    total_success: Mapped[int] = _counter()
-    total_partial: Mapped[int] = _counter()
-    total_failed: Mapped[int] = _counter()
-    total_extracted: Mapped[int] = _counter()
+    total_items: Mapped[int] = counter()
+    total_runs: Mapped[int] = counter()
+    total_success: Mapped[int] = counter()
+    total_partial: Mapped[int] = counter()
+    total_failed: Mapped[int] = counter()
+    total_extracted: Mapped[int] = counter()
     total_seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
-    updated_at: Mapped[datetime] = _now()
+    updated_at: Mapped[datetime] = now()
 
 
 class TotalsRow(Base):
@@ -278,8 +230,8 @@ class TotalsRow(Base):
     __tablename__ = "etl_totals"
 
     source_type: Mapped[str] = mapped_column(primary_key=True)
-    items: Mapped[int] = _counter()
-    judged: Mapped[int] = _counter()
+    items: Mapped[int] = counter()
+    judged: Mapped[int] = counter()
     seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
     last_success_at: Mapped[datetime | None]
     last_failure_at: Mapped[datetime | None]
@@ -295,7 +247,7 @@ class RawRow(Base):
     )
 
     id: Mapped[int] = mapped_column(BigInteger, server_default=text("nextval('raw_data_id_seq'::regclass)"))
-    ingested_at: Mapped[datetime] = _now()
+    ingested_at: Mapped[datetime] = now()
     run_id: Mapped[UUID]
     source_type: Mapped[str]
     source_name: Mapped[str]
@@ -343,8 +295,8 @@ class ItemRow(ItemContent, Base):
     external_id: Mapped[str]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", server_default=text("'{}'::jsonb"))
     status: Mapped[str] = mapped_column(server_default="active")
-    created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
+    updated_at: Mapped[datetime] = now()
     deleted_at: Mapped[datetime | None]
     raw_data_id: Mapped[int]
     raw_ingested_at: Mapped[datetime]
@@ -382,8 +334,8 @@ class RejectRow(Base):
     message: Mapped[str]
     mapping_version: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(server_default="open")
-    created_at: Mapped[datetime] = _now()
-    updated_at: Mapped[datetime] = _now()
+    created_at: Mapped[datetime] = now()
+    updated_at: Mapped[datetime] = now()
 
 
 class WorkerRow(Base):
@@ -393,8 +345,8 @@ class WorkerRow(Base):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    started_at: Mapped[datetime] = _now()
-    seen_at: Mapped[datetime] = _now()
+    started_at: Mapped[datetime] = now()
+    seen_at: Mapped[datetime] = now()
     processes: Mapped[int] = mapped_column(Integer, server_default="1")
 
 
@@ -405,7 +357,7 @@ class AlarmRow(Base):
 
     code: Mapped[str] = mapped_column(primary_key=True)
     message: Mapped[str]
-    since: Mapped[datetime] = _now()
+    since: Mapped[datetime] = now()
 
 
 class LookRow(Base):
@@ -414,5 +366,5 @@ class LookRow(Base):
     __tablename__ = "etl_looks"
 
     name: Mapped[str] = mapped_column(primary_key=True)
-    seen: Mapped[int] = _counter()
-    looked_at: Mapped[datetime] = _now()
+    seen: Mapped[int] = counter()
+    looked_at: Mapped[datetime] = now()

@@ -48,8 +48,7 @@ class Pace:
 
     def answer_within(self, timeout: float) -> float:
         """Seconds until an answer must begin, of an attempt that may take `timeout`."""
-        quick = self.answered and not self.misses
-        patience = QUICK_ANSWER if quick else FIRST_ANSWER * 4.0 ** min(self.misses, 10)
+        patience = (QUICK_ANSWER if self.answered else FIRST_ANSWER) * 4.0 ** min(self.misses, 10)
         return min(patience, self.attempt_within(timeout))
 
     def attempt_within(self, timeout: float) -> float:

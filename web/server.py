@@ -73,7 +73,9 @@ class Task(WSGITask):
 
     def build_response_header(self) -> bytes:
         """The head of the answer; a server that stops says that no more is answered on this connection."""
-        if self.channel.server.stopping:
+        # What asks for more before it has taken a large answer would keep the thread until it has.
+        greedy = len(self.channel.requests) > 1 and (self.content_length or STREAM_BYTES) >= STREAM_BYTES
+        if self.channel.server.stopping or greedy:
             self.set_close_on_finish()
         return bytes(super().build_response_header())
 
@@ -119,8 +121,8 @@ class Channel(HTTPChannel):
     @property
     def held(self) -> int:
         """Bytes of a body or of answers that are kept for its client."""
-        request = self.request
-        return int(self.total_outbufs_len) + (request.body_bytes_received if request else 0)
+        requests = [*self.requests, *([self.request] if self.request else [])]
+        return int(self.total_outbufs_len) + sum(int(request.body_bytes_received) for request in requests)
 
     def received(self, data: bytes) -> bool:
         """Take in what came."""
@@ -187,6 +189,8 @@ class Server(TcpWSGIServer):
             if excess > 0 and channel.held and channel is not needed_by:
                 excess -= channel.held
                 self._close("memory", [channel])
+        if excess > 0 and needed_by.request is not None:
+            self._close("memory", [needed_by])
 
     def maintenance(self, now: float) -> None:
         """End the connections whose clients took too long, or were gone before they asked."""
@@ -201,8 +205,11 @@ class Server(TcpWSGIServer):
         self.stopping = True
         queued = select.poll()
         queued.register(self.socket, select.POLLIN)
-        while queued.poll(0):
+        while len(self.active_channels) < CONNECTIONS and queued.poll(0):
+            before = len(self.active_channels)
             self.handle_accept()
+            if len(self.active_channels) == before:
+                break
         # Waitress's own would close the trigger as well, by which threads say that an answer is there.
         wasyncore.dispatcher.close(self)
 

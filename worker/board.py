@@ -39,6 +39,11 @@ class Held:
     looks_by: float
 
     @property
+    def claim(self) -> tuple[int, UUID, int]:
+        """What tells it from any other claim of any other process."""
+        return self.process_id, self.key, self.token
+
+    @property
     def batch_id(self) -> int:
         """The key of a batch."""
         return self.key.int
@@ -72,9 +77,10 @@ class Board:
             self._write(left, _place() + MAX_PROCESSES)
             self._write(_FREE)
 
-    def clear(self, place: int) -> None:
-        """Forget what a process held that is gone."""
-        self._write(_FREE, place)
+    def clear(self, held: Held) -> None:
+        """Forget what a process held that is gone, unless another one has its place by now."""
+        if self._read(held.place)[:8] == struct.pack("<q", held.process_id):
+            self._write(_FREE, held.place)
 
     def held(self) -> Iterator[Held]:
         """All claims. One that is being written at this moment is left out."""

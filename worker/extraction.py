@@ -88,8 +88,8 @@ def extract(database: Database, settings: Settings, run_id: UUID, worker: str, p
     if claim is None:
         return
     structlog.contextvars.bind_contextvars(source=claim.config["name"], run_id=str(run_id))
-    BOARD.hold(RUN, run_id, claim.token, DATABASE_SECONDS)
     piece = Slice(database, settings, claim, publish)
+    BOARD.hold(RUN, run_id, claim.token, DATABASE_SECONDS)
     try:
         failure = piece.guarded()
     finally:
@@ -155,6 +155,9 @@ class Slice:
         batcher = Batcher(mapper, self._settings.batch_size, self._is_over)
         for batch in batcher.batches(extractor.pages(start), start):
             stored = self._store(batch, mapper)
+            if batch.position.finished:
+                # The claim went with it, and is not to be missed.
+                BOARD.free()
             if stored.batch_id is not None:
                 self._publish([BatchMessage(stored.batch_id, normalized=stored.normalized)])
             if batch.position.finished:
@@ -228,9 +231,14 @@ class Slice:
                 f"the server asked not to be called for another {seconds:.0f} s", code="not_due", seconds=seconds
             )
         ends = self._started + self._seconds
-        policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, ends, self._pace)
+        policy = Policy(self._settings.max_retries, self._settings.allowed_private_hosts, ends)
         watch = Watch(
-            self._keep_lease, self._on_retry, lambda: self.claim.batches > 0, self._on_answer, self._enter_share
+            self._keep_lease,
+            self._on_retry,
+            lambda: self.claim.batches > 0,
+            self._on_answer,
+            self._enter_share,
+            lambda: self._pace,
         )
         http = HttpClient(policy, gate(), watch)
         return open_source(source, target, self._context(source, http))
@@ -312,8 +320,9 @@ class Slice:
         if seconds > QUICK_ANSWER or (self._pace.answered and not self._pace.misses):
             return
         self._run(lambda c: note_answer(c, self.claim.run_id, self.claim.config["name"]))
-        self._pace = replace(self._pace, answered=True, misses=0)
-        if self.is_slow:
+        self._pace = replace(self._pace, answered=True, misses=0, slow=bool(self.claim.deaths))
+        if self.is_slow and not self.claim.deaths:
+            self.is_slow = False
             self._publish(self._run(send_slow_runs))
 
     def _enter_share(self) -> bool:
@@ -369,11 +378,12 @@ class Slice:
         position: Position | None = None,
         in_order: bool = True,
     ) -> None:
-        released = self._database.run(
+        released = self._run(
             lambda c: release_run(
                 c, self.claim, stage, wait=wait, dispatch=dispatch, position=position, in_order=in_order
             )
         )
+        BOARD.free()
         if released and dispatch:
             self._publish([ExtractMessage(self.claim.run_id)])
 

@@ -24,6 +24,8 @@ from messaging import publish
 from worker.board import RUN
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from celery import Celery
 
     from settings import Settings
@@ -51,7 +53,7 @@ class Watchdog(threading.Thread):
         self._settings = settings
         self._board = board
         self._stopped = threading.Event()
-        self._lost: dict[tuple[int, int], float] = {}
+        self._lost: dict[tuple[int, UUID, int], float] = {}
         self._forgive_until = 0.0
         self._killed = False
 
@@ -62,12 +64,13 @@ class Watchdog(threading.Thread):
     def run(self) -> None:
         """Watch until stopped."""
         database = Database(self._settings.database_url, name="kasparro-watchdog", pool_size=1, patience=0)
+        before = time.monotonic()
         while not self._stopped.is_set():
-            slept = time.monotonic()
             self._stopped.wait(PAUSE)
             now = time.monotonic()
-            if now - slept > PAUSE + STOOD_STILL:
-                self._forgive_until = now + 2 * (now - slept)
+            if now - before > PAUSE + STOOD_STILL:
+                self._forgive_until = now + 2 * (now - before)
+            before = now
             if not self._stopped.is_set():
                 self._guarded(database, now)
         database.close()
@@ -84,12 +87,13 @@ class Watchdog(threading.Thread):
         held = list(self._board.held())
         dead = [one for one in held if not _is_alive(one.process_id)]
         for one in dead:
-            self._board.clear(one.place)
             self._blame(database, one, "it ended by a signal")
+            self._board.clear(one)
         living = [one for one in held if one not in dead]
         for one in living:
             if (cause := self._cause(one, now)) and self._kill(one, cause):
                 self._blame(database, one, cause)
+                self._board.clear(one)
         self._kill_lost(database, living, now)
         if self._killed:
             # The place is free for a run of another slow source.
@@ -111,22 +115,23 @@ class Watchdog(threading.Thread):
         batches = [one for one in held if one.kind != RUN]
         lost_runs = database.read(lambda c: share.lost_runs(c, [(one.key, one.token) for one in runs]))
         lost_batches = database.read(lambda c: share.lost_batches(c, [(one.batch_id, one.token) for one in batches]))
-        lost = [one for one in runs if one.key in lost_runs] + [one for one in batches if one.batch_id in lost_batches]
-        self._lost = {(one.process_id, one.token): self._lost.get((one.process_id, one.token), now) for one in lost}
+        lost = [one for one in runs if (one.key, one.token) in lost_runs]
+        lost += [one for one in batches if (one.batch_id, one.token) in lost_batches]
+        self._lost = {one.claim: self._lost.get(one.claim, now) for one in lost}
         for one in lost:
-            if now - self._lost[one.process_id, one.token] > GRACE:
-                self._kill(one, "its claim was lost")
+            if now - self._lost[one.claim] > GRACE and self._kill(one, "its claim was lost"):
+                self._board.clear(one)
 
     def _kill(self, held: Held, cause: str) -> bool:
         # It may have ended and freed its place since it was read.
-        now_held = {(one.process_id, one.key, one.token) for one in self._board.held()}
-        if (held.process_id, held.key, held.token) not in now_held:
+        late = time.monotonic() > held.looks_by
+        same = [one for one in self._board.held() if one.claim == held.claim]
+        if not same or (late and same[0].looks_by != held.looks_by):
             return False
         self._killed = True
         log.warning("process_killed", process_id=held.process_id, cause=cause, key=str(held.key))
         with suppress(ProcessLookupError):
             os.kill(held.process_id, signal.SIGKILL)
-        self._board.clear(held.place)
         return True
 
     @staticmethod

@@ -65,6 +65,14 @@ WAIT = """
         WHERE status IN ('queued', 'running') AND source_name IN (SELECT source_name FROM hurt) ORDER BY run_id
     ) active
 """
+# What a batch commits until here is seen by the statement after it.
+LOCK_RUNS = """
+    SELECT count(*) FROM (
+        SELECT 1 FROM etl_runs
+        WHERE status IN ('queued', 'running') AND source_name IN (SELECT source_name FROM hurt)
+        ORDER BY run_id FOR UPDATE
+    ) locked
+"""
 END_RUNS = """
     WITH ended AS (
         UPDATE etl_runs r
@@ -127,14 +135,18 @@ def upgrade() -> None:
     for statement in TABLES:
         op.execute(statement)
     op.execute("SET LOCAL lock_timeout = '60s'")
+    # All that was ever stored is looked through.
+    op.execute("SET LOCAL statement_timeout = 0")
     op.execute(HURT)
     op.execute(IN_USE)
     op.execute(WAIT)
+    op.execute(LOCK_RUNS)
     op.execute(END_RUNS)
     op.execute(GO_BACK)
     op.execute(LOCK_SEQUENCE)
     op.execute(SET_SEQUENCE)
     op.execute("SET LOCAL lock_timeout = '5s'")
+    op.execute("SET LOCAL statement_timeout = '300s'")
     # The copies that are healed are no news.
     op.execute("INSERT INTO etl_looks (name, seen) SELECT 'raw_ids', coalesce(max(batch_id), 0) FROM etl_batches")
 

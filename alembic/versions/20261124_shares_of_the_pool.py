@@ -32,7 +32,8 @@ def upgrade() -> None:
     op.execute("""
         UPDATE sources s SET answered_at = known.at FROM (
             SELECT source_name, max(at) AS at FROM (
-                SELECT source_name, last_success_at AS at FROM etl_checkpoints
+                SELECT source_name, greatest(last_success_at, CASE WHEN last_status = 'partial' THEN last_run_at END) AS at
+                FROM etl_checkpoints
                 UNION ALL SELECT source_name, completed_at FROM etl_runs
                 WHERE NOT rolled_up AND status IN ('success', 'partial')
             ) ended GROUP BY source_name

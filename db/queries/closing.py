@@ -125,7 +125,7 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_PROMOTE, values)
     elif tally.counts.extracted:
         connection.execute(_FORGET, values)
-    if outcome.status in {Status.SUCCESS, Status.PARTIAL}:
+    if outcome.status in {Status.SUCCESS, Status.PARTIAL} and not tally.failure:
         connection.execute(_SURVIVED, values)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from db.queries.closing import end_run
 from db.queries.events import record_event
 from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
+from db.queries.turns import own_run
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
@@ -58,7 +59,9 @@ def _room(connection: Connection) -> int:
 
 
 def send_slow_runs(connection: Connection) -> list[ExtractMessage]:
-    """Mark as sent the runs of slow sources that there is room for; their messages."""
+    """Mark as sent the runs of slow sources that there is room for; their messages. Who sends already sends for all."""
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": SHARE_LOCK}).scalar_one():
+        return []
     room = _room(connection)
     if room <= 0:
         return []
@@ -123,6 +126,7 @@ def note_death(connection: Connection, run_id: UUID, token: int, cause: str) -> 
 
     None when the claim was not held any more: then the source is not to blame.
     """
+    own_run(connection, run_id)
     row = connection.execute(_DIED, {"run_id": run_id, "token": token}).first()
     if row is None:
         return None
@@ -173,31 +177,33 @@ def forget_deaths(connection: Connection, source_name: str) -> bool:
 
 
 _LOST = text("""
-    SELECT CAST(held.key AS uuid) AS run_id
+    SELECT CAST(held.key AS uuid) AS run_id, held.token
     FROM unnest(CAST(:keys AS text[]), CAST(:tokens AS bigint[])) AS held(key, token)
     LEFT JOIN etl_runs r ON r.run_id = CAST(held.key AS uuid) AND r.token = held.token
-        AND r.status = 'running' AND r.lease_expires_at > clock_timestamp()
+        AND r.status = 'running' AND r.lease_expires_at IS NOT NULL
     WHERE r.run_id IS NULL
 """)
 _LOST_BATCHES = text("""
-    SELECT held.key AS batch_id FROM unnest(CAST(:keys AS bigint[]), CAST(:tokens AS bigint[])) AS held(key, token)
-    LEFT JOIN etl_batches b ON b.batch_id = held.key AND b.token = held.token AND b.lease_expires_at > clock_timestamp()
+    SELECT held.key AS batch_id, held.token
+    FROM unnest(CAST(:keys AS bigint[]), CAST(:tokens AS bigint[])) AS held(key, token)
+    LEFT JOIN etl_batches b ON b.batch_id = held.key AND b.token = held.token
+        AND b.lease_expires_at IS NOT NULL
     LEFT JOIN etl_runs r ON r.run_id = b.run_id AND r.status = 'running'
     WHERE r.run_id IS NULL
 """)
 
 
-def lost_runs(connection: Connection, held: list[tuple[UUID, int]]) -> set[UUID]:
-    """Which of these claims on runs (id, token) are lost: cancelled, ended, taken over or expired."""
+def lost_runs(connection: Connection, held: list[tuple[UUID, int]]) -> set[tuple[UUID, int]]:
+    """Which of these claims on runs (id, token) are lost: given back, cancelled, ended or taken over."""
     if not held:
         return set()
     values = {"keys": [str(key) for key, _ in held], "tokens": [token for _, token in held]}
-    return set(connection.execute(_LOST, values).scalars())
+    return {(row.run_id, row.token) for row in connection.execute(_LOST, values)}
 
 
-def lost_batches(connection: Connection, held: list[tuple[int, int]]) -> set[int]:
+def lost_batches(connection: Connection, held: list[tuple[int, int]]) -> set[tuple[int, int]]:
     """The same for claims on batches."""
     if not held:
         return set()
     values = {"keys": [key for key, _ in held], "tokens": [token for _, token in held]}
-    return set(connection.execute(_LOST_BATCHES, values).scalars())
+    return {(row.batch_id, row.token) for row in connection.execute(_LOST_BATCHES, values)}

@@ -113,6 +113,8 @@ class _Streamed:
     def __init__(self, file: BinaryIO, found: Outline, alive: Callable[[], None]) -> None:
         self._file = file
         self._pieces = found.pieces
+        if payload.weight(found.frame) > MAX_WEIGHT:
+            raise _not_whole(f"would take more than {MAX_WEIGHT} bytes of memory beside its records")
         self._frame = payload.decode(found.frame)
         self._alive = alive
         self._count = sum(1 for _ in self)
@@ -138,9 +140,12 @@ class _Streamed:
         self._file.seek(start)
         text = self._file.read(min(end - start, MAX_PIECE + 1))
         if len(text) > MAX_PIECE or payload.weight(text) > MAX_WEIGHT:
+            if not text.lstrip(b", \t\r\n").startswith(b"{"):
+                # Records that are no objects are not told apart: another may be hidden in it.
+                raise FormatError(f"in the bytes {start} to {end}: a record is too large", code="too_large")
             return [_too_large(text, end - start)]
         try:
-            records: list[Any] = payload.decode(b"[0%b]" % text if number else b"[%b]" % text)
+            records: list[Any] = payload.decode(b"[[]%b]" % text if number else b"[%b]" % text)
         except FormatError as error:
             raise FormatError(f"in the bytes {start} to {end}: {error.message}", code=error.code) from error
         if not records and len(self._pieces) > 1:

@@ -25,6 +25,8 @@ RATIO_FROM = 64 * 1024 * 1024
 # A zip of one file has a short directory; it is read at once, and each entry takes ten times its bytes: bytes.
 MAX_DIRECTORY = 2 * 1024 * 1024
 _CHUNK = 1024 * 1024
+# LZMA reserves as much memory as the file says.
+_METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 _GZIP, _BZIP2, _ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
 # The longer marks first: that of UTF-32 begins like that of UTF-16.
 _WIDE = (
@@ -127,6 +129,8 @@ def _only_member(archive: zipfile.ZipFile) -> IO[bytes]:
     members = [member for member in archive.infolist() if not member.is_dir()]
     if len(members) != 1:
         raise FormatError(f"the zip holds {len(members)} files; exactly one is expected", code="bad_archive")
+    if members[0].compress_type not in _METHODS:
+        raise FormatError("the zip is packed by a method that may take any amount of memory", code="bad_archive")
     return archive.open(members[0])
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK = 64 * 1024
+READ_CHUNK = 16 * 1024 * 1024
 # A body may swell to this many times its size on the wire; small ones may do as they like.
 MAX_RATIO = 200
 RATIO_FROM = 10 * 1024 * 1024
@@ -34,9 +35,14 @@ class Received:
 
 
 def receive(
-    response: requests.Response, sink: BinaryIO, limit: int, take: Callable[[int], None], start: int = 0
+    response: requests.Response,
+    sink: BinaryIO,
+    limit: int,
+    take: Callable[[int], None],
+    start: int = 0,
+    digest: hashlib.blake2b | None = None,
 ) -> Received:
-    """Decode a body into a file, after the first `start` bytes that are there already.
+    """Decode a body into a file, after the first `start` bytes that are there already, of which `digest` is the hash.
 
     Args:
         response: an answer whose body was not read.
@@ -52,16 +58,24 @@ def receive(
     declared = response.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise _too_large(limit)
-    counter, digest, copy = _Counter(limit, start), hashlib.blake2b(digest_size=16), Copy(sink)
-    sink.seek(0)
-    while chunk := sink.read(min(CHUNK, start - sink.tell())):
-        digest.update(chunk)
+    counter, digest, copy = _Counter(limit, start), digest or hashlib.blake2b(digest_size=16), Copy(sink)
+    sink.seek(start)
     sink.truncate()
     for part in _decoded(response, counter, take):
         counter.decoded(len(part))
         digest.update(part)
         copy.write(part)
     return Received(counter.size, digest.hexdigest())
+
+
+def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> hashlib.blake2b:
+    """The hash of the first bytes of a file; `alive` is called on the way."""
+    digest = hashlib.blake2b(digest_size=16)
+    file.seek(0)
+    while chunk := file.read(min(READ_CHUNK, size - file.tell())):
+        digest.update(chunk)
+        alive()
+    return digest
 
 
 class _Counter:

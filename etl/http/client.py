@@ -15,14 +15,14 @@ from etl import payload
 from etl.backoff import wait_before
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
 from etl.http.address import check_url, same_origin
-from etl.http.body import Received, receive
+from etl.http.body import Received, digest_of, receive
 from etl.http.download import DOWNLOAD_SECONDS, Arrivals, Part
 from etl.http.failure import translated
 from etl.http.freshness import freshness
 from etl.http.status import LIMITED, PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
-from etl.share import Pace
+from etl.share import LEAST_RATE, QUICK_ANSWER, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,6 @@ USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
 MAX_REDIRECTS = 5
 MAX_BODY = 64 * 1024 * 1024
 MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
-# What even a slow disk gives: bytes a second.
-READ_RATE = 50_000_000
 # Only a source's own pace is slept through, if it is quicker than this: to give the worker back would take longer.
 SHORT_PACE = 1.0
 # A wait up to this is waited for by the run; a longer one ends it. A run that has stored something waits longer, since
@@ -79,7 +77,6 @@ class Policy:
     max_retries: int
     private_hosts: tuple[str, ...]
     slice_ends: float
-    pace: Pace = Pace()  # noqa: RUF009 -- frozen as well
 
 
 @dataclass(frozen=True)
@@ -88,8 +85,9 @@ class Watch:
 
     `keep_lease(seconds)` comes before anything that takes time, with the longest it may take; the caller renews
     its lease there. `on_retry(error, tries, seconds)` comes before each wait. `has_stored()` says whether the run has
-    something to show already. `on_answer(seconds)` comes after a whole answer, with the time until it began.
-    `may_go_on()` is asked when a download lasts longer than the slice.
+    something to show already. `on_answer(seconds)` comes after a whole answer that came in quickly, with the time until
+    it began. `may_go_on()` is asked when a download lasts longer than the slice. `pace()` says how patient an attempt
+    may be.
     """
 
     keep_lease: Callable[[float], None]
@@ -97,6 +95,7 @@ class Watch:
     has_stored: Callable[[], bool] = lambda: False
     on_answer: Callable[[float], None] = lambda _: None
     may_go_on: Callable[[], bool] = lambda: True
+    pace: Callable[[], Pace] = Pace
 
 
 class HttpClient:
@@ -171,12 +170,11 @@ class HttpClient:
         part = Part(path, target)
 
         def read(response: requests.Response) -> Received:
-            arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
-            start = part.start(response)
-            # What is there already is read again for its hash.
-            self._watch.keep_lease(timeout + start / READ_RATE)
             with path.open("r+b" if path.exists() else "w+b") as file:
-                return receive(response, file, MAX_DOWNLOAD, arrivals.take, start)
+                start = part.start(response, file)
+                digest = digest_of(file, start, lambda: self._watch.keep_lease(timeout))
+                arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
+                return receive(response, file, MAX_DOWNLOAD, arrivals.take, start, digest)
 
         attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
         answer = self._logical(attempt, tries)
@@ -272,7 +270,7 @@ class HttpClient:
 
     def _attempt(self, attempt: Attempt) -> Answer:
         target = attempt.target
-        pace, started = self._policy.pace, time.monotonic()
+        pace, started = self._watch.pace(), time.monotonic()
         within = pace.answer_within(attempt.timeout)
         self._watch.keep_lease(within)
         self._ends = started + pace.attempt_within(attempt.timeout)
@@ -289,7 +287,10 @@ class HttpClient:
                     began = time.monotonic() - started
                     moved = permanent and url != target.url and "${" not in target.shown
                     answer = self._answer(attempt, response, target.without_secrets(url) if moved else None)
-                    self._watch.on_answer(began)
+                    took = time.monotonic() - started - began
+                    # A token's server is another one.
+                    if target.form is None and (took < QUICK_ANSWER or answer.size > LEAST_RATE * took):
+                        self._watch.on_answer(began)
                     return answer
                 url = self._next_hop(target, response)
                 permanent = permanent and response.status_code in PERMANENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
@@ -12,6 +12,7 @@ from etl.errors import FetchError, WaitError
 from etl.share import LEAST_RATE, RATE_WINDOW
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import requests
@@ -40,8 +41,9 @@ class Arrivals:
         self._slice_ends = policy.slice_ends
         self._ends = now + DOWNLOAD_SECONDS if patient else ends
         self._patient = patient
-        self._window_seconds = policy.pace.rate_window
-        self._must_move = patient or policy.pace.must_move
+        pace = watch.pace()
+        self._window_seconds = pace.rate_window
+        self._must_move = patient or pace.must_move
         self._silence = min(timeout, self._window_seconds) if self._must_move else timeout
         self._renewed = self._window = now
         self._came = 0
@@ -103,7 +105,7 @@ class Part:
         self._request = target.digest
         begun = self._read()
         self.etag = begun.etag if begun else ""
-        self.size = path.stat().st_size if begun and path.exists() else 0
+        self.size = self._before = path.stat().st_size if begun and path.exists() else 0
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -112,19 +114,20 @@ class Part:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self.etag, "Accept-Encoding": "identity"}
 
-    def start(self, response: requests.Response) -> int:
-        """Where the body of an answer begins; what is needed to go on with it is noted.
+    def start(self, response: requests.Response, file: BinaryIO) -> int:
+        """Where the body of an answer begins in the file; what is needed to go on with it is noted.
 
         Raises:
             FetchError: it is another part than the one that was asked for.
         """
         headers = response.headers
         if response.status_code == 206:
-            begins = re.match(r"bytes (\d{1,18})-", headers.get("content-range", ""))
-            if not self.size or not begins or int(begins[1]) != self.size or "content-encoding" in headers:
+            if not self._is_the_rest(headers):
                 self.forget()
                 raise FetchError("the server sent another part than the one asked for", code="bad_range")
             return self.size
+        # What is there is of another version: it goes before anything says that it is of this one.
+        file.truncate(0)
         etag = headers.get("etag", "")
         is_strong = etag.startswith('"') and headers.get("accept-ranges", "").strip() == "bytes"
         if is_strong and "content-encoding" not in headers:
@@ -135,8 +138,16 @@ class Part:
         return 0
 
     def has_grown(self) -> bool:
-        """Whether it has come a step further than it was, and stays."""
-        return self._about.exists() and self._path.stat().st_size >= self.size + STEP
+        """Whether it has come a step further than it was before, and stays."""
+        return self._about.exists() and self._path.stat().st_size >= self._before + STEP
+
+    def _is_the_rest(self, headers: Mapping[str, str]) -> bool:
+        """Whether a part of a body is all that is missing, of the same version."""
+        found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", headers.get("content-range", ""))
+        if not self.size or found is None or headers.get("etag", self.etag) != self.etag:
+            return False
+        first, last, total = map(int, found.groups())
+        return first == self.size and last + 1 == total and "content-encoding" not in headers
 
     def forget(self) -> None:
         """Begin anew next time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, outside: O
             return Answered(raw=wrong)
         return shop(asked)
 
-    pump.settings = pump.settings.__class__(**{**vars(pump.settings), "max_retries": 3})
+    pump.settings = replace(pump.settings, max_retries=3)
     pump.declare(csv_source(outside.on("/a", confused)))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
@@ -172,3 +173,45 @@ def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: 
     client.download(Target(url, url), 5, part)
     assert part.read_bytes() == b"whole"
     assert not outside.asked[0].headers.get("range")
+
+
+@pytest.mark.parametrize(
+    ("content_range", "etag"),
+    [("bytes 700000-{last}/{total}", '"b"'), ("bytes 700000-700099/{total}", '"a"')],
+    ids=["of another version", "not all of the rest"],
+)
+def test_a_part_is_taken_only_if_it_is_the_rest_of_the_same_version(
+    pump: Pump, outside: Outside, content_range: str, etag: str
+) -> None:
+    shop = Shop(cuts=1)
+
+    def wrong(handler: Any) -> None:
+        first, last = 700_000, len(BODY) - 1 if etag == '"b"' else 700_099
+        handler.send_response(206)
+        handler.send_header("Content-Range", content_range.format(last=last, total=len(BODY)))
+        handler.send_header("ETag", etag)
+        handler.send_header("Content-Length", str(last + 1 - first))
+        handler.end_headers()
+        handler.wfile.write(b"x" * (last + 1 - first))
+
+    def mixed(asked: Asked) -> Answered:
+        return Answered(raw=wrong) if asked.headers.get("range") else shop(asked)
+
+    pump.settings = replace(pump.settings, max_retries=3)
+    pump.declare(csv_source(outside.on("/a", mixed)))
+    run = pump.run("shop")
+    assert (run["status"], run["records_inserted"]) == ("success", 17_000)
+
+
+def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, outside: Outside) -> None:
+    """A server with another mark for each answer gives no step forward, however much it sends."""
+    shop = Shop(cuts=99)
+    marks = iter(range(100))
+
+    def marked(asked: Asked) -> Answered:
+        shop.etag = f'"{next(marks)}"'
+        return shop(asked)
+
+    pump.declare(csv_source(outside.on("/a", marked)))
+    assert pump.run("shop")["status"] == "failed"
+    assert len(shop.asked) <= 4

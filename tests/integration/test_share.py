@@ -164,9 +164,9 @@ def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, outside: Outside
     assert claim
     held = [(run_id, claim.token)]
     assert pump.database.run(lambda c: share.lost_runs(c, held)) == set()
-    assert pump.database.run(lambda c: share.lost_runs(c, [(run_id, claim.token - 1)])) == {run_id}
+    assert pump.database.run(lambda c: share.lost_runs(c, [(run_id, claim.token - 1)])) == {(run_id, claim.token - 1)}
     pump.sql("UPDATE etl_runs SET status = 'cancelled', token = token + 1")
-    assert pump.database.run(lambda c: share.lost_runs(c, held)) == {run_id}
+    assert pump.database.run(lambda c: share.lost_runs(c, held)) == set(held)
     assert pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "x")) is None
 
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LIMITS = {
     "staging": {"statement": (11, 2), "copy": (2, 0), "commit": (2, 1), "publish": (2, 1)},
     "loading anew": {"statement": (0, 6), "commit": (0, 1)},
-    "starting": {"statement": (2, 1), "commit": (1, 3)},
+    "sweeping": {"statement": (12, 0)},
+    "starting": {"statement": (2, 0), "commit": (1, 3)},
 }
 
 # What a stage does at least, where it could be gone through without.

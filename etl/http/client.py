@@ -177,7 +177,13 @@ class HttpClient:
                 return receive(response, file, MAX_DOWNLOAD, arrivals.take, start, digest)
 
         attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
-        answer = self._logical(attempt, tries)
+        try:
+            answer = self._logical(attempt, tries)
+        except WaitError:
+            raise
+        except ETLError:
+            part.remove()
+            raise
         part.forget()
         return answer
 

@@ -141,6 +141,11 @@ class Part:
         """Whether it has come a step further than it was before, and stays."""
         return self._about.exists() and self._path.stat().st_size >= self._before + STEP
 
+    def remove(self) -> None:
+        """Nobody goes on with it."""
+        self.forget()
+        self._path.unlink(missing_ok=True)
+
     def _is_the_rest(self, headers: Mapping[str, str]) -> bool:
         """Whether a part of a body is all that is missing, of the same version."""
         found = re.fullmatch(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", headers.get("content-range", ""))

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import alembic.command
 from alembic.config import Config
-from sqlalchemy.exc import OperationalError
 
 import log_config
 import settings
+from db.command import exit_code
 from db.queries.sources import apply_sources
 from db.queries.upkeep import add_partitions
 from db.session import Database
 from etl.catalog import load_catalog
-from etl.errors import ConfigError, ETLError
+from etl.errors import ConfigError
 from etl.source import secrets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def migrate() -> None:
@@ -65,19 +69,12 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in commands:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        log_config.configure(settings.load_connected())
-        commands[arguments[0]]()
-    except settings.SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ETLError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 1
-    except OperationalError as error:
-        print(f"error: the database cannot be reached: {str(error.orig).strip()}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: _run(commands[arguments[0]]))
+
+
+def _run(command: Callable[[], None]) -> None:
+    log_config.configure(settings.load_connected())
+    command()
 
 
 if __name__ == "__main__":

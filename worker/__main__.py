@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 
 import settings
+from db.command import exit_code
 from db.queries.share import forget_deaths
 from db.queries.sources import find_sources
 from db.session import Database
-from etl.errors import ETLError
 
 
 def resume(name: str) -> None:
@@ -31,15 +31,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2 or arguments[0] != "resume":
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        resume(arguments[1])
-    except settings.SettingError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ETLError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: resume(arguments[1]))
 
 
 if __name__ == "__main__":

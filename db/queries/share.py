@@ -13,6 +13,7 @@ from db.queries.closing import end_run
 from db.queries.events import record_event
 from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
 from db.queries.turns import own_run
+from db.queries.upkeep import ALIVE_SECONDS
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 SHARE_LOCK = 7236150422
-# A worker that was not seen for this long has no processes: seconds.
-ALIVE_SECONDS = 30
 SET_ASIDE = "set_aside"
 
 _POOL = text("""
@@ -52,8 +51,7 @@ _SEND = text("""
 
 
 def _room(connection: Connection) -> int:
-    """For how many more slices of slow sources there is room. Until the transaction ends, nobody else gives it away."""
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SHARE_LOCK})
+    """For how many more slices of slow sources there is room. Who asks holds SHARE_LOCK until the transaction ends."""
     pool = connection.execute(_POOL, {"alive": ALIVE_SECONDS}).one()
     return int(slow_processes(pool.processes) - pool.held)
 
@@ -73,6 +71,7 @@ def send_slow_runs(connection: Connection) -> list[ExtractMessage]:
 
 def enter_share(connection: Connection, run_id: UUID) -> bool:
     """Count a run that is under way among the slow ones, if there is room."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SHARE_LOCK})
     if _room(connection) <= 0:
         return False
     mark_slow(connection, run_id)

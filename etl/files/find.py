@@ -42,6 +42,11 @@ def find_files(declared: str, base: Path, roots: Sequence[Path]) -> dict[str, Pa
 
 def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> str:
     """The hash of the first `size` bytes of a file, as hexadecimal text."""
+    return hash_of(file, size, alive).hexdigest()
+
+
+def hash_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> hashlib.blake2b:
+    """The same, for more bytes to be added; `alive` is called on the way."""
     digest = hashlib.blake2b(digest_size=16)
     file.seek(0)
     left = size
@@ -49,7 +54,7 @@ def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> str:
         digest.update(chunk)
         left -= len(chunk)
         alive()
-    return digest.hexdigest()
+    return digest
 
 
 def _folder(declared: str, base: Path) -> Path:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import requests
 
 CHUNK = 64 * 1024
-READ_CHUNK = 16 * 1024 * 1024
 # A body may swell to this many times its size on the wire; small ones may do as they like.
 MAX_RATIO = 200
 RATIO_FROM = 10 * 1024 * 1024
@@ -66,16 +65,6 @@ def receive(
         digest.update(part)
         copy.write(part)
     return Received(counter.size, digest.hexdigest())
-
-
-def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> hashlib.blake2b:
-    """The hash of the first bytes of a file; `alive` is called on the way."""
-    digest = hashlib.blake2b(digest_size=16)
-    file.seek(0)
-    while chunk := file.read(min(READ_CHUNK, size - file.tell())):
-        digest.update(chunk)
-        alive()
-    return digest
 
 
 class _Counter:

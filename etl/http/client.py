@@ -14,8 +14,9 @@ from urllib.parse import urljoin
 from etl import payload
 from etl.backoff import wait_before
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
+from etl.files.find import hash_of
 from etl.http.address import check_url, same_origin
-from etl.http.body import Received, digest_of, receive
+from etl.http.body import Received, receive
 from etl.http.download import DOWNLOAD_SECONDS, Arrivals, Part
 from etl.http.failure import translated
 from etl.http.freshness import freshness
@@ -172,7 +173,7 @@ class HttpClient:
         def read(response: requests.Response) -> Received:
             with path.open("r+b" if path.exists() else "w+b") as file:
                 start = part.start(response, file)
-                digest = digest_of(file, start, lambda: self._watch.keep_lease(timeout))
+                digest = hash_of(file, start, lambda: self._watch.keep_lease(timeout))
                 arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
                 return receive(response, file, MAX_DOWNLOAD, arrivals.take, start, digest)
 

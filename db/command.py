@@ -1,0 +1,30 @@
+"""A command that a person gave: it succeeds, or one line says why it did not."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from sqlalchemy.exc import OperationalError
+
+import settings
+from etl.errors import ETLError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do it: 0 on success, 1 when it failed, 2 when a setting is wrong."""
+    try:
+        work()
+    except settings.SettingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ETLError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        return 1
+    except OperationalError as error:
+        print(f"error: the database cannot be reached: {str(error.orig).strip()}", file=sys.stderr)
+        return 1
+    return 0

@@ -7,6 +7,10 @@ Slices of slow sources hold at most a share of the processes; all others are fou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 # The first answer ever must begin within this: seconds. Each miss gives the next attempt four times as long.
 FIRST_ANSWER = 1.0
@@ -68,6 +72,12 @@ class Pace:
     def slice_seconds(self, most: float) -> float:
         """How long a slice may last."""
         return min(most, ALONE_SECONDS) if self.slow and self.alone else most
+
+
+def set_aside_message(name: str, until: datetime) -> str:
+    """What is said of a source that is not to run, and what ends that."""
+    end = f"until {until:%FT%TZ}, or `python -m worker resume {name}`"
+    return f"worker processes died of the source {name!r}; it is set aside {end}"
 
 
 def set_aside_for(deaths: int) -> float | None:

@@ -10,6 +10,7 @@ from db.queries.sources import find_sources
 from etl.errors import UnknownSourceError
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Status
+from etl.share import set_aside_message
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -41,7 +42,7 @@ def _queue(connection: Connection, run_id: UUID, source_name: str) -> list[Messa
         state = "paused" if source.enabled else "disabled"
         record_run(connection, run, Status.SKIPPED, Failure("source_inactive", f"the source is {state}"))
     elif source.set_aside_until:
-        reason = f"worker processes died of it; it is set aside until {source.set_aside_until:%FT%TZ}"
+        reason = set_aside_message(source_name, source.set_aside_until)
         record_run(connection, run, Status.SKIPPED, Failure(SET_ASIDE, reason))
     elif queued := queue_run(connection, run):
         return [ExtractMessage(run_id)] if queued.is_sent else [*send_slow_runs(connection)]

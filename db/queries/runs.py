@@ -9,6 +9,7 @@ import msgspec
 
 from db.queries.events import record_event
 from db.queries.turns import own_run
+from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.outcome import Failure, Status
@@ -135,7 +136,7 @@ def active_run(connection: Connection, source_name: str) -> UUID | None:
     return connection.execute(query, {"name": source_name}).scalar()
 
 
-_CLAIM = text("""
+_CLAIM = text(f"""
     UPDATE etl_runs r
     SET status = 'running', stage = 'extracting', attempt = attempt + 1, token = token + 1, worker = :worker,
         lease_expires_at = clock_timestamp() + make_interval(secs => :lease),
@@ -156,8 +157,7 @@ _CLAIM = text("""
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
             AS postponed_for,
         r.slow, s.answered_at IS NOT NULL AS answered, s.misses, s.deaths,
-        (SELECT coalesce(sum(processes), :processes) FROM etl_workers WHERE kind = 'worker'
-           AND seen_at > clock_timestamp() - interval '30 s') <= 1 AS alone,
+        coalesce({PROCESSES}, :processes) <= 1 AS alone,
         ARRAY(SELECT b.number FROM etl_batches b
               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
 """)

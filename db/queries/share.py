@@ -13,7 +13,7 @@ from db.queries.closing import end_run
 from db.queries.events import record_event
 from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
 from db.queries.turns import own_run
-from db.queries.upkeep import ALIVE_SECONDS
+from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 SHARE_LOCK = 7236150422
 SET_ASIDE = "set_aside"
+# Of a source, in SQL.
+IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > clock_timestamp(), false)"
 
-_POOL = text("""
-    SELECT (SELECT coalesce(sum(processes), 0) FROM etl_workers WHERE kind = 'worker'
-              AND seen_at > clock_timestamp() - make_interval(secs => :alive)) AS processes,
+_POOL = text(f"""
+    SELECT coalesce({PROCESSES}, 0) AS processes,
         (SELECT count(*) FROM etl_runs WHERE slow AND status IN ('queued', 'running') AND extracted_at IS NULL
            AND dispatched_at IS NOT NULL) AS held
 """)
@@ -52,7 +53,7 @@ _SEND = text("""
 
 def _room(connection: Connection) -> int:
     """For how many more slices of slow sources there is room. Who asks holds SHARE_LOCK until the transaction ends."""
-    pool = connection.execute(_POOL, {"alive": ALIVE_SECONDS}).one()
+    pool = connection.execute(_POOL).one()
     return int(slow_processes(pool.processes) - pool.held)
 
 
@@ -156,11 +157,7 @@ def count_death(connection: Connection, source_name: str, cause: str) -> Death:
 
 def count_set_aside(connection: Connection) -> int:
     """How many enabled sources are set aside."""
-    query = text("""
-        SELECT count(*) FROM sources
-        WHERE enabled AND not_before_reason = :reason AND not_before > clock_timestamp()
-    """)
-    return int(connection.execute(query, {"reason": SET_ASIDE}).scalar_one())
+    return int(connection.execute(text(f"SELECT count(*) FROM sources WHERE enabled AND {IS_SET_ASIDE}")).scalar_one())
 
 
 def forget_deaths(connection: Connection, source_name: str) -> bool:

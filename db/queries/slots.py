@@ -12,6 +12,7 @@ from db.queries.share import SET_ASIDE, send_slow_runs
 from db.statement import text
 from etl import schedule as slots
 from etl.outcome import Failure, Status
+from etl.share import set_aside_message
 from etl.source import Schedule
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> Failure | None:
     """Why a slot is left out: by the server's own word, or because the source is set aside."""
     if row.not_before is not None and row.not_before > max(slot, row.now):
         if row.not_before_reason == SET_ASIDE:
-            return Failure(SET_ASIDE, f"worker processes died of it; it is set aside until {row.not_before:%FT%TZ}")
+            return Failure(SET_ASIDE, set_aside_message(row.name, row.not_before))
         return Failure("not_due", f"the server asked to wait until {row.not_before:%FT%TZ}")
     schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest or {}, slots.Rest)
     if slots.may_rest(schedule, rest, row.now):

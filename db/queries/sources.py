@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from db.queries.share import IS_SET_ASIDE
 from db.statement import text
 from etl.errors import ConfigError, UnknownSourceError
 from etl.schedule import next_slot
@@ -137,16 +138,15 @@ def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Ro
     Raises:
         UnknownSourceError: one of the names is not known.
     """
-    query = """
+    query = f"""
         SELECT name, type, enabled, coalesce(paused_until > clock_timestamp(), false) AS paused,
-            CASE WHEN not_before_reason = 'set_aside' AND not_before > clock_timestamp() THEN not_before END
-                AS set_aside_until
+            CASE WHEN {IS_SET_ASIDE} THEN not_before END AS set_aside_until
         FROM sources
     """
     if names is None:
-        active = """
+        active = f"""
             WHERE enabled AND gone_reason IS NULL AND (paused_until IS NULL OR paused_until <= clock_timestamp())
-              AND NOT (coalesce(not_before_reason = 'set_aside', false) AND not_before > clock_timestamp())
+              AND NOT {IS_SET_ASIDE}
             ORDER BY name
         """
         return list(connection.execute(text(query + active)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from db.queries.share import IS_SET_ASIDE
 from db.statement import text
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _TOTALS = """
     ), totals AS (
         SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
             s.next_run_at, s.paused_until, s.not_before, s.not_before_reason, s.gone_reason,
-            coalesce(s.not_before_reason = 'set_aside' AND s.not_before > clock_timestamp(), false) AS set_aside,
+            {set_aside} AS set_aside,
             s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
@@ -47,9 +48,10 @@ _TOTALS = """
         LEFT JOIN loaded l ON l.source_name = s.name
     )
 """
-_ALL = _TOTALS.format(chosen="SELECT * FROM sources", kept="SELECT * FROM etl_checkpoints")
+_ALL = _TOTALS.format(set_aside=IS_SET_ASIDE, chosen="SELECT * FROM sources", kept="SELECT * FROM etl_checkpoints")
 # The checkpoints of a page are looked up; to join them, all would be read.
 _PAGE = _TOTALS.format(
+    set_aside=IS_SET_ASIDE,
     chosen="SELECT * FROM sources ORDER BY name LIMIT :limit OFFSET :offset",
     kept="SELECT * FROM etl_checkpoints WHERE source_name = ANY (ARRAY(SELECT name FROM chosen))",
 )

@@ -15,6 +15,10 @@ LIMIT = 1000
 ROLL_UP_LOCK = 7236150420
 # A process that was not seen for this long does not count as alive: seconds.
 ALIVE_SECONDS = 30
+# How many processes all workers have for tasks; null where none was seen.
+PROCESSES = f"""(
+    SELECT sum(processes) FROM etl_workers
+    WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '{ALIVE_SECONDS} s')"""
 
 _ROLL_UP_RUNS = text("""
     WITH ended AS (

@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 from etl import payload
 from etl.backoff import wait_before
-from etl.errors import ETLError, FetchError, PostponedError, RefusedError, WaitError
+from etl.errors import ETLError, FetchError, FormatError, PostponedError, RefusedError, ScratchError, WaitError
 from etl.files.find import hash_of
 from etl.http.address import check_url, same_origin
 from etl.http.body import Received, receive
@@ -47,6 +47,8 @@ SHORT_PACE = 1.0
 # the next one would start anew and meet the same limit: most are by the hour.
 LONGEST_WAIT = 900.0
 LONGEST_WAIT_MIDWAY = 3900.0
+# After these a download is not gone on with.
+_OVER = (FetchError, RefusedError, FormatError, ScratchError, PostponedError)
 # A probe keeps its place this much longer than its attempt may take.
 PROBE_MARGIN = 10.0
 
@@ -180,9 +182,8 @@ class HttpClient:
         attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
         try:
             answer = self._logical(attempt, tries)
-        except WaitError:
-            raise
-        except ETLError:
+        except _OVER:
+            # Any other error says nothing of the download; perhaps another process has gone on with it by now.
             part.remove()
             raise
         part.forget()

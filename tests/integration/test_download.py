@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from bench.outside import Answered, Asked, Outside
+from etl.errors import LeaseLostError
+from etl.http.target import Target
 from tests.pump import Pump
+from tests.reading import Recorder
 
 ROWS = "id,price,name\n" + "".join(f"{n},{n},{'x' * 130}\n" for n in range(17_000))
 BODY = ROWS.encode()
@@ -162,9 +165,6 @@ def test_a_download_past_its_slice_goes_on_if_there_is_room(
 
 
 def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: Outside) -> None:
-    from etl.http.target import Target
-    from tests.reading import Recorder
-
     client = Recorder().client()
     part = tmp_path / "a.part"
     part.write_bytes(b"rubbish")
@@ -215,3 +215,18 @@ def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, outsid
     pump.declare(csv_source(outside.on("/a", marked)))
     assert pump.run("shop")["status"] == "failed"
     assert len(shop.asked) <= 4
+
+
+def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, outside: Outside) -> None:
+    client = Recorder().client()
+
+    def lost(_: float) -> None:
+        if part.exists():
+            raise LeaseLostError("someone else has it")
+
+    part = tmp_path / "a.part"
+    client._watch = replace(client._watch, keep_lease=lost)
+    url = outside.on("/a", Shop(cuts=0))
+    with pytest.raises(LeaseLostError):
+        client.download(Target(url, url), 5, part)
+    assert part.exists()

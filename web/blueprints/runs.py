@@ -18,6 +18,7 @@ from db.queries.sources import find_sources
 from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
+from etl.share import set_aside_message
 from messaging import publish
 from web.cursors import RunCursor, pack, unpack
 from web.extensions import service
@@ -144,9 +145,8 @@ def _check_active(source: Any) -> None:
         SourceInactiveError: it is disabled, paused or set aside.
     """
     if source.set_aside_until:
-        message = f"worker processes died of the source {source.name!r}; it is set aside until"
         raise SourceInactiveError(
-            f"{message} {source.set_aside_until:%FT%TZ}, or `python -m worker resume {source.name}`",
+            set_aside_message(source.name, source.set_aside_until),
             code="set_aside",
             source=source.name,
             not_before=source.set_aside_until,

@@ -68,12 +68,18 @@ def _double_ids(pump: Pump, run_id: UUID) -> None:
     )
 
 
-def test_a_batch_reads_the_rows_of_its_own_run(pump: Pump) -> None:
+def _extracted(pump: Pump) -> UUID:
+    """A run with one batch that is yet to be normalised."""
     pump.settings = replace(pump.settings, worker_processes=99)
     pump.declare(SHOP)
     pump.write("shop.csv", rows(4))
     run_id = pump.queue("shop")
     pump.step()
+    return run_id
+
+
+def test_a_batch_reads_the_rows_of_its_own_run(pump: Pump) -> None:
+    run_id = _extracted(pump)
     _double_ids(pump, run_id)
     pump.drain()
     assert pump.show(run_id)["status"] == "success"
@@ -81,11 +87,7 @@ def test_a_batch_reads_the_rows_of_its_own_run(pump: Pump) -> None:
 
 
 def test_halving_ends_when_an_id_has_two_rows(pump: Pump) -> None:
-    pump.settings = replace(pump.settings, worker_processes=99)
-    pump.declare(SHOP)
-    pump.write("shop.csv", rows(4))
-    run_id = pump.queue("shop")
-    pump.step()
+    run_id = _extracted(pump)
     # Two rows of one id in the very same run.
     pump.sql("""INSERT INTO raw_data SELECT id, ingested_at + interval '1 second', run_id, source_type, source_name,
         source_id, raw_payload, content_hash FROM raw_data WHERE id = (SELECT min(id) FROM raw_data)""")

@@ -27,7 +27,7 @@ def migrate() -> None:
     """Upgrade to the newest revision."""
     alembic.command.upgrade(alembic_config(), "head")
     database = Database(settings.load_connected().database_url, name="kasparro-migrate", pool_size=1)
-    database.run(add_partitions)
+    database.transact(add_partitions)
     database.close()
 
 
@@ -53,7 +53,7 @@ def sources() -> None:
                 print(f"warning: {item.source.name}: the secret {secret} looks like a placeholder", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
     try:
-        applied = database.run(lambda connection: apply_sources(connection, catalog, datetime.now(UTC)))
+        applied = database.transact(apply_sources, catalog, datetime.now(UTC))
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.message}", code=error.code) from error
     finally:

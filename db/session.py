@@ -1,8 +1,8 @@
 """Connections and transactions.
 
-One `Database` per process. It is made after a fork, never inherited by one. `transaction` is one unit of work; `run`
-repeats a unit of work after deadlocks and lost connections, so the work must check by itself whether it was done: the
-outcome of a commit whose answer was lost is unknown.
+One `Database` per process. It is made after a fork, never inherited by one. `transaction` is one unit of work;
+`transact` repeats a unit of work after deadlocks and lost connections, so the work must check by itself whether it was
+done: the outcome of a commit whose answer was lost is unknown.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import random
 import time
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import psycopg2
 import psycopg2.extensions
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _JSON = psycopg2.extensions.new_type((114,), "JSON", lambda text, _: text)
 
@@ -47,7 +48,7 @@ class Database:
         patience: float = 30.0,
         statement_limit: timedelta | None = None,
     ) -> None:
-        """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how long `run` keeps trying, in seconds.
+        """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how many seconds `transact` keeps trying.
 
         A statement that takes longer than `statement_limit` raises TooSlowError and is not tried again; without one,
         it counts as a conflict.
@@ -71,21 +72,21 @@ class Database:
         with _translated(timed=self._timed), self.engine.begin() as connection:
             yield connection
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def transact(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do a unit of work, again after a deadlock or a lost connection until patience ends."""
 
         def attempt() -> T:
             with self.transaction() as connection:
-                return work(connection)
+                return work(connection, *args, **kwargs)
 
         return self._patiently(attempt)
 
-    def read(self, work: Callable[[Connection], T]) -> T:
-        """Do work that only reads, as `run` does. Each statement has a snapshot of its own: no BEGIN, no COMMIT."""
+    def read(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Do work that only reads. Each statement has a snapshot of its own: no BEGIN, no COMMIT."""
 
         def attempt() -> T:
             with _translated(timed=self._timed), self._reading.connect() as connection:
-                return work(connection)
+                return work(connection, *args, **kwargs)
 
         return self._patiently(attempt)
 

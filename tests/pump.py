@@ -34,12 +34,12 @@ class Pump:
     def declare(self, *documents: dict[str, Any]) -> None:
         """Apply sources; those given before and not now are disabled."""
         declared = [Scheduled(parse(document), Schedule(every="30m")) for document in documents]
-        self.database.run(lambda c: apply_sources(c, declared, datetime.now(UTC)))
+        self.database.transact(apply_sources, declared, datetime.now(UTC))
 
     def queue(self, name: str) -> UUID:
         run_id = uuid4()
-        assert self.database.run(lambda c: queue_run(c, NewRun(run_id, name, "csv", "api")))
-        self.database.run(send_slow_runs)
+        assert self.database.transact(queue_run, NewRun(run_id, name, "csv", "api"))
+        self.database.transact(send_slow_runs)
         self.messages.append(ExtractMessage(run_id))
         return run_id
 
@@ -72,9 +72,9 @@ class Pump:
             """UPDATE etl_runs SET not_before = NULL WHERE stage = 'waiting' AND status = 'running'
             AND not_before < clock_timestamp() + interval '5 s'"""
         )
-        self.messages += self.database.run(send_slow_runs)
+        self.messages += self.database.transact(send_slow_runs)
         if self.sql("SELECT 1 FROM etl_runs WHERE stage = 'waiting' AND status = 'running' AND not_before IS NULL"):
-            self.messages += self.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
+            self.messages += self.database.transact(sweep.due_runs, queue_empty=True)
 
     def run(self, name: str) -> dict[str, Any]:
         """Run a source to its end; the run as the API shows it. Its counts must add up."""
@@ -83,7 +83,7 @@ class Pump:
         return self.show(run_id)
 
     def show(self, run_id: UUID) -> dict[str, Any]:
-        run = self.database.run(lambda c: present_run(get_run(c, run_id)))
+        run = self.database.transact(lambda c: present_run(get_run(c, run_id)))
         if run["status"] in {"success", "partial"}:
             assert run["records_not_loaded"] == 0, run
         return run

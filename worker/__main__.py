@@ -19,8 +19,8 @@ def resume(name: str) -> None:
     """
     database = Database(settings.load_connected().database_url, name="kasparro-resume", pool_size=1)
     try:
-        database.run(lambda connection: find_sources(connection, [name]))
-        resumed = database.run(lambda connection: forget_deaths(connection, name))
+        database.transact(find_sources, [name])
+        resumed = database.transact(forget_deaths, name)
     finally:
         database.close()
     print(f"{name} runs again from its next slot on" if resumed else f"{name} was not set aside")

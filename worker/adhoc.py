@@ -27,7 +27,7 @@ def queue(database: Database, run_id: UUID, source_name: str) -> list[Message]:
     Returns:
         The message to send.
     """
-    return database.run(lambda connection: _queue(connection, run_id, source_name))
+    return database.transact(_queue, run_id, source_name)
 
 
 def _queue(connection: Connection, run_id: UUID, source_name: str) -> list[Message]:

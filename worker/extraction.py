@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import msgspec
 import structlog
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
     Publish = Callable[[list[Message]], object]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 SLICE_SECONDS = 60.0
@@ -84,7 +85,7 @@ log = structlog.get_logger(__name__)
 def extract(database: Database, settings: Settings, run_id: UUID, worker: str, publish: Publish) -> None:
     """Extract one slice of a run; each batch is published as soon as it is committed."""
     lease, processes = settings.lease.total_seconds(), settings.worker_processes
-    claim = database.run(lambda connection: claim_run(connection, run_id, worker, lease, processes))
+    claim = database.transact(claim_run, run_id, worker, lease, processes)
     if claim is None:
         return
     structlog.contextvars.bind_contextvars(source=claim.config["name"], run_id=str(run_id))
@@ -97,10 +98,10 @@ def extract(database: Database, settings: Settings, run_id: UUID, worker: str, p
     if failure is not None:
         log.warning("extraction_failed", code=failure.code, message=failure.message)
         piece.clear_scratch()
-        database.run(lambda connection: fail_extraction(connection, piece.claim, failure))
-    database.run(lambda connection: close_run(connection, run_id))
+        database.transact(fail_extraction, piece.claim, failure)
+    database.transact(close_run, run_id)
     if piece.is_slow:
-        publish(list(database.run(send_slow_runs)))
+        publish(list(database.transact(send_slow_runs)))
 
 
 class Slice:
@@ -180,7 +181,7 @@ class Slice:
 
     def _out_of_memory(self) -> Failure:
         limit = f"{self._settings.worker_memory // 2**20} MiB"
-        death: Death = self._run(lambda c: count_death(c, self.claim.config["name"], f"it needed more than {limit}"))
+        death: Death = self._run(count_death, self.claim.config["name"], f"it needed more than {limit}")
         log.warning("process_died", deaths=death.deaths, cause="memory")
         return Failure("out_of_memory", f"its records need more memory than a worker process may use ({limit})")
 
@@ -193,18 +194,18 @@ class Slice:
         self._send(list(messages))
         BOARD.look(COMPUTE_SECONDS)
 
-    def _run(self, work: Callable[[Connection], T]) -> T:
+    def _run(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """A transaction; the time that it takes is not the source's."""
         BOARD.look(DATABASE_SECONDS)
         try:
-            return self._database.run(work)
+            return self._database.transact(work, *args, **kwargs)
         finally:
             BOARD.look(COMPUTE_SECONDS)
 
     def _make_room(self) -> None:
         """Yield until half of the open batches are loaded; they may be already, while we still held the lease."""
         self._release("loading")
-        if self._run(lambda connection: resume_extraction(connection, self.claim.run_id)):
+        if self._run(resume_extraction, self.claim.run_id):
             self._publish([ExtractMessage(self.claim.run_id)])
 
     def _start(self, source: AnySource) -> Position:
@@ -276,7 +277,7 @@ class Slice:
         compared = self._compare(batch)
         BOARD.look(COMPUTE_SECONDS)
         staged = _normalize(mapper, compared.rows) if compared.rows and self._others_are_busy() else None
-        stored = self._run(lambda c: store_batch(c, self.claim, batch, compared, self._lease, staged))
+        stored = self._run(store_batch, self.claim, batch, compared, self._lease, staged)
         self._looked = time.monotonic()
         self._leased_until = self._looked + self._lease
         if self._pending is not None:
@@ -293,8 +294,8 @@ class Slice:
     def _compare(self, batch: RawBatch) -> Compared:
         if not batch.extracted:
             return Compared(Sifted([]), [], [])
-        pending = self._pending = self._pending or self._database.read(lambda c: find_pending(c, self.claim))
-        return self._database.read(lambda c: compare(c, self.claim, batch, pending))
+        pending = self._pending = self._pending or self._database.read(find_pending, self.claim)
+        return self._database.read(compare, self.claim, batch, pending)
 
     def _others_are_busy(self) -> bool:
         """Whether it is quicker to normalise here than to have another process read the rows back.
@@ -310,7 +311,7 @@ class Slice:
         if now + seconds + MARGIN < self._leased_until and now - self._looked < LOOK_SECONDS:
             return
         needed = max(self._lease, seconds + MARGIN)
-        self._run(lambda c: renew_run(c, self.claim.run_id, self.claim.token, needed))
+        self._run(renew_run, self.claim.run_id, self.claim.token, needed)
         BOARD.look(seconds + COMPUTE_SECONDS)
         self._looked = time.monotonic()
         self._leased_until = self._looked + needed
@@ -319,7 +320,7 @@ class Slice:
         """A source that answers in time leaves the share of slow ones, and makes room there for another."""
         if seconds > QUICK_ANSWER or (self._pace.answered and not self._pace.misses):
             return
-        self._run(lambda c: note_answer(c, self.claim.run_id, self.claim.config["name"]))
+        self._run(note_answer, self.claim.run_id, self.claim.config["name"])
         self._pace = replace(self._pace, answered=True, misses=0, slow=bool(self.claim.deaths))
         if self.is_slow and not self.claim.deaths:
             self.is_slow = False
@@ -327,15 +328,15 @@ class Slice:
 
     def _enter_share(self) -> bool:
         """Whether a download may go on beyond its slice: within the share of slow sources."""
-        self.is_slow = self.is_slow or self._run(lambda c: enter_share(c, self.claim.run_id))
+        self.is_slow = self.is_slow or self._run(enter_share, self.claim.run_id)
         return self.is_slow
 
     def _note_slowness(self, error: ETLError) -> None:
         run_id = self.claim.run_id
         if error.code in MISSES:
-            self._run(lambda c: note_miss(c, run_id, self.claim.config["name"]))
+            self._run(note_miss, run_id, self.claim.config["name"])
         elif error.code == "slice_over":
-            self._run(lambda c: mark_slow(c, run_id))
+            self._run(mark_slow, run_id)
         else:
             return
         self.is_slow = True
@@ -343,26 +344,26 @@ class Slice:
     def _on_retry(self, error: ETLError, tries: int, seconds: float) -> None:
         log.warning("retry", code=error.code, message=error.message, tries=tries, wait=round(seconds, 1))
         detail = {"code": error.code, "message": error.message, "tries": tries, "wait": round(seconds, 1)}
-        self._run(lambda connection: record_event(connection, self.claim.run_id, "retry", **detail))
+        self._run(record_event, self.claim.run_id, "retry", **detail)
 
     def _on_warning(self, code: str, message: str) -> None:
         detail = {"code": code, "message": message[:500]}
-        self._run(lambda connection: record_event(connection, self.claim.run_id, "warning", **detail))
+        self._run(record_event, self.claim.run_id, "warning", **detail)
 
     def _note_poll(self, source: AnySource) -> None:
         """Nothing is written for a source whose server has no wishes, and had none."""
         poll = self._hearing.poll(self.claim, honour_cache=source.honour_cache)
         if poll and (self.claim.manners.noted or poll.fresh or poll.rest or poll.moved_to):
-            self._run(lambda connection: note_poll(connection, source.name, poll))
+            self._run(note_poll, source.name, poll)
 
     def _note_failure(self, error: ETLError) -> None:
         name, manners = self.claim.config["name"], self.claim.manners
         if isinstance(error, PostponedError) and error.code == "postponed":
-            self._run(lambda connection: note_postponed(connection, name, error.seconds))
+            self._run(note_postponed, name, error.seconds)
         elif manners.moved_count >= MOVED_AFTER and not isinstance(error, PostponedError):
-            self._run(lambda connection: note_not_moved(connection, name))
+            self._run(note_not_moved, name)
         elif error.code == "http_410" and self.claim.position.cursor is None:
-            self._run(lambda connection: note_gone(connection, name, error.message))
+            self._run(note_gone, name, error.message)
 
     def _waiting(self, error: WaitError) -> Position:
         """The same place, with the failed tries counted."""
@@ -379,9 +380,7 @@ class Slice:
         in_order: bool = True,
     ) -> None:
         released = self._run(
-            lambda c: release_run(
-                c, self.claim, stage, wait=wait, dispatch=dispatch, position=position, in_order=in_order
-            )
+            release_run, self.claim, stage, wait=wait, dispatch=dispatch, position=position, in_order=in_order
         )
         BOARD.free()
         if released and dispatch:

@@ -64,7 +64,7 @@ def _with_claim(
 ) -> list[Message]:
     """Claim the batch and work on it. A batch that keeps failing is halved instead."""
     lease = settings.lease.total_seconds()
-    claim = database.run(lambda connection: claim_batch(connection, batch_id, state, lease))
+    claim = database.transact(claim_batch, batch_id, state, lease)
     if claim is None:
         return []
     structlog.contextvars.bind_contextvars(source=claim.source_name, run_id=str(claim.run_id))
@@ -79,21 +79,21 @@ def _with_claim(
         # The batch is free again at once. A database that is away or locked says nothing about the batch.
         blameless = isinstance(error, StorageConflictError | StorageUnavailableError)
         wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
-        database.run(lambda connection: release_batch(connection, claim, wait, blameless=blameless))
+        database.transact(release_batch, claim, wait, blameless=blameless)
         raise
     finally:
         BOARD.free()
 
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
-    records = database.run(lambda connection: read_raw(connection, claim))
+    records = database.transact(read_raw, claim)
     staged, rejects = _mapper(msgspec.json.encode(claim.config)).normalize(records)
-    database.run(lambda connection: stage_batch(connection, claim, staged, rejects))
+    database.transact(stage_batch, claim, staged, rejects)
     return []
 
 
 def _load(database: Database, claim: BatchClaim) -> list[Message]:
-    if not database.run(lambda connection: load_batch(connection, claim)):
+    if not database.transact(load_batch, claim):
         log.warning("staging_was_emptied", batch_id=claim.batch_id)
         return [BatchMessage(claim.batch_id)]
     return _go_on(database, claim.run_id)
@@ -102,16 +102,16 @@ def _load(database: Database, claim: BatchClaim) -> list[Message]:
 def _go_on(database: Database, run_id: UUID) -> list[Message]:
     """After a batch: end the run, or wake its extraction if it waits for room."""
     BOARD.free()
-    if database.run(lambda connection: close_run(connection, run_id)):
+    if database.transact(close_run, run_id):
         return []
-    if database.run(lambda connection: resume_extraction(connection, run_id)):
+    if database.transact(resume_extraction, run_id):
         return [ExtractMessage(run_id)]
     return []
 
 
 def _halve(database: Database, claim: BatchClaim) -> list[Message]:
     log.warning("batch_halved", batch_id=claim.batch_id, attempts=claim.attempt - 1)
-    parts = database.run(lambda connection: halve_batch(connection, claim))
+    parts = database.transact(halve_batch, claim)
     if not parts:
         return _go_on(database, claim.run_id)
     return [BatchMessage(batch_id) for batch_id in parts]

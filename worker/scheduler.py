@@ -41,7 +41,7 @@ class SlotScheduler(Scheduler):
         if not self._enabled:
             return LONGEST_SLEEP
         try:
-            runs, claimed = self._database.run(claim_slots)
+            runs, claimed = self._database.transact(claim_slots)
         except (StorageUnavailableError, StorageConflictError) as error:
             log.warning("tick_postponed", reason=error.message)
             return SHORTEST_SLEEP
@@ -53,7 +53,7 @@ class SlotScheduler(Scheduler):
     def _pause(self) -> float:
         """Until the next slot, so that runs start on time; an edit acts at the latest after five seconds."""
         try:
-            wait = self._database.run(seconds_to_next)
+            wait = self._database.transact(seconds_to_next)
         except (StorageUnavailableError, StorageConflictError):
             return SHORTEST_SLEEP
         return LONGEST_SLEEP if wait is None else max(wait, SHORTEST_SLEEP / 10)

@@ -77,29 +77,29 @@ class Sweeper(threading.Thread):
 
     def _leave(self, database: Database) -> None:
         try:
-            database.run(lambda connection: upkeep.stop_heart(connection, self._process))
+            database.transact(upkeep.stop_heart, self._process)
         except (StorageUnavailableError, StorageConflictError) as error:
             log.warning("farewell_lost", reason=error.message)
         database.close()
 
     def _show_alive(self, database: Database) -> None:
         if self._due("heartbeat", HEARTBEAT_SECONDS):
-            database.run(lambda connection: upkeep.beat_heart(connection, self._process, self._kind, self._processes))
+            database.transact(upkeep.beat_heart, self._process, self._kind, self._processes)
 
     def _take_over(self, database: Database) -> None:
-        expired = database.run(sweep.take_over_runs) + database.run(sweep.take_over_batches)
+        expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)
         if expired:
             log.warning("leases_expired", count=expired)
 
     def _close_runs(self, database: Database) -> None:
-        database.run(sweep.close_runs)
+        database.transact(sweep.close_runs)
 
     def _roll_up(self, database: Database) -> None:
-        database.run(upkeep.roll_up)
+        database.transact(upkeep.roll_up)
 
     def _recount(self, database: Database) -> None:
         if self._due("recount", UPKEEP_SECONDS):
-            database.run(upkeep.recount)
+            database.transact(upkeep.recount)
 
     def _publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
@@ -109,31 +109,31 @@ class Sweeper(threading.Thread):
         except BROKER_ERRORS as error:
             log.warning("broker_unreachable", error=str(error)[:200])
             return
-        runs = database.run(lambda connection: sweep.due_runs(connection, queue_empty=extract_empty))
-        runs += database.run(share.send_slow_runs)
+        runs = database.transact(sweep.due_runs, queue_empty=extract_empty)
+        runs += database.transact(share.send_slow_runs)
         unsent_runs = publish(self._app, runs)
         if unsent_runs:
-            database.run(lambda connection: sweep.unsend_runs(connection, unsent_runs))
-        batches = database.run(lambda connection: sweep.due_batches(connection, queue_empty=load_empty))
+            database.transact(sweep.unsend_runs, unsent_runs)
+        batches = database.transact(sweep.due_batches, queue_empty=load_empty)
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
-            database.run(lambda connection: sweep.unsend_batches(connection, unsent_batches))
+            database.transact(sweep.unsend_batches, unsent_batches)
 
     def _check_raw_ids(self, database: Database) -> None:
-        look = database.run(copies.look_for_copies)
+        look = database.transact(copies.look_for_copies)
         if look.copies:
             log.error("raw_ids_repeated", copies=look.copies)
-        if self._due("raw_ids", LOOK_SECONDS) and database.run(copies.advance_sequence):
+        if self._due("raw_ids", LOOK_SECONDS) and database.transact(copies.advance_sequence):
             log.error("raw_ids_behind")
 
     def _add_partitions(self, database: Database) -> None:
         if self._due("partitions", UPKEEP_SECONDS):
-            database.run(upkeep.add_partitions)
+            database.transact(upkeep.add_partitions)
 
     def _purge(self, database: Database) -> None:
         if not self._due("purge", UPKEEP_SECONDS):
             return
-        database.run(lambda connection: upkeep.purge_runs(connection, self._settings.runs_retention))
+        database.transact(upkeep.purge_runs, self._settings.runs_retention)
         for path in (self._settings.state_dir / "downloads").glob("*"):
             if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:
                 path.unlink(missing_ok=True)

@@ -98,7 +98,7 @@ class Watchdog(threading.Thread):
         if self._killed:
             # The place is free for a run of another slow source.
             self._killed = False
-            publish(self._app, database.run(share.send_slow_runs))
+            publish(self._app, database.transact(share.send_slow_runs))
 
     def _cause(self, held: Held, now: float) -> str | None:
         """Why a process must not go on, if so."""
@@ -113,8 +113,8 @@ class Watchdog(threading.Thread):
         """Kill who has lost its claim and does not notice."""
         runs = [one for one in held if one.kind == RUN]
         batches = [one for one in held if one.kind != RUN]
-        lost_runs = database.read(lambda c: share.lost_runs(c, [(one.key, one.token) for one in runs]))
-        lost_batches = database.read(lambda c: share.lost_batches(c, [(one.batch_id, one.token) for one in batches]))
+        lost_runs = database.read(share.lost_runs, [(one.key, one.token) for one in runs])
+        lost_batches = database.read(share.lost_batches, [(one.batch_id, one.token) for one in batches])
         lost = [one for one in runs if (one.key, one.token) in lost_runs]
         lost += [one for one in batches if (one.batch_id, one.token) in lost_batches]
         self._lost = {one.claim: self._lost.get(one.claim, now) for one in lost}
@@ -139,7 +139,7 @@ class Watchdog(threading.Thread):
         """A batch is halved until the record is found; a run's source is set aside when it goes on like that."""
         if held.kind != RUN:
             return
-        death = database.run(lambda c: share.note_death(c, held.key, held.token, cause))
+        death = database.transact(share.note_death, held.key, held.token, cause)
         if death is not None:
             log.warning("process_died", source=death.source_name, deaths=death.deaths, cause=cause)
 

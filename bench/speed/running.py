@@ -124,7 +124,7 @@ def due(bench: Bench, sizes: Sizes) -> list[Outcome]:
     started = time.monotonic()
     claimed = 0
     while True:
-        runs, count = database.run(claim_slots)
+        runs, count = database.transact(claim_slots)
         claimed += len(runs)
         if not count:
             break
@@ -132,8 +132,8 @@ def due(bench: Bench, sizes: Sizes) -> list[Outcome]:
     assert claimed == sizes.sources
     started = time.monotonic()
     for _ in range(50):
-        database.run(claim_slots)
-        database.run(seconds_to_next)
+        database.transact(claim_slots)
+        database.transact(seconds_to_next)
     idle = (time.monotonic() - started) / 50
     database.close()
     detail = {"sources": sizes.sources}

@@ -18,7 +18,7 @@ MAX_SHOWN = 500
 _RECORD = text("INSERT INTO etl_run_events (run_id, event, detail) VALUES (:run_id, :event, CAST(:detail AS jsonb))")
 
 
-def record_event(connection: Connection, run_id: UUID, event: str, **detail: Any) -> None:
+def record_event(connection: Connection, /, run_id: UUID, event: str, **detail: Any) -> None:
     """Note that something happened to a run."""
     connection.execute(_RECORD, {"run_id": run_id, "event": event, "detail": msgspec.json.encode(detail).decode()})
 

@@ -84,7 +84,7 @@ def test_a_cancelled_run_leaves_no_mark(pump: Pump, outside: Outside) -> None:
     pump.declare(source(outside))
     run_id = pump.queue("shop")
     pump.step()
-    pump.database.run(lambda c: end_run(c, run_id, Outcome(Status.CANCELLED)))
+    pump.database.transact(end_run, run_id, Outcome(Status.CANCELLED))
     pump.drain()
     assert pump.run("shop")["records_inserted"] == 1
 
@@ -113,7 +113,7 @@ def due(pump: Pump) -> list[tuple[str, str | None]]:
     """Let the next slot come, and see what becomes of it."""
     pump.sql("DELETE FROM etl_runs WHERE scheduled_for IS NOT NULL")
     pump.sql("UPDATE sources SET next_run_at = clock_timestamp()")
-    pump.database.run(claim_slots)
+    pump.database.transact(claim_slots)
     found = pump.sql(
         "SELECT status, error_code FROM etl_runs WHERE scheduled_for IS NOT NULL ORDER BY created_at DESC LIMIT 1"
     )
@@ -217,7 +217,7 @@ def test_a_source_that_is_gone_is_left_alone_until_it_is_back(pump: Pump, outsid
     assert pump.run("shop")["error"]["code"] == "http_410"
     assert "410" in state(pump)[4]
     pump.sql("UPDATE sources SET next_run_at = clock_timestamp()")
-    assert pump.database.run(claim_slots) == ([], 0)
+    assert pump.database.transact(claim_slots) == ([], 0)
     outside.json("/a", [{"id": 1}])
     assert pump.run("shop")["status"] == "success"
     assert state(pump)[4] is None
@@ -246,7 +246,7 @@ def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, out
         run_id = pump.queue("shop")
         pump.step()
         pump.step()
-        pump.database.run(lambda c, run_id=run_id: end_run(c, run_id, Outcome(Status.CANCELLED)))
+        pump.database.transact(lambda c, run_id=run_id: end_run(c, run_id, Outcome(Status.CANCELLED)))
         pump.messages.clear()
         tell(1)
         assert pump.run("shop")["status"] == "success"

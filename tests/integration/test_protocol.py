@@ -60,8 +60,8 @@ def rows(count: int, *, price: int = 1, start: int = 0) -> str:
 
 
 def take_over(pump: Pump) -> None:
-    pump.database.run(sweep.take_over_runs)
-    pump.database.run(sweep.take_over_batches)
+    pump.database.transact(sweep.take_over_runs)
+    pump.database.transact(sweep.take_over_batches)
 
 
 def counts(run: dict[str, object]) -> dict[str, object]:
@@ -159,18 +159,18 @@ def test_a_key_that_comes_with_two_batches_at_once(pump: Pump, first: int) -> No
     batches = pump.open_batches()
     for batch_id in batches:
         loading.normalize(pump.database, pump.settings, batch_id)
-    claims = [pump.database.run(lambda c, b=batch_id: claim_batch(c, b, "normalized", 60)) for batch_id in batches]
+    claims = [pump.database.transact(lambda c, b=batch_id: claim_batch(c, b, "normalized", 60)) for batch_id in batches]
     earlier, later = claims[first], claims[1 - first]
     assert earlier
     assert later
-    rival = threading.Thread(target=lambda: pump.database.run(lambda c: load_batch(c, later)))
+    rival = threading.Thread(target=lambda: pump.database.transact(load_batch, later))
     waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'transactionid'"
     with pump.database.transaction() as connection:
         load_batch(connection, earlier)
         rival.start()
         wait_until(lambda: pump.sql(waiting) == [1])
     rival.join(10)
-    pump.database.run(lambda c: close_run(c, run_id))
+    pump.database.transact(close_run, run_id)
     assert counts(pump.show(run_id)) == {"extracted": 4, "inserted": 3, "duplicate": 1}
     assert pump.sql("SELECT title FROM unified_items ORDER BY external_id") == ["a", "new", "c"]
 
@@ -229,7 +229,7 @@ def test_records_of_a_cancelled_run_load_in_the_next(pump: Pump) -> None:
     pump.write("shop.csv", rows(5))
     run_id = pump.queue("shop")
     pump.step()
-    assert pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
+    assert pump.database.transact(end_run, run_id, CANCELLED)
     pump.drain()
     cancelled = pump.show(run_id)
     assert cancelled["status"] == "cancelled"
@@ -241,12 +241,12 @@ def test_a_cancelled_run_stores_nothing_more(pump: Pump) -> None:
     pump.declare(csv_source())
     pump.write("shop.csv", rows(5))
     run_id = pump.queue("shop")
-    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
-    pump.database.run(lambda c: end_run(c, run_id, CANCELLED))
+    pump.database.transact(end_run, run_id, CANCELLED)
     batch = RawBatch([], [], Position(finished=True), 1, 1)
     with pytest.raises(LeaseLostError):
-        pump.database.run(lambda c: _store(c, claim, batch))
+        pump.database.transact(_store, claim, batch)
 
 
 def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
@@ -255,15 +255,15 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
     pump.declare(csv_source())
     pump.write("shop.csv", rows(10))
     run_id = pump.queue("shop")
-    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
     records, _ = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
     batch = RawBatch(records, [], Position(), 1, 1)
-    stored = pump.database.run(lambda c: _store(c, claim, batch))
+    stored = pump.database.transact(_store, claim, batch)
     assert stored.batch_id
     pump.messages = [BatchMessage(stored.batch_id)]
     loading.normalize(pump.database, pump.settings, stored.batch_id)
-    loads = pump.database.run(lambda c: claim_batch(c, stored.batch_id, "normalized", 60))
+    loads = pump.database.transact(claim_batch, stored.batch_id, "normalized", 60)
     assert loads
     following = replace(claim, batches=1)
     with pump.database.transaction() as loader:
@@ -297,7 +297,7 @@ def test_a_run_can_be_ended_while_its_batches_never_stop_loading(pump: Pump) -> 
     pump.declare(csv_source())
     pump.write("shop.csv", rows(5))
     run_id = pump.queue("shop")
-    assert pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    assert pump.database.transact(claim_run, run_id, "w", 60)
     over = threading.Event()
     loading_now = threading.Barrier(3)
 
@@ -336,17 +336,17 @@ def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
     pump.queue("shop")
     pump.step()
     (batch_id,) = pump.open_batches()
-    zombie = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
+    zombie = pump.database.transact(claim_batch, batch_id, "extracted", 60)
     assert zombie
-    assert pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60)) is None
+    assert pump.database.transact(claim_batch, batch_id, "extracted", 60) is None
     pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s'")
-    assert pump.database.run(sweep.take_over_batches) == 1
+    assert pump.database.transact(sweep.take_over_batches) == 1
     pump.sql("UPDATE etl_batches SET not_before = NULL")
     pump.drain()
     with pytest.raises(LeaseLostError):
-        pump.database.run(lambda c: stage_batch(c, zombie, [], []))
+        pump.database.transact(stage_batch, zombie, [], [])
     with pytest.raises(LeaseLostError):
-        pump.database.run(lambda c: load_batch(c, replace(zombie, state="normalized")))
+        pump.database.transact(load_batch, replace(zombie, state="normalized"))
     assert pump.sql("SELECT count(*) FROM unified_items") == [3]
 
 
@@ -391,8 +391,8 @@ def test_a_dead_extractor_is_resumed_where_it_stood(pump: Pump, monkeypatch: pyt
     pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
     take_over(pump)
     pump.sql("UPDATE etl_runs SET not_before = NULL")
-    pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
-    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+    pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
+    pump.messages += pump.database.transact(sweep.due_batches, queue_empty=True)
     pump.drain()
     assert counts(pump.show(run_id)) == {"extracted": 30, "inserted": 30}
     assert pump.sql("SELECT count(*) FROM raw_data") == [30]
@@ -451,10 +451,10 @@ def _sweep_everything(pump: Pump) -> None:
     take_over(pump)
     for table in ("etl_runs", "etl_batches"):
         pump.sql(f"UPDATE {table} SET not_before = NULL, dispatched_at = dispatched_at - interval '1 hour'")
-    pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
-    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+    pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
+    pump.messages += pump.database.transact(sweep.due_batches, queue_empty=True)
     pump.drain()
-    pump.database.run(sweep.close_runs)
+    pump.database.transact(sweep.close_runs)
 
 
 def test_an_emptied_staging_table_is_filled_again(pump: Pump) -> None:
@@ -464,10 +464,10 @@ def test_an_emptied_staging_table_is_filled_again(pump: Pump) -> None:
     pump.step()
     (batch_id,) = pump.open_batches()
     if pump.messages == [BatchMessage(batch_id)]:
-        claim = pump.database.run(lambda c: claim_batch(c, batch_id, "extracted", 60))
+        claim = pump.database.transact(claim_batch, batch_id, "extracted", 60)
         assert claim
-        staged, rejects = Mapper(parse(claim.config)).normalize(pump.database.run(lambda c: read_raw(c, claim)))
-        pump.database.run(lambda c: stage_batch(c, claim, staged, rejects))
+        staged, rejects = Mapper(parse(claim.config)).normalize(pump.database.transact(read_raw, claim))
+        pump.database.transact(stage_batch, claim, staged, rejects)
     else:
         assert pump.messages == [BatchMessage(batch_id, normalized=True)]
     assert pump.sql("SELECT count(*) FROM staged_items") == [5]
@@ -555,9 +555,9 @@ def _work_off(pump: Pump, run_id: UUID, error: type[BaseException]) -> None:
             pump.drain()
         except error:
             pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
-            pump.database.run(sweep.take_over_runs)
+            pump.database.transact(sweep.take_over_runs)
             pump.sql("UPDATE etl_runs SET not_before = NULL")
-            pump.messages += pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True))
+            pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
             _expire_batches(pump)
 
 
@@ -572,9 +572,9 @@ def _poisoned(normalize, error: BaseException | None = None):  # type: ignore[no
 
 def _expire_batches(pump: Pump) -> None:
     pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
-    pump.database.run(sweep.take_over_batches)
+    pump.database.transact(sweep.take_over_batches)
     pump.sql("UPDATE etl_batches SET not_before = NULL")
-    pump.messages += pump.database.run(lambda c: sweep.due_batches(c, queue_empty=True))
+    pump.messages += pump.database.transact(sweep.due_batches, queue_empty=True)
 
 
 def test_a_run_that_keeps_dying_without_progress_fails_with_the_cause(
@@ -631,11 +631,11 @@ def test_totals_equal_what_the_tables_hold_before_and_after_rolling_up(pump: Pum
     for price in (1, 2):
         pump.write("shop.csv", rows(7, price=price))
         pump.run("shop")
-    live = pump.database.run(lambda c: source_totals(c, limit=10))
-    pump.database.run(roll_up)
-    rolled = pump.database.run(lambda c: source_totals(c, limit=10))
-    pump.database.run(roll_up)
-    again = pump.database.run(lambda c: source_totals(c, limit=10))
+    live = pump.database.transact(source_totals, limit=10)
+    pump.database.transact(roll_up)
+    rolled = pump.database.transact(source_totals, limit=10)
+    pump.database.transact(roll_up)
+    again = pump.database.transact(source_totals, limit=10)
     expected = pump.sql("SELECT (SELECT count(*) FROM unified_items), (SELECT count(*) FROM etl_runs)")
     for totals in (live, rolled, again):
         assert [(row.items, row.runs) for row in totals] == expected
@@ -654,12 +654,12 @@ def test_the_totals_of_all_sources_are_what_a_recount_gives(pump: Pump) -> None:
         if number:
             pump.run("other")
         if step:
-            pump.database.run(step)
-        totals = pump.database.run(overall)
+            pump.database.transact(step)
+        totals = pump.database.transact(overall)
         (items,) = pump.sql("SELECT count(*) FROM unified_items")
         assert (totals.items, totals.by_type) == (items, {"csv": items})
-        assert pump.database.run(lambda c: known_items(c, "csv", None)) == items
-        assert pump.database.run(lambda c: known_items(c, None, "shop")) == 5 + number
+        assert pump.database.transact(known_items, "csv", None) == items
+        assert pump.database.transact(known_items, None, "shop") == 5 + number
         last = pump.sql(
             "SELECT max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed') FROM etl_runs"
         )
@@ -865,9 +865,9 @@ def test_a_month_that_began_in_the_default_partition_stays_there(pump: Pump) -> 
     pump.sql(
         "INSERT INTO raw_data SELECT id, now() + interval '1 month', run_id, source_type, source_name, source_id, raw_payload, content_hash FROM raw_data"
     )
-    assert pump.database.run(add_partitions) == []
+    assert pump.database.transact(add_partitions) == []
     pump.sql("TRUNCATE raw_data")
-    assert pump.database.run(add_partitions) == [f"raw_data_{month}"]
+    assert pump.database.transact(add_partitions) == [f"raw_data_{month}"]
 
 
 def test_an_identity_may_change_while_nothing_is_stored(pump: Pump) -> None:

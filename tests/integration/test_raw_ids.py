@@ -38,23 +38,23 @@ def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeyp
     """The ids of a batch that was not stored are not remembered: after the crash others may have them."""
     pump.declare(SHOP, {**SHOP, "name": "other"})
     first, second = pump.queue("shop"), pump.queue("other")
-    claim, rival = (pump.database.run(lambda c, r=r: claim_run(c, r, "w", 60)) for r in (first, second))
+    claim, rival = (pump.database.transact(lambda c, r=r: claim_run(c, r, "w", 60)) for r in (first, second))
     assert claim
     assert rival
     pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    compared = pump.database.read(lambda c: compare(c, claim, batch(50), Pending({})))
+    compared = pump.database.read(compare, claim, batch(50), Pending({}))
 
     def crashing(connection: Connection) -> None:
         store_batch(connection, claim, batch(50), compared, 60, None)
         raise _CrashedError
 
     with pytest.raises(_CrashedError):
-        pump.database.run(crashing)
+        pump.database.transact(crashing)
     # What a crash does to what was drawn and never reached the log.
     pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    found = pump.database.read(lambda c: compare(c, rival, batch(50), Pending({})))
-    pump.database.run(lambda c: store_batch(c, rival, batch(50), found, 60, None))
-    pump.database.run(lambda c: store_batch(c, claim, batch(50), compared, 60, None))
+    found = pump.database.read(compare, rival, batch(50), Pending({}))
+    pump.database.transact(store_batch, rival, batch(50), found, 60, None)
+    pump.database.transact(store_batch, claim, batch(50), compared, 60, None)
     assert pump.sql("SELECT count(*), count(DISTINCT id) FROM raw_data") == [(100, 100)]
 
 
@@ -106,20 +106,20 @@ def test_copies_are_found_in_bounded_steps_and_told(pump: Pump) -> None:
     pump.declare(SHOP)
     pump.write("shop.csv", rows(4))
     pump.run("shop")
-    assert pump.database.run(lambda c: look_for_copies(c, 0)).batches == 1
+    assert pump.database.transact(look_for_copies, 0).batches == 1
     pump.write("shop.csv", rows(4, price=2))
     _double_ids(pump, pump.run("shop")["run_id"])
-    look = pump.database.run(lambda c: look_for_copies(c, 0))
+    look = pump.database.transact(look_for_copies, 0)
     assert (look.batches, look.copies) == (1, 4)
-    assert pump.database.run(lambda c: look_for_copies(c, 0)).batches == 0
-    assert [alarm.code for alarm in pump.database.run(list_alarms)] == ["raw_ids_repeated"]
+    assert pump.database.transact(look_for_copies, 0).batches == 0
+    assert [alarm.code for alarm in pump.database.transact(list_alarms)] == ["raw_ids_repeated"]
 
 
 def test_a_sequence_behind_its_ids_is_put_above_them(pump: Pump, database: Database) -> None:
     pump.declare(SHOP)
     pump.write("shop.csv", rows(4))
     pump.run("shop")
-    assert not database.run(advance_sequence)
+    assert not database.transact(advance_sequence)
     pump.sql("SELECT setval('raw_data_id_seq', 1)")
-    assert database.run(advance_sequence)
+    assert database.transact(advance_sequence)
     assert pump.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]

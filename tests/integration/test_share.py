@@ -31,7 +31,7 @@ def api(name: str, url: str, **more: object) -> dict[str, object]:
 
 
 def queue(pump: Pump, name: str) -> bool:
-    queued = pump.database.run(lambda c: queue_run(c, NewRun(uuid4(), name, "api", "api")))
+    queued = pump.database.transact(queue_run, NewRun(uuid4(), name, "api", "api"))
     assert queued
     return queued.is_sent
 
@@ -70,12 +70,12 @@ def test_slow_sources_are_sent_for_one_by_one(pump: Pump, silent: str) -> None:
     names = [f"s{number}" for number in range(4)]
     pump.declare(*(api(name, silent) for name in names))
     assert [queue(pump, name) for name in names] == [False] * 4
-    pump.database.run(lambda c: beat_heart(c, "worker@a:1", "worker", 4))
-    first = pump.database.run(share.send_slow_runs)
+    pump.database.transact(beat_heart, "worker@a:1", "worker", 4)
+    first = pump.database.transact(share.send_slow_runs)
     assert len(first) == 2, "half of four processes"
-    assert pump.database.run(share.send_slow_runs) == []
+    assert pump.database.transact(share.send_slow_runs) == []
     waiting = pump.sql("SELECT run_id FROM etl_runs WHERE dispatched_at IS NULL")
-    assert pump.database.run(lambda c: claim_run(c, waiting[0], "w", 60)) is None, "not sent for, not to be had"
+    assert pump.database.transact(claim_run, waiting[0], "w", 60) is None, "not sent for, not to be had"
     pump.step(first[0])
     assert len(pump.messages) == 1, "who ends such a slice sends the next"
 
@@ -86,7 +86,7 @@ def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, outs
     for n in range(5):
         pump.run(f"good{n}")
     pump.sql("UPDATE sources SET next_run_at = now() - interval '1 s'")
-    runs, claimed = pump.database.run(claim_slots)
+    runs, claimed = pump.database.transact(claim_slots)
     assert claimed == 25
     sent = pump.sql("SELECT source_name FROM etl_runs WHERE run_id = ANY (:runs) ORDER BY 1", runs=runs)
     assert [name for name in sent if name.startswith("good")] == [f"good{n}" for n in range(5)]
@@ -116,9 +116,9 @@ def test_a_dripping_answer_makes_a_source_slow(pump: Pump, outside: Outside, mon
 def _die(pump: Pump, name: str = "shop") -> share.Death | None:
     run_id = pump.queue(name)
     pump.messages.clear()
-    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
-    death = pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "it ended by a signal"))
+    death = pump.database.transact(share.note_death, run_id, claim.token, "it ended by a signal")
     pump.sql("UPDATE etl_runs SET status = 'failed' WHERE status = 'running'")
     return death
 
@@ -128,13 +128,13 @@ def test_three_deaths_set_a_source_aside(pump: Pump, outside: Outside) -> None:
     assert [(_die(pump) or share.Death("", 0, 0)).set_aside for _ in range(3)] == [None, None, 3600.0]
     assert pump.sql("SELECT error_code FROM etl_runs WHERE error_code IS NOT NULL") == ["process_died"]
     pump.sql("UPDATE sources SET next_run_at = now() - interval '1 s'")
-    assert pump.database.run(claim_slots) == ([], 1)
+    assert pump.database.transact(claim_slots) == ([], 1)
     assert pump.sql("SELECT status, error_code FROM etl_runs ORDER BY created_at DESC LIMIT 1") == [
         ("skipped", "set_aside")
     ]
     assert adhoc.queue(pump.database, uuid4(), "shop") == []
-    assert pump.database.run(lambda c: share.forget_deaths(c, "shop"))
-    assert not pump.database.run(lambda c: share.forget_deaths(c, "shop"))
+    assert pump.database.transact(share.forget_deaths, "shop")
+    assert not pump.database.transact(share.forget_deaths, "shop")
     assert pump.run("shop")["status"] == "success"
 
 
@@ -160,14 +160,14 @@ def test_a_run_that_ends_well_forgives_deaths(pump: Pump, outside: Outside) -> N
 def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, outside: Outside) -> None:
     pump.declare(api("shop", outside.json("/a", [])))
     run_id = pump.queue("shop")
-    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
     held = [(run_id, claim.token)]
-    assert pump.database.run(lambda c: share.lost_runs(c, held)) == set()
-    assert pump.database.run(lambda c: share.lost_runs(c, [(run_id, claim.token - 1)])) == {(run_id, claim.token - 1)}
+    assert pump.database.transact(share.lost_runs, held) == set()
+    assert pump.database.transact(share.lost_runs, [(run_id, claim.token - 1)]) == {(run_id, claim.token - 1)}
     pump.sql("UPDATE etl_runs SET status = 'cancelled', token = token + 1")
-    assert pump.database.run(lambda c: share.lost_runs(c, held)) == set(held)
-    assert pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "x")) is None
+    assert pump.database.transact(share.lost_runs, held) == set(held)
+    assert pump.database.transact(share.note_death, run_id, claim.token, "x") is None
 
 
 def test_memory_beyond_the_limit_fails_the_run_by_name(
@@ -189,14 +189,14 @@ def test_memory_beyond_the_limit_fails_the_run_by_name(
 def test_a_message_for_a_slow_run_that_was_lost_is_sent_again(pump: Pump, silent: str) -> None:
     pump.declare(api("shop", silent))
     queue(pump, "shop")
-    (message,) = pump.database.run(share.send_slow_runs)
+    (message,) = pump.database.transact(share.send_slow_runs)
     assert isinstance(message, ExtractMessage)
     pump.sql("UPDATE etl_runs SET dispatched_at = dispatched_at - interval '1 hour'")
     pump.messages.clear()
     pump._wake()
     from db.queries import sweep
 
-    assert pump.database.run(lambda c: sweep.due_runs(c, queue_empty=True)) == [message]
+    assert pump.database.transact(sweep.due_runs, queue_empty=True) == [message]
 
 
 def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, outside: Outside) -> None:
@@ -205,9 +205,9 @@ def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, 
     run_id = pump.queue("shop")
     pump.messages.clear()
     pump.sql("UPDATE etl_runs SET attempt = 4")
-    claim = pump.database.run(lambda c: claim_run(c, run_id, "w", 60))
+    claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
-    pump.database.run(lambda c: share.note_death(c, run_id, claim.token, "it ended by a signal"))
+    pump.database.transact(share.note_death, run_id, claim.token, "it ended by a signal")
     assert pump.show(run_id)["status"] == "failed"
 
 
@@ -217,5 +217,5 @@ def test_a_slice_that_ended_in_time_blames_nobody(pump: Pump, outside: Outside) 
     pump.step()
     (token,) = pump.sql("SELECT token FROM etl_runs")
     assert pump.show(run_id)["stage"] == "waiting"
-    assert pump.database.run(lambda c: share.note_death(c, run_id, token, "it computed")) is None
+    assert pump.database.transact(share.note_death, run_id, token, "it computed") is None
     assert source(pump)[2] == 0

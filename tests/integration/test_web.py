@@ -404,7 +404,7 @@ def test_breakers_are_shown_and_reset(client: FlaskClient, pump: Pump) -> None:
 
 def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, pump: Pump) -> None:
     pump.declare({"name": "far", "type": "api", "request": {"url": "http://limited.test/a"}})
-    pump.database.run(lambda c: note_postponed(c, "far", 86_400))
+    pump.database.transact(note_postponed, "far", 86_400)
     assert client.get("/health").json["sources"][0]["not_before"] is not None
     assert client.post("/breakers/limited.test/reset", headers={"X-API-Key": KEY}).status_code == 200
     assert pump.sql("SELECT not_before FROM sources") == [None]
@@ -412,7 +412,7 @@ def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, pump
 
 def test_a_source_that_is_gone_has_no_slots(client: FlaskClient, pump: Pump) -> None:
     pump.declare({"name": "far", "type": "api", "request": {"url": "http://gone.test/a"}})
-    pump.database.run(lambda c: note_gone(c, "far", "answered 410 Gone"))
+    pump.database.transact(note_gone, "far", "answered 410 Gone")
     (shown,) = client.get("/health").json["sources"]
     assert (shown["status"], shown["next_run_at"], shown["gone_reason"]) == ("gone", None, "answered 410 Gone")
 

@@ -58,7 +58,7 @@ class BreakerReset(MethodView):
             found = parts.hosts.reset(host)
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
-        ended = parts.database.run(lambda connection: _end_pauses(connection, host))
+        ended = parts.database.transact(_end_pauses, host)
         if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
         return present(host, *(found or (HostState(), 0.0)))

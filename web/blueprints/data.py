@@ -94,13 +94,13 @@ def _small(question: Question) -> bytes | None:
     """The answer, if it is quick to find and not large."""
     if not is_quick(question.filters, question.order):
         return None
-    return service().database.read(lambda connection: _read_small(connection, question))
+    return service().database.read(_read_small, question)
 
 
 def _in_turn(question: Question) -> bytes:
     """The answer, when it is the turn of one that may be slow to find, or large."""
     with service().slow.enter():
-        return service().database.read(lambda connection: _read(connection, question))
+        return service().database.read(_read, question)
 
 
 def _narrower(question: Question) -> str:

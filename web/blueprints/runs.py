@@ -56,7 +56,7 @@ class Runs(MethodView):
         """
         parts = service()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
-        runs, outgoing, set_aside = parts.database.run(lambda connection: _queue(connection, names))
+        runs, outgoing, set_aside = parts.database.transact(_queue, names)
         new = [run["run_id"] for run in runs if run["status"] == "queued"]
         if not new:
             raise _nothing_queued(runs)
@@ -73,13 +73,11 @@ class Runs(MethodView):
         # No index leads to the runs of a status.
         with service().slow.enter() if "status" in query else nullcontext():
             rows = service().database.read(
-                lambda connection: list_runs(
-                    connection,
-                    source_name=query.get("source_name"),
-                    status=query.get("status"),
-                    before=None if cursor is None else (cursor.created_at, cursor.run_id),
-                    limit=limit + 1,
-                )
+                list_runs,
+                source_name=query.get("source_name"),
+                status=query.get("status"),
+                before=None if cursor is None else (cursor.created_at, cursor.run_id),
+                limit=limit + 1,
             )
         more = rows[limit - 1] if len(rows) > limit else None
         return {
@@ -121,7 +119,7 @@ class RunCancel(MethodView):
             end_run(connection, run_id, Outcome(Status.CANCELLED, Failure("cancelled", "cancelled over the API")))
             return present_run(get_run(connection, run_id))
 
-        return service().database.run(cancel)
+        return service().database.transact(cancel)
 
 
 def _queue(connection: Any, names: list[str] | None) -> tuple[list[dict[str, Any]], list[ExtractMessage], int]:

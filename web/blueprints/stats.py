@@ -35,7 +35,7 @@ class Stats(MethodView):
     def get(self, query: dict[str, Any]) -> Response:
         """Show totals, the sources' statistics and the latest runs."""
         limit, offset = query["page_size"], (query["page"] - 1) * query["page_size"]
-        body = service().database.read(lambda connection: _body(connection, limit, offset))
+        body = service().database.read(_body, limit, offset)
         return Response(body, mimetype="application/json")
 
 

@@ -7,7 +7,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from etl.records import Counts
+    from etl.records import Counts, Position
+
+# Percent of rejected records above which a run fails, unless its source says otherwise.
+DEFAULT_MAX_REJECTED = 50.0
 
 # The share of rejected records is judged in mid-run only when there are enough to mean something.
 MIN_JUDGED = 1000
@@ -45,6 +48,31 @@ class Outcome:
 
     status: Status
     failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Where a running run stands. `failure` is what ended its extraction early."""
+
+    extraction_over: bool
+    open_batches: int
+    counts: Counts
+    failure: Failure | None
+    max_rejected: float
+    position: Position
+
+    def outcome(self) -> Outcome | None:
+        """How the run ends, None when it goes on."""
+        stop = must_stop(self.counts, self.max_rejected)
+        if stop:
+            return Outcome(Status.FAILED, stop)
+        if self.extraction_over and not self.open_batches:
+            return judge(self.counts, self.failure, self.max_rejected)
+        return None
+
+    def was_read(self, outcome: Outcome) -> bool:
+        """Whether a run with this outcome has read its source to the end."""
+        return outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
 
 
 def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outcome:

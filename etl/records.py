@@ -140,29 +140,6 @@ class RawBatch(msgspec.Struct, frozen=True):
         return len(self.records) + len(self.rejected)
 
 
-class Known(msgspec.Struct, frozen=True):
-    """Of the keys of a batch: those served, or in open quarantine, with just this content and mapping.
-
-    `written` are those among them that this run itself has stored, which makes a repeat a duplicate.
-    """
-
-    served: frozenset[str | bytes] = frozenset()
-    rejected: frozenset[str | bytes] = frozenset()
-    written: frozenset[str | bytes] = frozenset()
-
-
-class Sifted(msgspec.Struct, frozen=True):
-    """A batch after the comparison with what is known: what must be stored, and what need not be.
-
-    `rejected` counts the records that are in quarantine already, as they are.
-    """
-
-    kept: list[RawRecord]
-    unchanged: int = 0
-    duplicate: int = 0
-    rejected: int = 0
-
-
 class StoredRecord(msgspec.Struct, frozen=True, gc=False):
     """A row of raw_data as normalise takes it. `ingested_at`, half of the row's key, is as PostgreSQL writes it."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,53 @@ class Due:
     slot: datetime
     missed: int
     following: datetime
+
+
+class NotNow(StrEnum):
+    """Why a slot that is due is left out."""
+
+    SET_ASIDE = "set_aside"
+    ASKED_TO_WAIT = "asked_to_wait"
+    QUIET_HOUR = "quiet_hour"
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """Until when a source is not to be asked, whether because it is set aside, and its times of rest."""
+
+    not_before: datetime | None = None
+    is_set_aside: bool = False
+    rest: Rest | None = None
+
+
+@dataclass(frozen=True)
+class SlotDecision:
+    """A due slot: when its run goes out, None for now, or why it is left out; and when the next slot comes."""
+
+    slot: datetime
+    missed: int
+    following: datetime
+    dispatch_at: datetime | None
+    left_out: NotNow | None
+
+
+def decide(schedule: Schedule, name: str, first: datetime, now: datetime, wishes: Wishes) -> SlotDecision:
+    """What to do about the slots of a source from `first`, which is due, until `now`."""
+    found = due(schedule, first, now)
+    dispatch_at = found.slot + delay(schedule, name, found.slot)
+    return SlotDecision(
+        slot=found.slot,
+        missed=found.missed,
+        following=found.following,
+        dispatch_at=dispatch_at if dispatch_at > now else None,
+        left_out=_left_out(schedule, found.slot, now, wishes),
+    )
+
+
+def _left_out(schedule: Schedule, slot: datetime, now: datetime, wishes: Wishes) -> NotNow | None:
+    if wishes.not_before is not None and wishes.not_before > max(slot, now):
+        return NotNow.SET_ASIDE if wishes.is_set_aside else NotNow.ASKED_TO_WAIT
+    return NotNow.QUIET_HOUR if wishes.rest and may_rest(schedule, wishes.rest, now) else None
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime:

@@ -15,13 +15,17 @@ from db.queries.runs import NewRun, get_run, queue_run
 from db.queries.share import send_slow_runs
 from db.queries.sources import apply_sources
 from db.session import Database
+from etl.breaker import BreakerPolicy
 from etl.catalog import Scheduled
 from etl.errors import LeaseLostError, StorageUnavailableError
+from etl.gate import Gate, LocalStore
 from etl.messages import BatchMessage, ExtractMessage, Message
 from etl.source import Schedule, parse
 from settings import Settings
 from web.present import present_run
 from worker import extraction, loading
+from worker.extraction import SLICE_SECONDS
+from worker.process import Process
 
 
 class Pump:
@@ -30,6 +34,12 @@ class Pump:
         self.settings = settings
         self.folder = folder
         self.messages: list[Message] = []
+        self.gate = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
+        self.slice_seconds = SLICE_SECONDS
+
+    @property
+    def process(self) -> Process:
+        return Process("test", self.settings, self.database, self.gate)
 
     def declare(self, *documents: dict[str, Any]) -> None:
         """Apply sources; those given before and not now are disabled."""
@@ -50,11 +60,11 @@ class Pump:
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, ExtractMessage):
-            extraction.extract(self.database, self.settings, message.run_id, "test", self.messages.extend)
+            extraction.extract(self.process, message.run_id, self.messages.extend, slice_seconds=self.slice_seconds)
             return
         if not message.normalized:
-            self.messages += loading.normalize(self.database, self.settings, message.batch_id)
-        self.messages += loading.load(self.database, self.settings, message.batch_id)
+            self.messages += loading.normalize(self.process, message.batch_id)
+        self.messages += loading.load(self.process, message.batch_id)
 
     def drain(self) -> None:
         """Handle all messages; what waits for a few seconds only is not waited for."""

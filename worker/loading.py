@@ -27,43 +27,41 @@ from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableE
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from worker.board import BATCH, BOARD
+from worker.lease import DATABASE_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from db.session import Database
     from etl.messages import Message
-    from settings import Settings
-
-# What waits longer than this beyond its lease is ended from outside: seconds.
-DATABASE_SECONDS = 90.0
+    from worker.process import Process
 
 log = structlog.get_logger(__name__)
 
 
-def normalize(database: Database, settings: Settings, batch_id: int) -> list[Message]:
+def normalize(process: Process, batch_id: int) -> list[Message]:
     """Map the raw rows of an extracted batch; those that do not fit go to quarantine.
 
     Returns:
         The messages to send, beyond the link of the chain.
     """
-    return _with_claim(database, settings, batch_id, "extracted", lambda claim: _normalize(database, claim))
+    return _with_claim(process, batch_id, "extracted", _normalize)
 
 
-def load(database: Database, settings: Settings, batch_id: int) -> list[Message]:
+def load(process: Process, batch_id: int) -> list[Message]:
     """Upsert the staged rows of a normalised batch, and close its run if it was the last.
 
     Returns:
         The messages to send.
     """
-    return _with_claim(database, settings, batch_id, "normalized", lambda claim: _load(database, claim))
+    return _with_claim(process, batch_id, "normalized", _load)
 
 
 def _with_claim(
-    database: Database, settings: Settings, batch_id: int, state: str, work: Callable[[BatchClaim], list[Message]]
+    process: Process, batch_id: int, state: str, work: Callable[[Database, BatchClaim], list[Message]]
 ) -> list[Message]:
     """Claim the batch and work on it. A batch that keeps failing is halved instead."""
-    lease = settings.lease.total_seconds()
+    database, lease = process.database, process.lease_seconds
     claim = database.transact(claim_batch, batch_id, state, lease)
     if claim is None:
         return []
@@ -72,7 +70,7 @@ def _with_claim(
         return _halve(database, claim)
     BOARD.hold(BATCH, UUID(int=batch_id), claim.token, lease + DATABASE_SECONDS)
     try:
-        return work(claim)
+        return work(database, claim)
     except LeaseLostError:
         raise
     except Exception as error:

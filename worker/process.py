@@ -1,9 +1,11 @@
-"""What one process holds: its settings and its database, made on first use and never shared across a fork."""
+"""What one process works with: made on first use, and never shared across a fork."""
 
 from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -11,40 +13,41 @@ import settings
 from db.session import Database
 from etl.breaker import BreakerPolicy
 from etl.gate import Gate
+from etl.messages import Message
 from hosts import RedisStore, SharedStore
 
 if TYPE_CHECKING:
     from settings import Settings
 
-
-def current_settings() -> Settings:
-    """The settings of this process."""
-    return settings.load_connected()
+# Sends messages; those that could not be sent come back.
+Publish = Callable[[list[Message]], object]
 
 
-def name() -> str:
-    """Names this process in leases and logs."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+@dataclass(frozen=True)
+class Process:
+    """The settings, the database and the gate before the hosts; `name` is known in leases and logs."""
+
+    name: str
+    settings: Settings
+    database: Database
+    gate: Gate
+
+    @property
+    def lease_seconds(self) -> float:
+        """How long a claim holds."""
+        return self.settings.lease.total_seconds()
 
 
-def database() -> Database:
-    """The database of this process."""
-    return _database_of(os.getpid())
-
-
-def gate() -> Gate:
-    """The gate before the hosts that this process calls."""
-    return _gate_of(os.getpid())
-
-
-@cache
-def _gate_of(_: int) -> Gate:
-    current = settings.load_connected()
-    policy = BreakerPolicy(current.breaker_threshold, current.breaker_reset.total_seconds())
-    return Gate(SharedStore(RedisStore()), policy, name())
+def current() -> Process:
+    """What this process works with."""
+    return _process(os.getpid())
 
 
 @cache
-def _database_of(pid: int) -> Database:
+def _process(pid: int) -> Process:
     """Keyed by process id: a forked child makes its own."""
-    return Database(settings.load_connected().database_url, name=f"kasparro-worker-{pid}")
+    mine = settings.load_connected()
+    name = f"{socket.gethostname()}:{pid}"
+    policy = BreakerPolicy(mine.breaker_threshold, mine.breaker_reset.total_seconds())
+    database = Database(mine.database_url, name=f"kasparro-worker-{pid}")
+    return Process(name, mine, database, Gate(SharedStore(RedisStore()), policy, name))

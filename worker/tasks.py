@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from etl.errors import LeaseLostError
 from messaging import publish
 from worker import adhoc, extraction, loading
 from worker.app import app
-from worker.process import current_settings, database, name
+from worker.process import current
 
 log = structlog.get_logger(__name__)
 
@@ -39,22 +40,22 @@ class ClaimTask(Task):
 @app.task(name=messages.RUN, base=ClaimTask, bind=True)
 def run(self: Task, source_name: str) -> None:
     """Run a source now; the run's id is this task's."""
-    publish(app, adhoc.queue(database(), UUID(self.request.id), source_name))
+    publish(app, adhoc.queue(current().database, UUID(self.request.id), source_name))
 
 
 @app.task(name=messages.EXTRACT, base=ClaimTask)
 def extract(run_id: str) -> None:
     """Extract one slice of a run."""
-    extraction.extract(database(), current_settings(), UUID(run_id), name(), lambda outgoing: publish(app, outgoing))
+    extraction.extract(current(), UUID(run_id), partial(publish, app))
 
 
 @app.task(name=messages.NORMALIZE, base=ClaimTask)
 def normalize(batch_id: int) -> None:
     """Map the raw rows of a batch and stage them."""
-    publish(app, loading.normalize(database(), current_settings(), batch_id))
+    publish(app, loading.normalize(current(), batch_id))
 
 
 @app.task(name=messages.LOAD, base=ClaimTask)
 def load(batch_id: int) -> None:
     """Upsert the staged rows of a batch."""
-    publish(app, loading.load(database(), current_settings(), batch_id))
+    publish(app, loading.load(current(), batch_id))

@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.statement import text
-from etl.outcome import Failure, Outcome, Status, judge, must_stop
-from etl.records import Checkpoint, Counts, Kept, Position
+from etl.checkpoint import Marks, left_behind
+from etl.outcome import DEFAULT_MAX_REJECTED, Failure, Outcome, Tally
+from etl.records import Checkpoint, Counts, Position
 
 if TYPE_CHECKING:
     from uuid import UUID
 
     from sqlalchemy import Connection
-
-DEFAULT_MAX_REJECTED = 50.0
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Where a running run stands."""
-
-    extraction_over: bool
-    open_batches: int
-    counts: Counts
-    failure: Failure | None
-    max_rejected: float
-    position: dict[str, Any]
-
-    def outcome(self) -> Outcome | None:
-        """How the run ends, None when it goes on."""
-        stop = must_stop(self.counts, self.max_rejected)
-        if stop:
-            return Outcome(Status.FAILED, stop)
-        if self.extraction_over and not self.open_batches:
-            return judge(self.counts, self.failure, self.max_rejected)
-        return None
-
 
 _TALLY = """
     SELECT r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
@@ -92,7 +68,8 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
     counts = Counts(row.extracted, row.inserted, row.updated, row.unchanged, row.duplicate, row.failed)
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
     limit = DEFAULT_MAX_REJECTED if row.max_rejected is None else float(row.max_rejected)
-    return Tally(row.extraction_over, row.open_batches, counts, failure, limit, row.position)
+    position = msgspec.convert(row.position, Position)
+    return Tally(row.extraction_over, row.open_batches, counts, failure, limit, position)
 
 
 _FINISH = text("""
@@ -107,29 +84,6 @@ _FINISH = text("""
 """)
 
 
-def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally) -> None:
-    checkpoint = _checkpoint(outcome, tally)
-    failure = outcome.failure
-    values = {
-        "run_id": run_id,
-        "status": outcome.status,
-        "code": failure and failure.code,
-        "message": failure and failure.message,
-        "checkpoint": None if checkpoint is None else msgspec.json.encode(checkpoint).decode(),
-        **msgspec.structs.asdict(tally.counts),
-    }
-    connection.execute(_FINISH, values)
-    if tally.open_batches:
-        connection.execute(_DROP, {"run_id": run_id})
-    if checkpoint is not None:
-        connection.execute(_PROMOTE, values)
-    elif tally.counts.extracted:
-        connection.execute(_FORGET, values)
-    if outcome.status in {Status.SUCCESS, Status.PARTIAL} and not tally.failure:
-        connection.execute(_SURVIVED, values)
-    record_event(connection, run_id, str(outcome.status), code=failure and failure.code)
-
-
 # A source that was read to its end is not deadly.
 _SURVIVED = text("""
     UPDATE sources s SET deaths = 0, death_cause = NULL FROM etl_runs r
@@ -141,33 +95,6 @@ _DROP = text("""
     WHERE run_id = :run_id AND state IN ('extracted', 'normalized')
 """)
 
-
-def _checkpoint(outcome: Outcome, tally: Tally) -> Checkpoint | None:
-    """What the next run starts from, None to leave the checkpoint as it is.
-
-    A run whose extraction broke off leaves it too: pages that were not read may hold older cursor values. After
-    rejects what is unchanged is not skipped next time, or the source would look well again; only the watermark and
-    files that grow go on where they ended.
-    """
-    if outcome.status not in {Status.SUCCESS, Status.PARTIAL} or tally.failure:
-        return None
-    position = msgspec.convert(tally.position, Position)
-    kept = position.kept or Kept()
-    if outcome.status is Status.PARTIAL:
-        kept = Kept(files={name: mark for name, mark in kept.files.items() if mark.appending})
-    if position.watermark is None and position.kept is None:
-        return None
-    return Checkpoint(
-        kind="watermark" if position.watermark is not None else "kept",
-        config=position.config,
-        mapping=position.mapping,
-        watermark=position.watermark,
-        kept=kept,
-    )
-
-
-# A run that stored something and did not end well has changed what is served: what the run before it knew of an answer
-# or a whole file no longer says that nothing is new.
 _FORGET = text("""
     UPDATE etl_checkpoints c
     SET value = jsonb_set(c.value, '{kept}', jsonb_build_object('files', (
@@ -186,3 +113,26 @@ _PROMOTE = text("""
         run_id = excluded.run_id, updated_at = clock_timestamp()
     WHERE c.value IS DISTINCT FROM excluded.value
 """)
+
+
+def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally) -> None:
+    left = left_behind(outcome, tally)
+    failure = outcome.failure
+    values = {
+        "run_id": run_id,
+        "status": outcome.status,
+        "code": failure and failure.code,
+        "message": failure and failure.message,
+        "checkpoint": msgspec.json.encode(left).decode() if isinstance(left, Checkpoint) else None,
+        **msgspec.structs.asdict(tally.counts),
+    }
+    connection.execute(_FINISH, values)
+    if tally.open_batches:
+        connection.execute(_DROP, {"run_id": run_id})
+    if isinstance(left, Checkpoint):
+        connection.execute(_PROMOTE, values)
+    elif left is Marks.FORGOTTEN:
+        connection.execute(_FORGET, values)
+    if tally.was_read(outcome):
+        connection.execute(_SURVIVED, values)
+    record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -13,34 +13,22 @@ from db.copy import HEX, NEXT, copy_lines, copy_rows
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from db.statement import text
+from etl.changes import InFlightIds, KnownContent, OpenCase
 from etl.errors import LeaseLostError
 from etl.payload import DIGEST_SIZE, digest
-from etl.pending import Pending
-from etl.records import Known, Sifted, StagedItem, StoredRecord
-from etl.sift import sift, single_valued
+from etl.records import StagedItem, StoredRecord
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-    from db.queries.runs import RunClaim
-    from etl.records import BadRecord, RawBatch, RawRecord, Reject
+    from etl.changes import Candidates, Changes
+    from etl.records import BadRecord, RawBatch, Reject
+    from etl.slices import RunClaim
 
     Staged = tuple[list[StagedItem], list[Reject]]
 
 # Bytes of an unstorable record that the quarantine keeps.
 MAX_RAW_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A batch after the comparison with what is there: the counts, the rows to store, and what is new to quarantine.
-
-    The rows have no id yet: `raw_id` is their place in the batch.
-    """
-
-    sifted: Sifted
-    rows: list[StoredRecord]
-    rejected: list[BadRecord]
 
 
 @dataclass(frozen=True)
@@ -72,95 +60,58 @@ _OPEN_REJECTS = text("""
 _HAS_REJECTS = text("""
     SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')
 """)
-_PENDING = text("""
+_IN_FLIGHT = text("""
     SELECT b.number, p.source_id FROM etl_batches b
     JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.run_id = b.run_id
     WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL
 """)
 
 
-def find_pending(connection: Connection, claim: RunClaim) -> Pending:
+def find_in_flight(connection: Connection, claim: RunClaim) -> InFlightIds:
     """The ids in the batches of the run that are open when it is claimed."""
     found: dict[int, set[str]] = {}
     if claim.open_batches:
-        for row in connection.execute(_PENDING, {"run_id": claim.run_id}):
+        for row in connection.execute(_IN_FLIGHT, {"run_id": claim.run_id}):
             found.setdefault(row.number, set()).add(row.source_id)
-    return Pending({number: frozenset(ids) for number, ids in found.items()})
+    return InFlightIds({number: frozenset(ids) for number, ids in found.items()})
 
 
-def compare(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Compared:
-    """Find what of a batch must be stored. Only reads."""
-    known = _known(connection, claim, batch, pending)
-    sifted = sift(batch.records, known)
-    rejected = [bad for bad in batch.rejected if digest(bad.raw) not in known.rejected]
-    rows = [
-        StoredRecord(place, "", r.external_id, r.content_hash, r.payload.decode())
-        for place, r in enumerate(sifted.kept)
-    ]
-    return Compared(sifted, rows, rejected)
-
-
-def _known(connection: Connection, claim: RunClaim, batch: RawBatch, pending: Pending) -> Known:
-    """Which records are served, or quarantined, with exactly this content and mapping.
-
-    An id that is pending is never served as it is. A batch that is loaded meanwhile does no harm: its ids count as
-    pending until the next batch is stored.
-    """
+def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> KnownContent:
+    """What is served, or in quarantine, of the candidates. Only reads."""
     values: dict[str, Any] = {
         "run_id": claim.run_id,
-        "source_name": claim.config["name"],
+        "source_name": claim.source_name,
         "mapping_version": claim.mapping_version,
     }
-    records = single_valued(batch.records)
-    served = _known_items(connection, records, values, pending)
-    rejects = _known_rejects(connection, claim, records, batch.rejected, values)
-    written = {key for found in (served, rejects) for key, ours in found.items() if ours}
-    return Known(frozenset(served), frozenset(rejects.keys() - served.keys()), frozenset(written))
+    served, written = _served(connection, found.ids, values)
+    return KnownContent(served, _open_cases(connection, found, values), written)
 
 
-def _known_items(
-    connection: Connection, records: dict[str | bytes, RawRecord], values: dict[str, Any], pending: Pending
-) -> dict[str | bytes, bool]:
-    """The keys that are served with this content, and whether this run wrote them."""
-    # In source order, which is mostly that of the index.
-    ids = pending.without([r.external_id for r in records.values() if r.external_id is not None])
+def _served(connection: Connection, ids: list[str], values: dict[str, Any]) -> tuple[dict[str, bytes], frozenset[str]]:
+    """The content hash of each id that is served, and which of them this run wrote."""
     if not ids:
-        return {}
+        return {}, frozenset()
     row = connection.execute(_SERVED, {**values, "ids": msgspec.json.encode(ids).decode()}).one()
     if row.ids is None:
-        return {}
-    written = set(msgspec.json.decode(row.written or "[]"))
+        return {}, frozenset()
     hashes, size = bytes(row.hashes), DIGEST_SIZE
-    return {
-        key: key in written
-        for number, key in enumerate(msgspec.json.decode(row.ids))
-        if records[key].content_hash == hashes[number * size : (number + 1) * size]
-    }
+    ids = msgspec.json.decode(row.ids)
+    served = {key: hashes[place * size : (place + 1) * size] for place, key in enumerate(ids)}
+    return served, frozenset(msgspec.json.decode(row.written or "[]"))
 
 
-def _known_rejects(
-    connection: Connection,
-    claim: RunClaim,
-    records: dict[str | bytes, RawRecord],
-    rejected: list[BadRecord],
-    values: dict[str, Any],
-) -> dict[str | bytes, bool]:
-    """The keys in open quarantine, and whether this run put them there.
-
-    A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
-    """
-    if not (records or rejected) or not connection.execute(_HAS_REJECTS, values).scalar_one():
-        return {}
-    whole = {digest(r.payload) if claim.config.get("ignore") else r.content_hash: key for key, r in records.items()}
-    whole |= {content_hash: content_hash for content_hash in map(digest, (bad.raw for bad in rejected))}
-    hashes = msgspec.json.encode([content_hash.hex() for content_hash in whole]).decode()
+def _open_cases(connection: Connection, found: Candidates, values: dict[str, Any]) -> list[OpenCase]:
+    """The open cases with the content of a candidate, or of a record that cannot be stored."""
+    nothing = not (found.records or found.batch.rejected)
+    if nothing or not connection.execute(_HAS_REJECTS, values).scalar_one():
+        return []
+    hashes = msgspec.json.encode([content_hash.hex() for content_hash in found.hashes()]).decode()
     rows = connection.execute(_OPEN_REJECTS, {**values, "hashes": hashes}).all()
-    found = [(whole[bytes(row.content_hash)], row) for row in rows]
-    return {key: row.written for key, row in found if row.external_id is None or row.external_id == key}
+    return [OpenCase(bytes(row.content_hash), row.external_id, row.written) for row in rows]
 
 
 def store_batch(
-    connection: Connection, claim: RunClaim, batch: RawBatch, compared: Compared, lease: float, staged: Staged | None
+    connection: Connection, claim: RunClaim, batch: RawBatch, changes: Changes, lease: float, staged: Staged | None
 ) -> Stored:
     """Store a batch, the position after it and a renewed lease: all or nothing.
 
@@ -170,18 +121,18 @@ def store_batch(
     Raises:
         LeaseLostError: the run is no longer ours, or it is over.
     """
-    run = _locked(connection, claim, len(compared.rows))
+    run = _locked(connection, claim, len(changes.records))
     if run.batches == claim.batches + 1 or (batch.position.finished and run.extracted_at is not None):
         return _again(connection, claim)
     batch_id, normalized = None, False
     rows = [
-        StoredRecord(raw_id, run.ingested_at, r.external_id, r.content_hash, r.payload)
-        for raw_id, r in zip(run.raw_ids, compared.rows, strict=True)
+        StoredRecord(raw_id, run.ingested_at, r.external_id, r.content_hash, r.payload.decode())
+        for raw_id, r in zip(run.raw_ids, changes.records, strict=True)
     ]
     if batch.extracted:
         _copy_raw(connection, claim, rows)
-        batch_id = _insert_batch(connection, claim, batch, compared.sifted, rows)
-        _copy_unstorable(connection, claim, compared.rejected)
+        batch_id = _insert_batch(connection, claim, batch, changes, rows)
+        _copy_unstorable(connection, claim, changes.rejected)
         normalized = staged is not None and _stage(connection, claim, batch_id, rows, staged)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
@@ -220,7 +171,7 @@ def _again(connection: Connection, claim: RunClaim) -> Stored:
 
 
 def _copy_raw(connection: Connection, claim: RunClaim, rows: list[StoredRecord]) -> None:
-    head = NEXT.join((str(claim.run_id), claim.config["type"], claim.config["name"])) + NEXT
+    head = NEXT.join((str(claim.run_id), claim.source_type, claim.source_name)) + NEXT
     copy_lines(
         connection,
         "raw_data",
@@ -243,8 +194,8 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
         attempt=0,
         first_raw_id=rows[0].raw_id,
         last_raw_id=rows[-1].raw_id,
-        source_name=claim.config["name"],
-        source_type=claim.config["type"],
+        source_name=claim.source_name,
+        source_type=claim.source_type,
         config=claim.config,
         mapping_version=claim.mapping_version,
     )
@@ -275,21 +226,21 @@ def _insert_batch(
     connection: Connection,
     claim: RunClaim,
     batch: RawBatch,
-    sifted: Sifted,
+    changes: Changes,
     rows: list[StoredRecord],
 ) -> int:
     values = {
         "run_id": claim.run_id,
-        "source_name": claim.config["name"],
+        "source_name": claim.source_name,
         "number": claim.batches,
         "first": rows[0].raw_id if rows else None,
         "last": rows[-1].raw_id if rows else None,
         "state": "extracted" if rows else "loaded",
         "extracted": batch.extracted,
-        "unchanged": sifted.unchanged,
-        "duplicate": sifted.duplicate,
+        "unchanged": changes.unchanged,
+        "duplicate": changes.duplicate,
         # What is in quarantine already is not put there again, but it has failed again.
-        "failed": sifted.rejected + len(batch.rejected),
+        "failed": changes.failed_again + len(batch.rejected),
     }
     return int(connection.execute(_INSERT_BATCH, values).scalar_one())
 
@@ -304,7 +255,7 @@ def _copy_unstorable(connection: Connection, claim: RunClaim, rejected: list[Bad
         ),
         (
             (
-                *(str(claim.run_id), claim.config["name"], claim.config["type"], digest(bad.raw)),
+                *(str(claim.run_id), claim.source_name, claim.source_type, digest(bad.raw)),
                 *(bad.raw[:MAX_RAW_BYTES], len(bad.raw) > MAX_RAW_BYTES, "extract"),
                 *(_storable(bad.field), bad.rule, _storable(bad.message), claim.mapping_version),
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,27 +9,9 @@ import msgspec
 from db.statement import text
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection, Row
 
-    from etl.schedule import Rest
-
-
-@dataclass(frozen=True)
-class Poll:
-    """What the answers of one run said.
-
-    `fresh` is for how many seconds they stay fresh, counted from `asked_at` (the run's slot, or None for now), so that
-    a server that says "half an hour" is asked every half hour. `moved_to` is where permanent redirects led;
-    `moved_count` how many runs in a row they did.
-    """
-
-    fresh: float
-    asked_at: datetime | None
-    rest: Rest | None
-    moved_to: str | None
-    moved_count: int
+    from etl.polling import PollResult
 
 
 _NOTE = text("""
@@ -43,7 +24,7 @@ _NOTE = text("""
 """)
 
 
-def note_poll(connection: Connection, name: str, poll: Poll) -> None:
+def note_poll(connection: Connection, name: str, poll: PollResult) -> None:
     """After a poll that succeeded. A source that was thought gone is back."""
     values: dict[str, Any] = {**vars(poll), "name": name}
     values["rest"] = None if poll.rest is None else msgspec.json.encode(poll.rest).decode()

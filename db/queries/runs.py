@@ -13,18 +13,16 @@ from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.outcome import Failure, Status
+from etl.polling import ServerHints
 from etl.records import Position
 from etl.schedule import Rest
+from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
-
-MAX_OPEN_BATCHES = 8
-# Claims without progress after which a run is given up.
-MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -38,44 +36,6 @@ class NewRun:
     scheduled_for: datetime | None = None
     slots_missed: int = 0
     not_before: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Manners:
-    """What the source's server asked for earlier: where it has moved to, how often it said so, and all else."""
-
-    moved_to: str | None = None
-    moved_count: int = 0
-    rest: Rest | None = None
-    noted: bool = False
-
-
-@dataclass(frozen=True)
-class RunClaim:
-    """A claimed run: everything a slice needs to know, and the token that fences its writes.
-
-    `postponed_for` is the rest of a pause that the server asked for, in seconds. `slow` says that the slice counts
-    among those of slow sources, `misses` how often the source has not answered in time since it `answered`, `alone`
-    that there is only one worker process.
-    """
-
-    run_id: UUID
-    token: int
-    attempt: int
-    batches: int
-    open_batches: frozenset[int]
-    position: Position
-    checkpoint: dict[str, Any]
-    config: dict[str, Any]
-    mapping_version: int
-    scheduled_for: datetime | None = None
-    postponed_for: float = 0.0
-    manners: Manners = Manners()
-    slow: bool = False
-    answered: bool = True
-    misses: int = 0
-    deaths: int = 0
-    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,8 +110,8 @@ _CLAIM = text(f"""
       AND r.attempt < :max_attempts
       -- a slow one that was not sent for has no share of the processes
       AND NOT (r.slow AND r.dispatched_at IS NULL)
-    RETURNING r.run_id, r.token, r.attempt, r.batches, r.position, r.checkpoint_before, s.config, s.mapping_version,
-        r.scheduled_for, s.moved_to, s.moved_count, s.rest,
+    RETURNING r.run_id, r.source_name, s.type AS source_type, r.token, r.attempt, r.batches, r.position,
+        r.checkpoint_before, s.config, s.mapping_version, r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
         CASE WHEN s.not_before_reason = 'asked'
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END
@@ -168,7 +128,13 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
 
     `processes` is how many worker processes there are if none has been seen yet.
     """
-    values = {"run_id": run_id, "worker": worker, "lease": lease, "max_attempts": MAX_ATTEMPTS, "processes": processes}
+    values = {
+        "run_id": run_id,
+        "worker": worker,
+        "lease": lease,
+        "max_attempts": MAX_RUN_ATTEMPTS,
+        "processes": processes,
+    }
     row = connection.execute(_CLAIM, values).first()
     if row is None:
         return None
@@ -176,6 +142,8 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
     position = msgspec.convert(row.position, Position) if row.position else Position()
     return RunClaim(
         run_id=row.run_id,
+        source_name=row.source_name,
+        source_type=row.source_type,
         token=row.token,
         attempt=row.attempt,
         batches=row.batches,
@@ -186,7 +154,7 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
         mapping_version=row.mapping_version,
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
-        manners=Manners(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, Rest), row.noted),
+        hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, Rest), row.noted),
         slow=row.slow,
         answered=row.answered,
         misses=row.misses,
@@ -213,7 +181,7 @@ def renew_run(connection: Connection, run_id: UUID, token: int, lease: float) ->
 _RELEASE = text("""
     UPDATE etl_runs
     SET lease_expires_at = NULL, stage = :stage, claimed_at = NULL, dispatch_count = 0,
-        attempt = CASE WHEN :in_order THEN 0 ELSE attempt END,
+        attempt = CASE WHEN :progressed THEN 0 ELSE attempt END,
         position = coalesce(CAST(:position AS jsonb), position),
         not_before = CASE WHEN :wait > 0 THEN clock_timestamp() + make_interval(secs => :wait) END,
         dispatched_at = CASE WHEN :dispatch AND NOT slow THEN clock_timestamp() END
@@ -222,31 +190,25 @@ _RELEASE = text("""
 """)
 
 
-def release_run(
-    connection: Connection,
-    claim: RunClaim,
-    stage: str,
-    *,
-    wait: float = 0.0,
-    dispatch: bool = False,
-    position: Position | None = None,
-    in_order: bool = True,
-) -> bool:
-    """End a slice: give the lease back. With `dispatch` the next one is due at once.
+_STAGES = {Pause.TIME: "queued", Pause.ROOM: "loading", Pause.WAIT: "waiting"}
 
-    Attempts count slices that died or got nowhere; one that ends `in_order` starts the count anew.
+
+def release_run(connection: Connection, claim: RunClaim, end: Yielded) -> bool:
+    """End a slice: give the lease back.
+
+    Attempts count slices that died or got nowhere; one that progressed starts the count anew.
 
     Returns:
-        Whether the caller is to send for the next slice. Not if it has to wait for its share.
+        Whether the caller is to send for the next slice: now, and without waiting for a share.
     """
     values = {
         "run_id": claim.run_id,
         "token": claim.token,
-        "stage": stage,
-        "wait": wait,
-        "dispatch": dispatch,
-        "in_order": in_order,
-        "position": None if position is None else msgspec.json.encode(position).decode(),
+        "stage": _STAGES[end.pause],
+        "wait": end.seconds,
+        "dispatch": end.pause is Pause.TIME,
+        "progressed": end.progressed,
+        "position": None if end.position is None else msgspec.json.encode(end.position).decode(),
     }
     row = connection.execute(_RELEASE, values).first()
     return row is not None and bool(row.is_sent)

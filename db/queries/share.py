@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
 from db.queries.events import record_event
-from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
 from db.queries.turns import own_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 from etl.share import MISS_COSTS, MOST_MISSES, set_aside_for, slow_processes
+from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -132,7 +132,7 @@ def note_death(connection: Connection, run_id: UUID, token: int, cause: str) -> 
         return None
     record_event(connection, run_id, "process_died", cause=cause)
     death = count_death(connection, row.source_name, cause)
-    if death.set_aside is not None or row.attempt >= MAX_ATTEMPTS:
+    if death.set_aside is not None or row.attempt >= MAX_RUN_ATTEMPTS:
         message = f"{death.deaths} worker processes died of it in a row; the last one because {cause}"
         end_run(connection, run_id, Outcome(Status.FAILED, Failure("process_died", message)))
     return death

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
@@ -16,7 +16,6 @@ from etl.share import set_aside_message
 from etl.source import Schedule
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
@@ -47,24 +46,26 @@ def claim_slots(connection: Connection) -> tuple[list[UUID], int]:
     return runs + [message.run_id for message in slow], len(rows)
 
 
-def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
-    schedule = msgspec.convert(row.schedule, Schedule)
-    due = slots.due(schedule, row.next_run_at, row.now)
-    dispatch_at = due.slot + slots.delay(schedule, row.name, due.slot)
+_ADVANCE = text("UPDATE sources SET next_run_at = :following WHERE name = :name")
+
+
+def _claim(connection: Connection, row: Row[Any]) -> UUID | None:
+    """Make the run of a due slot, or put on record why there is none; the run, if it is to be published now."""
+    schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest, slots.Rest | None)
+    wishes = slots.Wishes(row.not_before, row.not_before_reason == SET_ASIDE, rest)
+    decided = slots.decide(schedule, row.name, row.next_run_at, row.now, wishes)
     run = NewRun(
         run_id=uuid4(),
         source_name=row.name,
         source_type=row.type,
         trigger="schedule",
-        scheduled_for=due.slot,
-        slots_missed=due.missed,
-        not_before=dispatch_at if dispatch_at > row.now else None,
+        scheduled_for=decided.slot,
+        slots_missed=decided.missed,
+        not_before=decided.dispatch_at,
     )
-    query = text("UPDATE sources SET next_run_at = :following WHERE name = :name")
-    connection.execute(query, {"following": due.following, "name": row.name})
-    failure = _not_due(row, due.slot)
-    if failure:
-        record_run(connection, run, Status.SKIPPED, failure)
+    connection.execute(_ADVANCE, {"following": decided.following, "name": row.name})
+    if decided.left_out:
+        record_run(connection, run, Status.SKIPPED, _reason(decided.left_out, row))
         return None
     queued = queue_run(connection, run)
     if queued is None:
@@ -73,16 +74,14 @@ def _claim(connection: Connection, row: Row[tuple[object, ...]]) -> UUID | None:
     return run.run_id if queued.is_sent else None
 
 
-def _not_due(row: Row[tuple[object, ...]], slot: datetime) -> Failure | None:
-    """Why a slot is left out: by the server's own word, or because the source is set aside."""
-    if row.not_before is not None and row.not_before > max(slot, row.now):
-        if row.not_before_reason == SET_ASIDE:
+def _reason(left_out: slots.NotNow, row: Row[Any]) -> Failure:
+    match left_out:
+        case slots.NotNow.SET_ASIDE:
             return Failure(SET_ASIDE, set_aside_message(row.name, row.not_before))
-        return Failure("not_due", f"the server asked to wait until {row.not_before:%FT%TZ}")
-    schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest or {}, slots.Rest)
-    if slots.may_rest(schedule, rest, row.now):
-        return Failure("not_due", "the source asks not to be polled at this hour")
-    return None
+        case slots.NotNow.ASKED_TO_WAIT:
+            return Failure("not_due", f"the server asked to wait until {row.not_before:%FT%TZ}")
+        case slots.NotNow.QUIET_HOUR:
+            return Failure("not_due", "the source asks not to be polled at this hour")
 
 
 def _record_skipped(connection: Connection, run: NewRun) -> None:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import close_run, end_run
 from db.queries.events import record_event
-from db.queries.runs import MAX_ATTEMPTS, MAX_OPEN_BATCHES
 from db.statement import text
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
+from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -51,7 +51,7 @@ def take_over_runs(connection: Connection) -> int:
     runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT}).all()
     for row in runs:
         record_event(connection, row.run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
-        if row.attempt >= MAX_ATTEMPTS:
+        if row.attempt >= MAX_RUN_ATTEMPTS:
             message = f"{row.attempt} workers in a row died or stopped answering while they extracted it"
             end_run(connection, row.run_id, Outcome(Status.FAILED, Failure("worker_lost", message)))
     return len(runs)

@@ -136,7 +136,7 @@ def test_a_dripping_download_ends_by_name(pump: Pump, outside: Outside, monkeypa
 def test_a_download_past_its_slice_goes_on_if_there_is_room(
     pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.2)
+    pump.slice_seconds = 0.2
     monkeypatch.setattr("etl.http.download.RENEW_SECONDS", 0.1)
     asked: list[str] = []
 

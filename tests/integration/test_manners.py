@@ -12,25 +12,16 @@ from celery.exceptions import SoftTimeLimitExceeded
 from bench.outside import Answered, Asked, Outside, as_json
 from db.queries.closing import end_run
 from db.queries.slots import claim_slots
-from etl.breaker import BreakerPolicy
-from etl.gate import Gate, LocalStore
 from etl.outcome import Outcome, Status
+from etl.polling import MOVED_AFTER
 from etl.schedule import Rest, may_rest
 from etl.source import Schedule
 from tests.pump import Pump
-from worker.polling import MOVED_AFTER
 
 RSS = (
     b'<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>%s'
     b"<item><guid>g1</guid><title>One</title></item></channel></rss>"
 )
-
-
-@pytest.fixture(autouse=True)
-def _fresh_gate(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each test has hosts that nobody has called before."""
-    fresh = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
-    monkeypatch.setattr("worker.extraction.gate", lambda: fresh)
 
 
 def source(outside: Outside, **more: Any) -> dict[str, Any]:
@@ -277,7 +268,7 @@ def test_slices_on_several_hosts_do_not_mix_two_versions_of_a_download(
         return Answered(b"id,price\n" + b"".join(b"%03d,%d\n" % (n, version) for n in range(100)))
 
     pump.declare({"name": "shop", "type": "csv", "request": {"url": outside.on("/x", answer)}})
-    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.0)
+    pump.slice_seconds = 0.0
     run_id = pump.queue("shop")
     elsewhere(pump, 1)
     pump.step()
@@ -292,7 +283,7 @@ def test_a_growing_file_that_is_replaced_in_mid_run_is_read_anew(pump: Pump, mon
     pump.settings = replace(pump.settings, batch_size=10)
     pump.write("log.csv", "id\n" + "".join(f"a{n}\n" for n in range(100)))
     pump.declare({"name": "shop", "type": "csv", "file": "log.csv", "mode": "append"})
-    monkeypatch.setattr("worker.extraction.SLICE_SECONDS", 0.0)
+    pump.slice_seconds = 0.0
     pump.queue("shop")
     pump.step()
     pump.write("log.csv", "id\n" + "".join(f"b{n}\n" for n in range(150)))

@@ -21,18 +21,19 @@ from bench.rig import wait_until
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run, end_run
-from db.queries.extraction import Stored, compare, store_batch
-from db.queries.runs import MAX_OPEN_BATCHES, RunClaim, claim_run
+from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.runs import claim_run
 from db.queries.stats import known_items, overall, source_totals
 from db.queries.turns import share_run
 from db.queries.upkeep import add_partitions, recount, roll_up
 from db.session import Database
+from etl.changes import Changes, InFlightIds, candidates, changed_records
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.outcome import Failure, Outcome, Status
-from etl.pending import Pending
 from etl.records import FileMark, Kept, Position, RawBatch, Reject, StagedItem, StoredRecord
+from etl.slices import MAX_OPEN_BATCHES, RunClaim
 from etl.source import parse
 from tests.pump import Pump
 from worker import loading
@@ -158,7 +159,7 @@ def test_a_key_that_comes_with_two_batches_at_once(pump: Pump, first: int) -> No
     pump.step()
     batches = pump.open_batches()
     for batch_id in batches:
-        loading.normalize(pump.database, pump.settings, batch_id)
+        loading.normalize(pump.process, batch_id)
     claims = [pump.database.transact(lambda c, b=batch_id: claim_batch(c, b, "normalized", 60)) for batch_id in batches]
     earlier, later = claims[first], claims[1 - first]
     assert earlier
@@ -262,7 +263,7 @@ def test_extraction_goes_on_while_a_batch_loads(pump: Pump) -> None:
     stored = pump.database.transact(_store, claim, batch)
     assert stored.batch_id
     pump.messages = [BatchMessage(stored.batch_id)]
-    loading.normalize(pump.database, pump.settings, stored.batch_id)
+    loading.normalize(pump.process, stored.batch_id)
     loads = pump.database.transact(claim_batch, stored.batch_id, "normalized", 60)
     assert loads
     following = replace(claim, batches=1)
@@ -325,8 +326,13 @@ def test_a_run_can_be_ended_while_its_batches_never_stop_loading(pump: Pump) -> 
     assert pump.show(run_id)["status"] == "cancelled"
 
 
+def _changes(connection: Connection, claim: RunClaim, batch: RawBatch) -> Changes:
+    found = candidates(batch, InFlightIds({}), ignores=False)
+    return changed_records(found, find_known(connection, claim, found))
+
+
 def _store(connection: Connection, claim: RunClaim, batch: RawBatch) -> Stored:
-    return store_batch(connection, claim, batch, compare(connection, claim, batch, Pending({})), 60, None)
+    return store_batch(connection, claim, batch, _changes(connection, claim, batch), 60, None)
 
 
 @only_normalize_stages
@@ -399,7 +405,7 @@ def test_a_dead_extractor_is_resumed_where_it_stood(pump: Pump, monkeypatch: pyt
 
 
 def _die_after(monkeypatch: pytest.MonkeyPatch, *, batches: int) -> None:
-    from worker import extraction
+    from worker import batch_writer
 
     left = [batches]
 
@@ -409,7 +415,7 @@ def _die_after(monkeypatch: pytest.MonkeyPatch, *, batches: int) -> None:
         left[0] -= 1
         return store_batch(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(extraction, "store_batch", dying)
+    monkeypatch.setattr(batch_writer, "store_batch", dying)
 
 
 @pytest.mark.parametrize("every", [2, 3, 5])
@@ -778,9 +784,9 @@ def test_items_carry_the_mapping_version_they_were_made_with(pump: Pump) -> None
     pump.step()
     (batch_id,) = pump.open_batches()
     pump.messages = []
-    loading.normalize(pump.database, pump.settings, batch_id)
+    loading.normalize(pump.process, batch_id)
     pump.declare(csv_source(map={"external_id": "id", "title": "price"}))
-    loading.load(pump.database, pump.settings, batch_id)
+    loading.load(pump.process, batch_id)
     assert pump.sql("SELECT title, mapping_version FROM unified_items") == [("thing 0", 1)]
     pump.run("shop")
     assert pump.sql("SELECT title, mapping_version FROM unified_items") == [("1", 2)]

@@ -10,12 +10,13 @@ from sqlalchemy import Connection
 
 from db.queries.alarms import list_alarms
 from db.queries.copies import advance_sequence, look_for_copies
-from db.queries.extraction import compare, store_batch
+from db.queries.extraction import find_known, store_batch
 from db.queries.runs import claim_run
 from db.session import Database
+from etl.changes import Changes, InFlightIds, candidates, changed_records
 from etl.messages import BatchMessage
-from etl.pending import Pending
 from etl.records import Position, RawBatch, RawRecord
+from etl.slices import RunClaim
 from tests.pump import Pump
 
 SHOP = {"name": "shop", "type": "csv", "file": "shop.csv"}
@@ -30,6 +31,11 @@ def batch(count: int) -> RawBatch:
     return RawBatch(records, [], Position(cursor={"at": 1}, config="c"), 1, 1)
 
 
+def changes(connection: Connection, claim: RunClaim, batch: RawBatch) -> Changes:
+    found = candidates(batch, InFlightIds({}), ignores=False)
+    return changed_records(found, find_known(connection, claim, found))
+
+
 class _CrashedError(Exception):
     pass
 
@@ -42,7 +48,7 @@ def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeyp
     assert claim
     assert rival
     pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    compared = pump.database.read(compare, claim, batch(50), Pending({}))
+    compared = pump.database.read(changes, claim, batch(50))
 
     def crashing(connection: Connection) -> None:
         store_batch(connection, claim, batch(50), compared, 60, None)
@@ -52,7 +58,7 @@ def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeyp
         pump.database.transact(crashing)
     # What a crash does to what was drawn and never reached the log.
     pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    found = pump.database.read(compare, rival, batch(50), Pending({}))
+    found = pump.database.read(changes, rival, batch(50))
     pump.database.transact(store_batch, rival, batch(50), found, 60, None)
     pump.database.transact(store_batch, claim, batch(50), compared, 60, None)
     assert pump.sql("SELECT count(*), count(DISTINCT id) FROM raw_data") == [(100, 100)]

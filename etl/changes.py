@@ -1,0 +1,165 @@
+"""Change detection: which records of a batch must be stored. It keeps an unchanged source free of writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from etl.payload import digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from etl.records import BadRecord, RawBatch, RawRecord
+
+    Key = str | bytes
+
+
+class OpenCase(NamedTuple):
+    """A record in open quarantine: its content, its id if it has one, and whether this run put it there."""
+
+    content_hash: bytes
+    external_id: str | None
+    written: bool
+
+
+class KnownContent(msgspec.Struct, frozen=True):
+    """What is stored under the present mapping: the content hash of each served id, and the open cases.
+
+    `written` are the served ids that this run itself has written, which makes a repeat a duplicate.
+    """
+
+    served: dict[str, bytes] = {}
+    cases: list[OpenCase] = []
+    written: frozenset[str] = frozenset()
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What of a batch must be stored: `records`, and `rejected` that are new to quarantine. The rest is counted.
+
+    `failed_again` counts those that are in quarantine already, as they are.
+    """
+
+    records: list[RawRecord]
+    rejected: list[BadRecord]
+    unchanged: int = 0
+    duplicate: int = 0
+    failed_again: int = 0
+
+
+class InFlightIds:
+    """The ids in a run's open batches, by the batch's number: stored, and not loaded yet.
+
+    What such an id says now is about to change, so a record of it is never `unchanged`.
+    """
+
+    def __init__(self, batches: dict[int, frozenset[str]]) -> None:
+        """`batches` are those that are open now; at most as many as there may be."""
+        self._batches = batches
+
+    def add(self, number: int, ids: Iterable[str]) -> None:
+        """A batch was stored."""
+        self._batches[number] = frozenset(ids)
+
+    def keep(self, numbers: Collection[int]) -> None:
+        """Forget the batches that are not among these, the open ones."""
+        self._batches = {number: ids for number, ids in self._batches.items() if number in numbers}
+
+    def without(self, external_ids: list[str]) -> list[str]:
+        """Those of the ids that are not in flight, in the same order."""
+        met = set[str]().union(*(ids.intersection(external_ids) for ids in self._batches.values()))
+        return [external_id for external_id in external_ids if external_id not in met] if met else external_ids
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The records of a batch that may be unchanged, by key, and the ids that are worth looking up.
+
+    A batch that is loaded meanwhile does no harm: its ids are in flight until the next batch is stored.
+    """
+
+    batch: RawBatch
+    records: dict[Key, RawRecord]
+    ids: list[str]
+    # Whether the hash of a record leaves fields out.
+    ignores: bool
+
+    def hashes(self) -> dict[bytes, Key]:
+        """The keys by what an open case would have as its content hash.
+
+        A reject is known by its whole payload: a field that is ignored elsewhere may be the one that was mended.
+        """
+        found: dict[bytes, Key] = {
+            digest(record.payload) if self.ignores else record.content_hash: key for key, record in self.records.items()
+        }
+        return found | {content_hash: content_hash for content_hash in (digest(bad.raw) for bad in self.batch.rejected)}
+
+
+def candidates(batch: RawBatch, in_flight: InFlightIds, *, ignores: bool) -> Candidates:
+    """What of a batch has to be looked up."""
+    records = single_valued(batch.records)
+    # In source order, which is mostly that of the index.
+    ids = in_flight.without([r.external_id for r in records.values() if r.external_id is not None])
+    return Candidates(batch, records, ids, ignores)
+
+
+def changed_records(found: Candidates, known: KnownContent) -> Changes:
+    """Leave out the records whose id has, everywhere in their batch, the content that is stored already.
+
+    An id with any occurrence that differs is stored with all its occurrences, because the last one has to win.
+    """
+    records = found.records
+    served = {key for key, content_hash in known.served.items() if records[key].content_hash == content_hash}
+    cases = _cases_met(found, known.cases) if known.cases else {}
+    if not served and not cases:
+        return Changes(found.batch.records, found.batch.rejected)
+    written = known.written & served | {key for key, ours in cases.items() if ours}
+    rejected = [bad for bad in found.batch.rejected if digest(bad.raw) not in cases]
+    return _counted(found.batch.records, rejected, frozenset(served), cases.keys() - served, written)
+
+
+def _cases_met(found: Candidates, cases: list[OpenCase]) -> dict[Key, bool]:
+    """The keys that are in quarantine with just this content, and whether this run put them there."""
+    keys = found.hashes()
+    met = ((keys[case.content_hash], case) for case in cases)
+    return {key: case.written for key, case in met if case.external_id is None or case.external_id == key}
+
+
+def _counted(
+    records: list[RawRecord],
+    rejected: list[BadRecord],
+    served: frozenset[Key],
+    quarantined: set[Key],
+    written: set[Key] | frozenset[Key],
+) -> Changes:
+    stored: list[RawRecord] = []
+    seen: set[Key] = set()
+    unchanged = duplicate = failed_again = 0
+    for record in records:
+        key = record.key
+        if key not in served and key not in quarantined:
+            stored.append(record)
+        elif key in seen or key in written:
+            duplicate += 1
+        elif key in quarantined:
+            failed_again += 1
+        else:
+            unchanged += 1
+        seen.add(key)
+    return Changes(stored, rejected, unchanged, duplicate, failed_again)
+
+
+def single_valued(records: list[RawRecord]) -> dict[Key, RawRecord]:
+    """The records whose key has one content throughout the batch: the candidates for `unchanged`."""
+    first: dict[Key, RawRecord] = {record.key: record for record in records}
+    if len(first) == len(records):
+        return first
+    first.clear()
+    varied: set[Key] = set()
+    for record in records:
+        known = first.setdefault(record.key, record)
+        if known.content_hash != record.content_hash:
+            varied.add(record.key)
+    return {key: record for key, record in first.items() if key not in varied}

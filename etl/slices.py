@@ -1,0 +1,186 @@
+"""Slices of extraction: how one ends, decided from what happened in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from etl.errors import ETLError, PostponedError, WaitError
+from etl.outcome import Failure
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from etl.polling import ServerHints
+    from etl.records import Position
+
+# A run with so many open batches waits until half of them are loaded.
+MAX_OPEN_BATCHES = 8
+# Claims without progress after which a run is given up.
+MAX_RUN_ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class RunClaim:
+    """A claimed run: everything a slice needs to know, and the token that fences its writes.
+
+    `postponed_for` is the rest of a pause that the server asked for, in seconds. `slow` says that the slice counts
+    among those of slow sources, `misses` how often the source has not answered in time since it `answered`, `alone`
+    that there is only one worker process.
+    """
+
+    run_id: UUID
+    source_name: str
+    source_type: str
+    token: int
+    attempt: int
+    batches: int
+    open_batches: frozenset[int]
+    position: Position
+    checkpoint: dict[str, Any]
+    config: dict[str, Any]
+    mapping_version: int
+    hints: ServerHints
+    scheduled_for: datetime | None = None
+    postponed_for: float = 0.0
+    slow: bool = False
+    answered: bool = True
+    misses: int = 0
+    deaths: int = 0
+    alone: bool = False
+
+
+class Slowness(StrEnum):
+    """What a slice has shown of its source's slowness."""
+
+    MISSED = "missed"  # it did not answer in time
+    LASTING = "lasting"  # its answer lasts longer than a slice
+
+
+class Pause(StrEnum):
+    """Why a slice gives its run back before the source has ended."""
+
+    TIME = "time"
+    ROOM = "room"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True)
+class AskedToWait:
+    """The server asked for a pause that is too long for a run."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NotMoved:
+    """The address that the source had moved to does not serve it."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The server said that there will be no more."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """A process would have died of the source."""
+
+    cause: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The source was read to its end."""
+
+
+@dataclass(frozen=True)
+class Yielded:
+    """The run goes on in another slice: at once, when there is room, or after so many seconds.
+
+    `progressed` says that the slice does not count as an attempt that got nowhere. `position` replaces the run's.
+    """
+
+    pause: Pause
+    seconds: float = 0.0
+    position: Position | None = None
+    progressed: bool = True
+    slowness: Slowness | None = None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The extraction is over, and what it has shown of the source is to be remembered."""
+
+    failure: Failure
+    hint: AskedToWait | NotMoved | Gone | Died | None = None
+    slowness: Slowness | None = None
+
+
+SliceEnd = Finished | Yielded | Failed
+
+# Failures in which a source did not answer, or not in time: its next slices belong to the share of slow ones.
+_MISSES = frozenset({"timeout", "too_slow", "connection_failed", "tls_failed"})
+
+
+def after_batch(position: Position, open_batches: int, *, is_over: bool) -> Finished | Yielded | None:
+    """Whether the slice ends with the batch that was stored just now; None to go on."""
+    if position.finished:
+        return Finished()
+    if open_batches >= MAX_OPEN_BATCHES:
+        return Yielded(Pause.ROOM)
+    return Yielded(Pause.TIME) if is_over else None
+
+
+def end_of(error: Exception, claim: RunClaim, memory: int) -> Yielded | Failed:
+    """How a slice ends that an error ended.
+
+    Args:
+        error: anything but a lost lease or a database that is away.
+        claim: as it stands after the last batch, or at the start.
+        memory: what a worker process may use, in bytes.
+    """
+    match error:
+        case WaitError():
+            slowness = _slowness(error.cause)
+            waiting = replace(claim.position, tries=error.tries)
+            return Yielded(Pause.WAIT, error.seconds, waiting, slowness=slowness)
+        case ETLError():
+            return Failed(Failure(error.code, error.message), _hint(error, claim), _slowness(error))
+        case MemoryError():
+            limit = f"{memory // 2**20} MiB"
+            message = f"its records need more memory than a worker process may use ({limit})"
+            return Failed(Failure("out_of_memory", message), Died(f"it needed more than {limit}"))
+    # A defect of ours must not look like a dead worker that is worth five more tries.
+    message = f"{type(error).__name__} in the extractor; the log has the details"
+    return Failed(Failure("internal_error", message))
+
+
+def cut_short(attempt: int, *, progressed: bool) -> Yielded | Failed:
+    """The time limit of a task ended the slice: again, unless it got nowhere several times in a row."""
+    if not progressed and attempt >= MAX_RUN_ATTEMPTS:
+        message = "fetching or unpacking took longer than a task may, several times in a row"
+        return Failed(Failure("too_slow", message))
+    return Yielded(Pause.TIME, progressed=progressed)
+
+
+def _hint(error: ETLError, claim: RunClaim) -> AskedToWait | NotMoved | Gone | None:
+    if isinstance(error, PostponedError):
+        return AskedToWait(error.seconds) if error.code == "postponed" else None
+    if claim.hints.new_address:
+        return NotMoved()
+    if error.code == "http_410" and claim.position.cursor is None:
+        return Gone(error.message)
+    return None
+
+
+def _slowness(error: ETLError) -> Slowness | None:
+    if error.code in _MISSES:
+        return Slowness.MISSED
+    return Slowness.LASTING if error.code == "slice_over" else None

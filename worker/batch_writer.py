@@ -1,0 +1,73 @@
+"""A batch on its way into the database: what is known of it is left out, the rest is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from celery.exceptions import SoftTimeLimitExceeded
+
+from db.queries.extraction import Stored, find_in_flight, find_known, store_batch
+from etl.changes import Changes, candidates, changed_records
+from etl.records import StoredRecord
+
+if TYPE_CHECKING:
+    from etl.changes import InFlightIds
+    from etl.mapping import Mapper
+    from etl.records import RawBatch, RawRecord, Reject, StagedItem
+    from worker.lease import Lease
+
+log = structlog.get_logger(__name__)
+
+
+class BatchWriter:
+    """Stores the batches of one slice."""
+
+    def __init__(self, lease: Lease, mapper: Mapper, processes: int) -> None:
+        """`processes` is how many there are to load batches."""
+        self._lease = lease
+        self._mapper = mapper
+        self._processes = processes
+        self._in_flight: InFlightIds | None = None
+
+    def write(self, batch: RawBatch) -> Stored:
+        """Store what of a batch has changed. Mapping takes its time while no transaction is open."""
+        lease = self._lease
+        changes = self._changes(batch) if batch.extracted else Changes([], [])
+        staged = self._normalize(changes.records) if changes.records and self._backlog_is_long() else None
+        stored = lease.transact(store_batch, lease.claim, batch, changes, lease.seconds, staged)
+        if self._in_flight is not None:
+            ids = (record.external_id for record in batch.records if record.external_id is not None)
+            self._in_flight.add(lease.claim.batches, ids)
+            self._in_flight.keep(stored.open_batches)
+        lease.advance(batch, stored)
+        return stored
+
+    def _changes(self, batch: RawBatch) -> Changes:
+        claim = self._lease.claim
+        if self._in_flight is None:
+            self._in_flight = self._lease.read(find_in_flight, claim)
+        found = candidates(batch, self._in_flight, ignores=bool(claim.config.get("ignore")))
+        return changed_records(found, self._lease.read(find_known, claim, found))
+
+    def _backlog_is_long(self) -> bool:
+        """Whether it is quicker to normalise here than to have another process read the rows back.
+
+        Never after a slice that got nowhere: normalise can halve a batch, and so finds a record that kills its worker.
+        """
+        claim = self._lease.claim
+        return claim.attempt <= 1 and len(claim.open_batches) >= self._processes
+
+    def _normalize(self, records: list[RawRecord]) -> tuple[list[StagedItem], list[Reject]] | None:
+        """None for a defect of ours: it is to cost a record and not the run, and the task can find out which."""
+        unnumbered = [
+            StoredRecord(place, "", record.external_id, record.content_hash, record.payload.decode())
+            for place, record in enumerate(records)
+        ]
+        try:
+            return self._mapper.normalize(unnumbered)
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception:
+            log.exception("mapping_defect")
+            return None

@@ -6,10 +6,11 @@ FAULTS ?=
 BENCH ?=
 NEIGHBOURS ?=
 CLIENTS ?=
+WALK ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults bench neighbours clients docker-up docker-down
+        test lint format requirements faults bench neighbours clients walk docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -101,6 +102,9 @@ bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/install
 
 neighbours: .venv/installed ## how late healthy sources start beside 230 bad ones (NEIGHBOURS="--seconds 60", "--processes 1 --dead 50")
 	@$(BIN)/python -m bench.neighbours $(NEIGHBOURS)
+
+walk: .venv/installed ## the modules and calls between packages on the way of a record (WALK="--against COMMIT")
+	@$(BIN)/python -m bench.walk $(WALK)
 
 .venv/clients: requirements-bench.txt .venv/installed
 	@echo "· fetching the server that ours is compared with (first time only)"

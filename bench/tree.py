@@ -34,8 +34,16 @@ class Tree:
 
     def run(self, *arguments: str, **environment: str) -> None:
         """Run one of its modules to its end."""
+        self._run("-m", *arguments, **environment)
+
+    def output(self, *arguments: str, **environment: str) -> str:
+        """What a script prints that is run with its code."""
+        return self._run(*arguments, **environment).stdout.decode()
+
+    def _run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(self.path), **environment}
-        subprocess.run([self.python, "-m", *arguments], cwd=self.path, env=environment, check=True, timeout=300)
+        command = [self.python, *arguments]
+        return subprocess.run(command, cwd=self.path, env=environment, check=True, timeout=300, stdout=subprocess.PIPE)
 
 
 PRESENT = Tree(PROJECT, sys.executable)

@@ -29,8 +29,8 @@ def translate(error: DBAPIError | psycopg2.Error, *, timed: bool = False) -> ETL
     if timed and code == _CANCELLED:
         return TooSlowError("the database needs more time for this than it may take")
     if code in _CONFLICTS:
-        return StorageConflictError("the database rolled the transaction back", code_sql=code)
+        return StorageConflictError("the database rolled the transaction back")
     lost = code is None and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
     if code in _UNAVAILABLE or lost:
-        return StorageUnavailableError("the database cannot be reached", code_sql=code)
+        return StorageUnavailableError("the database cannot be reached")
     return None

@@ -3,21 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, ClassVar
-
-
-class Recovery(StrEnum):
-    """What the caller should do about an error."""
-
-    RETRY = "retry"
-    SKIP = "skip"
-    STOP = "stop"
+from typing import Any, Self
 
 
 class ETLError(Exception):
     """The root. `code` is stable and machine-readable, the message is for people, `facts` are the details."""
 
-    recovery: ClassVar[Recovery] = Recovery.STOP
     code: str = "error"
 
     def __init__(self, message: str, *, code: str | None = None, **facts: Any) -> None:
@@ -26,6 +17,14 @@ class ETLError(Exception):
         self.facts = facts
         if code:
             self.code = code
+
+    def within(self, shown: str) -> Self:
+        """The same error with the place where it happened before its message."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        other.message = f"{shown}: {self.message}"
+        other.args = (other.message,)
+        return other
 
 
 class ConfigError(ETLError):
@@ -37,7 +36,6 @@ class ConfigError(ETLError):
 class FetchError(ETLError):
     """The outside did not answer as it should, and may do so later."""
 
-    recovery = Recovery.RETRY
     code = "fetch_failed"
 
     def __init__(self, message: str, *, retry_after: float | None = None, **facts: Any) -> None:
@@ -45,10 +43,32 @@ class FetchError(ETLError):
         self.retry_after = retry_after
 
 
+class NoAnswerError(FetchError):
+    """The outside did not answer, or not in time."""
+
+    code = "timeout"
+
+
+class SliceOverError(FetchError):
+    """A download would take longer than its slice."""
+
+    code = "slice_over"
+
+
+class RateLimitError(FetchError):
+    """The outside has had enough of our requests for now."""
+
+    code = "rate_limited"
+
+
 class RefusedError(ETLError):
-    """The outside answered that it will not serve us; asking again does not help."""
+    """The outside answered that it will not serve us; asking again does not help. `status` is that of its answer."""
 
     code = "refused"
+
+    def __init__(self, message: str, *, status: int | None = None, **facts: Any) -> None:
+        super().__init__(message, **facts)
+        self.status = status
 
 
 class ScratchError(ETLError):
@@ -66,7 +86,6 @@ class FormatError(ETLError):
 class WaitError(ETLError):
     """A wait is needed that does not fit into this slice."""
 
-    recovery = Recovery.RETRY
     code = "waiting"
 
     def __init__(self, message: str, *, seconds: float, tries: int, cause: ETLError) -> None:
@@ -76,21 +95,27 @@ class WaitError(ETLError):
         self.cause = cause
 
 
+class Postponed(StrEnum):
+    """Why a host is not to be asked for now: the code of the error that says so."""
+
+    BY_SERVER = "postponed"
+    BY_BREAKER = "breaker_open"
+    # The server said so in an earlier run.
+    SINCE_EARLIER = "not_due"
+
+
 class PostponedError(ETLError):
-    """The host is not to be asked for now: by its own word, or because its circuit is open."""
+    """The host is not to be asked for so many seconds."""
 
-    recovery = Recovery.SKIP
-    code = "postponed"
-
-    def __init__(self, message: str, *, seconds: float, **facts: Any) -> None:
-        super().__init__(message, **facts)
+    def __init__(self, message: str, *, by: Postponed, seconds: float) -> None:
+        super().__init__(message, code=by)
+        self.by = by
         self.seconds = seconds
 
 
 class RecordError(ETLError):
     """One record cannot become an item; its neighbours can."""
 
-    recovery = Recovery.SKIP
     code = "rejected"
 
     def __init__(self, field: str, rule: str, value: Any, message: str) -> None:
@@ -109,14 +134,12 @@ class LeaseLostError(ETLError):
 class StorageUnavailableError(ETLError):
     """PostgreSQL cannot be reached, or the connection was lost; the outcome of a commit may be unknown."""
 
-    recovery = Recovery.RETRY
     code = "database_unavailable"
 
 
 class StorageConflictError(ETLError):
     """A deadlock, a lock wait that took too long or a serialisation failure: the transaction was rolled back."""
 
-    recovery = Recovery.RETRY
     code = "database_conflict"
 
 
@@ -165,7 +188,6 @@ class UnknownHostError(ETLError):
 class BrokerUnavailableError(ETLError):
     """Redis cannot be reached."""
 
-    recovery = Recovery.RETRY
     code = "broker_unavailable"
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from etl.errors import Postponed
+
 if TYPE_CHECKING:
     from etl.records import Counts, Position
 
@@ -29,7 +31,7 @@ class Status(StrEnum):
 
 
 # Errors that say "not now": a run that got nothing before one of them was skipped, not failed.
-NOT_NOW = frozenset({"postponed", "breaker_open", "not_due"})
+NOT_NOW: frozenset[str] = frozenset(Postponed)
 
 ACTIVE = (Status.QUEUED, Status.RUNNING)
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-from etl.errors import ETLError, PostponedError, WaitError
+from etl.errors import (
+    ETLError,
+    NoAnswerError,
+    Postponed,
+    PostponedError,
+    RefusedError,
+    SliceOverError,
+    WaitError,
+)
 from etl.outcome import Failure
 
 if TYPE_CHECKING:
@@ -125,9 +134,6 @@ class Failed:
 
 SliceEnd = Finished | Yielded | Failed
 
-# Failures in which a source did not answer, or not in time: its next slices belong to the share of slow ones.
-_MISSES = frozenset({"timeout", "too_slow", "connection_failed", "tls_failed"})
-
 
 def after_batch(position: Position, open_batches: int, *, is_over: bool) -> Finished | Yielded | None:
     """Whether the slice ends with the batch that was stored just now; None to go on."""
@@ -172,15 +178,16 @@ def cut_short(attempt: int, *, progressed: bool) -> Yielded | Failed:
 
 def _hint(error: ETLError, claim: RunClaim) -> AskedToWait | NotMoved | Gone | None:
     if isinstance(error, PostponedError):
-        return AskedToWait(error.seconds) if error.code == "postponed" else None
+        return AskedToWait(error.seconds) if error.by is Postponed.BY_SERVER else None
     if claim.hints.new_address:
         return NotMoved()
-    if error.code == "http_410" and claim.position.cursor is None:
+    is_gone = isinstance(error, RefusedError) and error.status == HTTPStatus.GONE
+    if is_gone and claim.position.cursor is None:
         return Gone(error.message)
     return None
 
 
 def _slowness(error: ETLError) -> Slowness | None:
-    if error.code in _MISSES:
+    if isinstance(error, NoAnswerError):
         return Slowness.MISSED
-    return Slowness.LASTING if error.code == "slice_over" else None
+    return Slowness.LASTING if isinstance(error, SliceOverError) else None

@@ -20,6 +20,7 @@ from etl.errors import (
     ConfigError,
     ETLError,
     LeaseLostError,
+    Postponed,
     PostponedError,
     StorageConflictError,
     StorageUnavailableError,
@@ -170,7 +171,7 @@ class Slice:
         target = settled_target(target_for(source, _secrets(source, settings)), claim.hints)
         if claim.postponed_for > 0:
             message = f"the server asked not to be called for another {claim.postponed_for:.0f} s"
-            raise PostponedError(message, code="not_due", seconds=claim.postponed_for)
+            raise PostponedError(message, by=Postponed.SINCE_EARLIER, seconds=claim.postponed_for)
         policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._ends)
         http = HttpClient(policy, self._process.gate, self._reporter.watch())
         context = Context(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import replace
+from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 MAX_PAGE = 2 * 1024 * 1024 * 1024
 _CHUNK = 1024 * 1024
 # What servers say to a cursor that they no longer know.
-_EXPIRED = frozenset({"http_400", "http_404", "http_410"})
+_EXPIRED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 
 class ApiExtractor:
@@ -57,7 +58,7 @@ class ApiExtractor:
         try:
             first = next(pages)
         except RefusedError as error:
-            if error.code not in _EXPIRED or "restarted" in cursor:
+            if error.status not in _EXPIRED or "restarted" in cursor:
                 raise
             self._context.report.warn("cursor_expired", f"the run starts again: {error.message}")
             since = {"since": cursor["since"]} if "since" in cursor else {}

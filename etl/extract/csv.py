@@ -104,10 +104,9 @@ class CsvExtractor:
             except (WaitError, PostponedError):
                 raise
             except ETLError as error:
-                if name not in error.message:
-                    error.message = f"{name}: {error.message}"
-                self._context.report.warn(error.code, error.message)
-                failures.append(error)
+                failure = error if name in error.message else error.within(name)
+                self._context.report.warn(failure.code, failure.message)
+                failures.append(failure)
         if failures:
             raise failures[0]
         yield Page({"name": None}, [], None, kept=Kept(files=done))

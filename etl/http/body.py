@@ -82,11 +82,11 @@ class _Counter:
         if self.size > self._limit:
             raise _too_large(self._limit)
         if self.size > RATIO_FROM and self.size > MAX_RATIO * self._wire:
-            raise RefusedError(f"the body swells to more than {MAX_RATIO} times its size", code="bomb", limit=MAX_RATIO)
+            raise RefusedError(f"the body swells to more than {MAX_RATIO} times its size", code="bomb")
 
 
 def _too_large(limit: int) -> RefusedError:
-    return RefusedError(f"the body is larger than {limit} bytes", code="too_large", limit=limit)
+    return RefusedError(f"the body is larger than {limit} bytes", code="too_large")
 
 
 def _decoded(response: requests.Response, counter: _Counter, take: Callable[[int], None]) -> Iterator[bytes]:

@@ -8,19 +8,30 @@ import time
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin
 
 from etl import payload
 from etl.backoff import wait_before
-from etl.errors import ETLError, FetchError, FormatError, PostponedError, RefusedError, ScratchError, WaitError
+from etl.errors import (
+    ETLError,
+    FetchError,
+    FormatError,
+    Postponed,
+    PostponedError,
+    RateLimitError,
+    RefusedError,
+    ScratchError,
+    WaitError,
+)
 from etl.files.find import hash_of
 from etl.http.address import check_url, same_origin
 from etl.http.body import Received, receive
 from etl.http.download import DOWNLOAD_SECONDS, Arrivals, Part
 from etl.http.failure import translated
 from etl.http.freshness import freshness
-from etl.http.status import LIMITED, PERMANENT, REDIRECTS, check_status, pause_asked
+from etl.http.status import PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
 from etl.share import LEAST_RATE, QUICK_ANSWER, Pace
@@ -198,7 +209,7 @@ class HttpClient:
         try:
             return self._call(self._tokens.sign(attempt, tries), tries)
         except RefusedError as error:
-            if error.code != "http_401":
+            if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
             self._tokens.forget(attempt.target.grant)
             return self._call(self._tokens.sign(attempt, tries), tries)
@@ -234,7 +245,7 @@ class HttpClient:
                 return admission
             if admission.broken:
                 message = f"{target.host}: not asked for another {admission.wait:.0f} s; {admission.reason}"
-                raise PostponedError(message, code="breaker_open", seconds=admission.wait)
+                raise PostponedError(message, by=Postponed.BY_BREAKER, seconds=admission.wait)
             if admission.paced:
                 paced = FetchError(f"{target.host}: its sources declare a rate", code="paced")
                 if admission.wait > SHORT_PACE:
@@ -242,7 +253,7 @@ class HttpClient:
                 self._watch.keep_lease(admission.wait)
                 self._sleep(admission.wait)
             else:
-                limited = FetchError(f"{target.host}: {admission.reason}", code="rate_limited")
+                limited = RateLimitError(f"{target.host}: {admission.reason}")
                 self._pause(limited, tries, admission.wait)
 
     def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
@@ -252,7 +263,7 @@ class HttpClient:
             FetchError: there is none.
             WaitError, PostponedError: it is too long from now.
         """
-        limited = error.code in LIMITED
+        limited = isinstance(error, RateLimitError)
         wait = wait_before(tries, random.random())  # noqa: S311 -- spread, not secrecy
         wait = max(wait, error.retry_after or 0.0)
         if limited:
@@ -269,7 +280,7 @@ class HttpClient:
     def _pause(self, error: FetchError, tries: int, wait: float) -> None:
         if wait > self._longest_wait():
             message = f"{error.message}; it asks to wait {wait:.0f} s"
-            raise PostponedError(message, code="postponed", seconds=wait) from error
+            raise PostponedError(message, by=Postponed.BY_SERVER, seconds=wait) from error
         self._watch.on_retry(error, tries, wait)
         raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from etl.errors import FetchError, WaitError
+from etl.errors import FetchError, NoAnswerError, SliceOverError, WaitError
 from etl.share import LEAST_RATE, RATE_WINDOW
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Arrivals:
         now = time.monotonic()
         self._came += size
         if self._patient and now > self._ends:
-            raise FetchError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} s", code="too_slow")
+            raise NoAnswerError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} s", code="too_slow")
         self._move_deadline(now)
         if self._must_move and now - self._window > self._window_seconds:
             self._check_rate(now)
@@ -76,14 +76,14 @@ class Arrivals:
     def _check_rate(self, now: float) -> None:
         rate = self._came / (now - self._window)
         if rate < LEAST_RATE:
-            raise FetchError(f"the body comes in at {rate:.0f} bytes a second", code="too_slow")
+            raise NoAnswerError(f"the body comes in at {rate:.0f} bytes a second", code="too_slow")
         self._window, self._came = now, 0
 
     def _check_slice(self, now: float) -> None:
         if not self._patient or now < self._slice_ends:
             return
         if not self._watch.may_go_on():
-            slow = FetchError("the download takes longer than a slice", code="slice_over")
+            slow = SliceOverError("the download takes longer than a slice")
             raise WaitError(slow.message, seconds=1.0, tries=0, cause=slow)
         self._slice_ends = self._ends
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import requests
 import urllib3
 
-from etl.errors import ETLError, FetchError, RefusedError
+from etl.errors import ETLError, FetchError, NoAnswerError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,22 +24,22 @@ def translated(shown: str, started: float, work: Callable[[], T]) -> T:
     try:
         return work()
     except ETLError as error:
-        if not error.message.startswith(shown):
-            error.message = f"{shown}: {error.message}"
-        raise
+        if error.message.startswith(shown):
+            raise
+        raise error.within(shown) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
         raise RefusedError(f"{shown}: not an address that can be fetched", code="bad_url") from error
     except requests.exceptions.SSLError as error:
         if isinstance(_root(error), ssl.SSLCertVerificationError):
             raise RefusedError(f"{shown}: the TLS certificate is not valid", code="bad_certificate") from error
-        raise FetchError(f"{shown}: TLS failed", code="tls_failed") from error
+        raise NoAnswerError(f"{shown}: TLS failed", code="tls_failed") from error
     except (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError) as error:
         took = time.monotonic() - started
-        raise FetchError(f"{shown}: no answer within {took:.1f} s", code="timeout") from error
+        raise NoAnswerError(f"{shown}: no answer within {took:.1f} s") from error
     except urllib3.exceptions.IncompleteRead as error:
         raise FetchError(f"{shown}: the body was cut short", code="truncated") from error
     except _NETWORK_ERRORS as error:
-        raise FetchError(f"{shown}: {_reason(error)}", code="connection_failed") from error
+        raise NoAnswerError(f"{shown}: {_reason(error)}", code="connection_failed") from error
 
 
 def _root(error: BaseException) -> BaseException:

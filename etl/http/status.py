@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from etl.errors import FetchError, FormatError, RefusedError
+from etl.errors import FetchError, FormatError, RateLimitError, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PERMANENT = frozenset({301, 308})
 # These say that the caller asks too much, not that the host is unwell.
-LIMITED = frozenset({"http_429", "http_403"})
+_LIMITED = frozenset({403, 429})
 
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Rate limit headers give the reset as a delta, as epoch seconds or as epoch milliseconds.
@@ -40,10 +40,11 @@ def check_status(response: requests.Response, shown: str, *, conditional: bool, 
     headers = response.headers
     limited = status == 403 and ("retry-after" in headers or remaining(headers) == 0)
     if status in _RETRYABLE or status >= 500 or limited:
-        raise FetchError(text, code=f"http_{status}", retry_after=pause_asked(headers, is_limited=True))
+        failure = RateLimitError if status in _LIMITED else FetchError
+        raise failure(text, code=f"http_{status}", retry_after=pause_asked(headers, is_limited=True))
     if 200 <= status < 400:
         raise FormatError(f"{text}, which carries no data", code=f"http_{status}")
-    raise RefusedError(text, code=f"http_{status}")
+    raise RefusedError(text, code=f"http_{status}", status=status)
 
 
 def pause_asked(headers: Mapping[str, str], *, is_limited: bool = False) -> float | None:

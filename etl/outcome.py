@@ -1,12 +1,13 @@
-"""How a run ends: a decision about counts and the extraction's error."""
+"""How a run ends, by its counts and the error of its extraction, and what it leaves to the next one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from etl.errors import Postponed
+from etl.records import Checkpoint, Kept
 
 if TYPE_CHECKING:
     from etl.records import Counts, Position
@@ -109,4 +110,41 @@ def too_many(counts: Counts, max_rejected: float) -> Failure:
     return Failure(
         "too_many_rejected",
         f"{counts.failed} of {counts.extracted} records were rejected; the limit is {max_rejected:g} %",
+    )
+
+
+class Marks(Enum):
+    """What becomes of the marks by which an answer or a whole file is known to be unchanged."""
+
+    KEPT = "kept"
+    FORGOTTEN = "forgotten"
+
+
+def left_behind(outcome: Outcome, tally: Tally) -> Checkpoint | Marks:
+    """What the next run starts from: a new checkpoint, or the old one, with its marks or without.
+
+    A run whose extraction broke off leaves the old one: pages that were not read may hold older cursor values. If it
+    has stored something, it has changed what is served, and what the run before it knew of an answer or a whole file no
+    longer says that nothing is new.
+    """
+    position = tally.position
+    if tally.was_read(outcome) and (position.watermark is not None or position.kept is not None):
+        return _checkpoint(position, is_partial=outcome.status is Status.PARTIAL)
+    return Marks.FORGOTTEN if tally.counts.extracted else Marks.KEPT
+
+
+def _checkpoint(position: Position, *, is_partial: bool) -> Checkpoint:
+    """After rejects, what is unchanged is not skipped next time, or the source would look well again.
+
+    Only the watermark and files that grow go on where they ended.
+    """
+    kept = position.kept or Kept()
+    if is_partial:
+        kept = Kept(files={name: mark for name, mark in kept.files.items() if mark.appending})
+    return Checkpoint(
+        kind="watermark" if position.watermark is not None else "kept",
+        config=position.config,
+        mapping=position.mapping,
+        watermark=position.watermark,
+        kept=kept,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from etl.http.address import same_origin
@@ -36,18 +36,17 @@ class ServerHints:
         return self.moved_to if self.moved_count >= MOVED_AFTER else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Heard:
-    """What the answers of one slice said. `fresh` is None while nobody was asked: seconds."""
+    """What the answers of one slice said: for how many seconds they stay fresh, where they came from, times of rest."""
 
-    fresh: float | None = None
-    moved_to: str | None = None
+    fresh: float
+    moved_to: str | None
     rest: Rest | None = None
 
-    def answered(self, fresh: float, moved_to: str | None) -> None:
-        """Of several answers the one that goes stale first counts."""
-        self.fresh = fresh if self.fresh is None else min(self.fresh, fresh)
-        self.moved_to = moved_to or self.moved_to
+    def and_then(self, fresh: float, moved_to: str | None) -> Heard:
+        """With another answer. Of several the one that goes stale first counts."""
+        return replace(self, fresh=min(self.fresh, fresh), moved_to=moved_to or self.moved_to)
 
 
 @dataclass(frozen=True)
@@ -69,12 +68,7 @@ class PollResult:
 def poll_result(
     heard: Heard, before: ServerHints, asked_at: datetime | None, *, honour_cache: bool
 ) -> PollResult | None:
-    """What there is to be noted at the end of a run.
-
-    None when this slice has asked nobody, or the server has no wishes, and had none.
-    """
-    if heard.fresh is None:
-        return None
+    """What there is to be noted at the end of a run, None when the server has no wishes, and had none."""
     moved_to, count = _moved(heard.moved_to, before)
     rest = (heard.rest or before.rest) if honour_cache else None
     fresh = clamp(max(heard.fresh, rest.interval if rest else 0.0) if honour_cache else 0.0)

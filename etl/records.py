@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+# A place in a source as a position keeps it. Each extractor has a type of its own for it.
 Cursor = dict[str, Any]
 
 

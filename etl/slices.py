@@ -7,6 +7,7 @@ from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from etl.errors import (
@@ -19,13 +20,16 @@ from etl.errors import (
     WaitError,
 )
 from etl.outcome import Failure
+from etl.records import Checkpoint, Position
+from etl.source import fingerprint, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from uuid import UUID
 
     from etl.polling import ServerHints
-    from etl.records import Position
+    from etl.source import AnySource
 
 # A run with so many open batches waits until half of them are loaded.
 MAX_OPEN_BATCHES = 8
@@ -61,6 +65,48 @@ class RunClaim:
     misses: int = 0
     deaths: int = 0
     alone: bool = False
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """When a slice's time is up, by a monotonic clock."""
+
+    at: float
+    clock: Callable[[], float]
+
+    def is_over(self) -> bool:
+        """Whether it is."""
+        return self.clock() > self.at
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a slice begins with: the source, where to read it from, and what the last run left for it.
+
+    `is_outdated` says that the source has to be read from its start because it is declared differently by now.
+    """
+
+    source: AnySource
+    position: Position
+    checkpoint: Checkpoint
+    is_outdated: bool
+
+
+def begin(claim: RunClaim) -> Start:
+    """The run's position, or the checkpoint, as far as they belong to the source as it is declared now.
+
+    Raises:
+        ConfigError: the source cannot be read.
+    """
+    source, position = parse(claim.config), claim.position
+    config = fingerprint(source)
+    before = msgspec.convert(claim.checkpoint, Checkpoint)
+    if position.config != config:
+        watermark = before.watermark if before.config == config else None
+        position = Position(config=config, mapping=claim.mapping_version, watermark=watermark)
+    is_outdated = claim.position.config != config and bool(claim.position.config or before.config not in {"", config})
+    is_good = (before.config, before.mapping) == (config, claim.mapping_version)
+    return Start(source, position, before if is_good else Checkpoint(), is_outdated)
 
 
 class Slowness(StrEnum):
@@ -135,13 +181,13 @@ class Failed:
 SliceEnd = Finished | Yielded | Failed
 
 
-def after_batch(position: Position, open_batches: int, *, is_over: bool) -> Finished | Yielded | None:
+def after_batch(position: Position, open_batches: int, deadline: Deadline) -> Finished | Yielded | None:
     """Whether the slice ends with the batch that was stored just now; None to go on."""
     if position.finished:
         return Finished()
     if open_batches >= MAX_OPEN_BATCHES:
         return Yielded(Pause.ROOM)
-    return Yielded(Pause.TIME) if is_over else None
+    return Yielded(Pause.TIME) if deadline.is_over() else None
 
 
 def end_of(error: Exception, claim: RunClaim, memory: int) -> Yielded | Failed:

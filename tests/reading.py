@@ -86,7 +86,13 @@ class Persistent(HttpClient):
 def context(client: HttpClient, folder: Path, checkpoint: Checkpoint | None = None, roots: Any = None) -> Context:
     report = client.recorder  # type: ignore[attr-defined]
     return Context(
-        client, report, folder / "scratch", roots or (folder,), folder, checkpoint or Checkpoint(), datetime.now(UTC)
+        lambda: client,
+        report,
+        folder / "scratch",
+        roots or (folder,),
+        folder,
+        checkpoint or Checkpoint(),
+        datetime.now(UTC),
     )
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
-import msgspec
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
@@ -14,8 +14,6 @@ from db.queries.closing import close_run
 from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
-from etl import source as declared
-from etl.checkpoint import is_outdated, start_of, usable
 from etl.errors import (
     ConfigError,
     ETLError,
@@ -32,9 +30,9 @@ from etl.http.client import HttpClient, Policy
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
 from etl.polling import poll_result, settled_target
-from etl.records import Checkpoint
 from etl.slices import (
     AskedToWait,
+    Deadline,
     Died,
     Failed,
     Finished,
@@ -43,23 +41,25 @@ from etl.slices import (
     Pause,
     Yielded,
     after_batch,
+    begin,
     cut_short,
     end_of,
 )
+from etl.source import secrets_of
 from worker.batch_writer import BatchWriter
 from worker.board import BOARD
-from worker.lease import Lease, elsewhere
+from worker.lease import Lease, SlowShare, elsewhere
 from worker.reporter import RunReporter
-from worker.slow_share import SlowShare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
     from uuid import UUID
 
-    from etl.extract import Extractor
+    from etl.http.target import Target
     from etl.messages import Message
-    from etl.slices import SliceEnd
+    from etl.records import Checkpoint
+    from etl.slices import SliceEnd, Start
     from etl.source import AnySource
     from settings import Settings
     from worker.process import Process, Publish
@@ -109,15 +109,14 @@ class Slice:
         self.share = SlowShare(lease)
         self._process = process
         self._publish = publish
-        self._clock = clock
-        self._ends = clock() + self.share.pace.slice_seconds(seconds)
+        self._deadline = Deadline(clock() + self.share.pace.slice_seconds(seconds), clock)
         self._before = lease.claim
         self._reporter = RunReporter(lease, self.share, self._send, clock)
 
     def work(self) -> SliceEnd:
         """Fetch and store batches until something ends the slice: what that is."""
         try:
-            return self._work(declared.parse(self.lease.claim.config))
+            return self._work(begin(self.lease.claim))
         except (LeaseLostError, StorageUnavailableError, StorageConflictError):
             raise
         except SoftTimeLimitExceeded:
@@ -128,62 +127,55 @@ class Slice:
                 log.exception("extraction_defect")
             return end_of(error, self.lease.claim, self._process.settings.worker_memory)
 
-    def _work(self, source: AnySource) -> SliceEnd:
+    def _work(self, start: Start) -> SliceEnd:
+        if start.is_outdated:
+            self._reporter.warn("config_changed", "the source's settings have changed; it is read from its start")
+        self.lease.begin(start.position)
+        extractor = open_source(start.source, self._request(start.source), self._context(start.checkpoint))
         settings = self._process.settings
-        checkpoint = self._begin(source)
-        extractor = self._open(source, checkpoint)
-        mapper = Mapper(source, settings.max_record)
+        mapper = Mapper(start.source, settings.max_record)
         writer = BatchWriter(self.lease, mapper, settings.worker_processes)
-        batcher = Batcher(mapper, settings.batch_size, self._is_over)
-        start = self.lease.claim.position
-        for batch in batcher.batches(extractor.pages(start), start):
+        batcher = Batcher(mapper, settings.batch_size, self._deadline.is_over)
+        for batch in batcher.batches(extractor.pages(start.position), start.position):
             stored = writer.write(batch)
             if stored.batch_id is not None:
                 self._send([BatchMessage(stored.batch_id, normalized=stored.normalized)])
-            if end := after_batch(batch.position, len(stored.open_batches), is_over=self._is_over()):
+            if end := after_batch(batch.position, len(stored.open_batches), self._deadline):
                 return end
         raise AssertionError("the last batch of a source says so")
-
-    def _is_over(self) -> bool:
-        return self._clock() > self._ends
 
     def _send(self, messages: Sequence[Message]) -> None:
         with elsewhere():
             self._publish(list(messages))
 
-    def _begin(self, source: AnySource) -> Checkpoint:
-        """Find where to start; the checkpoint, as far as it is good for the source as it is now."""
-        claim, config = self.lease.claim, declared.fingerprint(source)
-        checkpoint = msgspec.convert(claim.checkpoint, Checkpoint)
-        if is_outdated(claim.position, checkpoint, config):
-            self._reporter.warn("config_changed", "the source's settings have changed; it is read from its start")
-        self.lease.begin(start_of(claim.position, checkpoint, config, claim.mapping_version))
-        return usable(checkpoint, config, claim.mapping_version)
-
-    def _open(self, source: AnySource, checkpoint: Checkpoint) -> Extractor:
-        """The extractor of the source.
+    def _request(self, source: AnySource) -> Target | None:
+        """The first request of a source, None for files.
 
         Raises:
             PostponedError: its server has asked for a pause that is not over.
             ConfigError: a secret is missing.
         """
-        settings, claim = self._process.settings, self.lease.claim
-        target = settled_target(target_for(source, _secrets(source, settings)), claim.hints)
+        if source.request is None:
+            return None
+        claim = self.lease.claim
+        target = settled_target(target_for(source, _secrets(source, self._process.settings)), claim.hints)
         if claim.postponed_for > 0:
             message = f"the server asked not to be called for another {claim.postponed_for:.0f} s"
             raise PostponedError(message, by=Postponed.SINCE_EARLIER, seconds=claim.postponed_for)
-        policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._ends)
-        http = HttpClient(policy, self._process.gate, self._reporter.watch())
-        context = Context(
-            http=http,
+        return target
+
+    def _context(self, checkpoint: Checkpoint) -> Context:
+        settings = self._process.settings
+        policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._deadline.at)
+        return Context(
+            connect=partial(HttpClient, policy, self._process.gate, self._reporter.watch()),
             report=self._reporter,
-            scratch=_scratch(settings, claim.run_id),
+            scratch=_scratch(settings, self.lease.claim.run_id),
             roots=settings.csv_roots,
             base=settings.sources_file.parent,
             checkpoint=checkpoint,
             now=datetime.now(UTC),
         )
-        return open_source(source, target, context)
 
     def apply(self, end: SliceEnd) -> None:
         """Do what the end of the slice asks for: all that it leaves behind is written here."""
@@ -205,9 +197,10 @@ class Slice:
 
     def _note_poll(self) -> None:
         claim, heard = self.lease.claim, self._reporter.heard
-        honour_cache = declared.parse(claim.config).honour_cache
-        poll = poll_result(heard, claim.hints, claim.scheduled_for, honour_cache=honour_cache)
-        if poll is not None:
+        if heard is None:
+            return
+        honour_cache = bool(claim.config.get("honour_cache", True))
+        if poll := poll_result(heard, claim.hints, claim.scheduled_for, honour_cache=honour_cache):
             self.lease.transact(note_poll, claim.source_name, poll)
 
     def _release(self, end: Yielded) -> None:
@@ -236,7 +229,7 @@ class Slice:
 
 
 def _secrets(source: AnySource, settings: Settings) -> dict[str, str]:
-    values = {name: settings.secret(name) for name in declared.secrets_of(source)}
+    values = {name: settings.secret(name) for name in secrets_of(source)}
     missing = [name for name, value in values.items() if value is None]
     if missing:
         raise ConfigError(f"the secret {missing[0]} is not set", code="missing_secret")

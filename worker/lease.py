@@ -1,4 +1,4 @@
-"""The claim on a run, for as long as a slice works under it: renewed in time, and shown to the watchdog."""
+"""What a slice holds: the claim on its run, renewed in time and shown to the watchdog, and a part of the slow share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from db.queries.runs import renew_run
+from db.queries.share import enter_share, mark_slow, note_answer, note_miss
+from etl.share import QUICK_ANSWER, Pace
+from etl.slices import Slowness
 from worker.board import BOARD, RUN
 
 if TYPE_CHECKING:
@@ -96,6 +99,42 @@ class Lease:
         """Reading, likewise."""
         with elsewhere():
             return self._database.read(work, *args, **kwargs)
+
+
+class SlowShare:
+    """Whether the slice counts among those of slow sources, and so how patient it may be."""
+
+    def __init__(self, lease: Lease) -> None:
+        claim = lease.claim
+        self.is_held = claim.slow
+        self.pace = Pace(answered=claim.answered, misses=claim.misses, slow=claim.slow, alone=claim.alone)
+        self._lease = lease
+
+    def answered(self, seconds: float) -> bool:
+        """The source's answer began after so many seconds. True when that makes room for another slow source."""
+        if seconds > QUICK_ANSWER or (self.pace.answered and not self.pace.misses):
+            return False
+        claim = self._lease.claim
+        self._lease.transact(note_answer, claim.run_id, claim.source_name)
+        self.pace = replace(self.pace, answered=True, misses=0, slow=bool(claim.deaths))
+        was_held, self.is_held = self.is_held, self.is_held and bool(claim.deaths)
+        return was_held and not self.is_held
+
+    def enter(self) -> bool:
+        """Whether a download may go on beyond its slice."""
+        self.is_held = self.is_held or self._lease.transact(enter_share, self._lease.claim.run_id)
+        return self.is_held
+
+    def note(self, slowness: Slowness | None) -> None:
+        """The source was slow: its next slices belong to the share."""
+        claim = self._lease.claim
+        if slowness is None:
+            return
+        if slowness is Slowness.MISSED:
+            self._lease.transact(note_miss, claim.run_id, claim.source_name)
+        else:
+            self._lease.transact(mark_slow, claim.run_id)
+        self.is_held = True
 
 
 @contextmanager

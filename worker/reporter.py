@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,9 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from etl.errors import ETLError
-    from worker.lease import Lease
+    from worker.lease import Lease, SlowShare
     from worker.process import Publish
-    from worker.slow_share import SlowShare
 
 MAX_WARNINGS = 20
 # While work goes on, the lease is renewed this often: seconds.
@@ -32,7 +32,7 @@ class RunReporter:
 
     def __init__(self, lease: Lease, share: SlowShare, publish: Publish, clock: Callable[[], float]) -> None:
         """`clock` is monotonic."""
-        self.heard = Heard()
+        self.heard: Heard | None = None
         self._lease = lease
         self._share = share
         self._publish = publish
@@ -68,11 +68,12 @@ class RunReporter:
 
     def answered(self, fresh: float, moved_to: str | None) -> None:
         """Keep what an answer said."""
-        self.heard.answered(fresh, moved_to)
+        self.heard = self.heard.and_then(fresh, moved_to) if self.heard else Heard(fresh, moved_to)
 
     def rests(self, hours: list[int], days: list[int], interval: float) -> None:
-        """Keep the times of rest."""
-        self.heard.rest = Rest(hours, days, interval)
+        """Keep the times of rest, which come with an answer."""
+        assert self.heard is not None
+        self.heard = replace(self.heard, rest=Rest(hours, days, interval))
 
     def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         """Put it on the run's record."""

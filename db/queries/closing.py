@@ -9,8 +9,7 @@ import msgspec
 from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.statement import text
-from etl.checkpoint import Marks, left_behind
-from etl.outcome import DEFAULT_MAX_REJECTED, Failure, Outcome, Tally
+from etl.outcome import DEFAULT_MAX_REJECTED, Failure, Marks, Outcome, Tally, left_behind
 from etl.records import Checkpoint, Counts, Position
 
 if TYPE_CHECKING:

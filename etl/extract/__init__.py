@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from etl.extract.api import ApiExtractor
-from etl.extract.csv import CsvExtractor
+from etl.extract.csv_download import CsvDownload
+from etl.extract.csv_files import CsvFiles
 from etl.extract.feed import FeedExtractor
 from etl.http.target import target_of
 from etl.model import interval_of
@@ -37,9 +38,11 @@ def target_for(source: AnySource, secrets: dict[str, str]) -> Target | None:
 
 def open_source(source: AnySource, target: Target | None, context: Context) -> Extractor:
     """The extractor of a source; `target` is its first request, None for files."""
+    if target is None:
+        assert isinstance(source, CsvSource)
+        return CsvFiles(source, context)
     if isinstance(source, CsvSource):
-        return CsvExtractor(source, target, context)
-    assert target is not None
+        return CsvDownload(source, target, context)
     return (
         ApiExtractor(source, target, context)
         if isinstance(source, ApiSource)

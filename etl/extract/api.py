@@ -9,11 +9,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
+from msgspec.structs import replace as replace_struct
 
 from etl.duration import seconds
 from etl.errors import FormatError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
-from etl.extract.pager import Pager
+from etl.extract.pager import ApiCursor, Broken, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
 from etl.http.client import Answer
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from etl.extract.context import Context
     from etl.http.target import Target
-    from etl.records import Cursor, Record, Records
+    from etl.records import Record, Records
     from etl.source import ApiSource
 
 # The largest page that may be read in pieces: bytes.
@@ -37,7 +38,7 @@ _EXPIRED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.G
 
 
 class ApiExtractor:
-    """Reads pages to the end. A cursor is the pager's, with `since`, the watermark that the run asks from."""
+    """Reads pages to the end."""
 
     def __init__(self, source: ApiSource, target: Target, context: Context) -> None:
         """`target` is the source's request with its secrets."""
@@ -49,43 +50,44 @@ class ApiExtractor:
 
     def pages(self, position: Position) -> Iterator[Page]:
         """Pages from the position on. A cursor that the server has forgotten starts the run anew, once."""
-        cursor = position.cursor
+        cursor = ApiCursor.of(position.cursor)
         if cursor is None:
-            start = self._pager.start()
-            yield from self._from({**start, "since": position.watermark} if position.watermark else start, position)
+            yield from self._from(replace_struct(self._pager.start(), since=position.watermark or None), position)
             return
         pages = self._from(cursor, position)
         try:
             first = next(pages)
         except RefusedError as error:
-            if error.status not in _EXPIRED or "restarted" in cursor:
+            if error.status not in _EXPIRED or cursor.restarted:
                 raise
             self._context.report.warn("cursor_expired", f"the run starts again: {error.message}")
-            since = {"since": cursor["since"]} if "since" in cursor else {}
             self._pager = Pager(self._source.paginate, self._target)
-            yield from self._from({**self._pager.start(), **since, "restarted": True}, position)
+            start = replace_struct(self._pager.start(), since=cursor.since, restarted=True)
+            yield from self._from(start, position)
             return
         yield first
         yield from pages
 
-    def _from(self, cursor: Cursor, position: Position) -> Iterator[Page]:
+    def _from(self, cursor: ApiCursor, position: Position) -> Iterator[Page]:
         watermark, begun = position.watermark, position
         while True:
-            _check_unbroken(cursor)
+            if cursor.broken is not None:
+                raise cursor.broken.error()
             self._pager.check(cursor)
             with self._fetched(cursor, begun) as (target, answer, file):
                 page = self._page(cursor, target, answer, file, watermark)
                 yield page
             self._forget(answer)
-            if page.following is None:
+            following = ApiCursor.of(page.following)
+            if following is None:
                 return
-            watermark, cursor = page.watermark or watermark, page.following
-            begun = Position(cursor=cursor)
+            watermark, cursor = page.watermark or watermark, following
+            begun = Position(cursor=page.following)
 
     @contextlib.contextmanager
-    def _fetched(self, cursor: Cursor, begun: Position) -> Iterator[tuple[Target, Answer, BinaryIO]]:
+    def _fetched(self, cursor: ApiCursor, begun: Position) -> Iterator[tuple[Target, Answer, BinaryIO]]:
         """A page, fetched; a large one that an earlier slice has begun is read from the copy that it left."""
-        since = self._watermark.parameter(cursor.get("since")) if self._watermark else []
+        since = self._watermark.parameter(cursor.since) if self._watermark else []
         target = self._pager.request(cursor, since)
         if begun.validator and self._copy(begun.validator, "about").exists():
             answer = msgspec.json.decode(self._copy(begun.validator, "about").read_bytes(), type=Answer)
@@ -126,34 +128,40 @@ class ApiExtractor:
             for part in ("about", "body"):
                 self._copy(answer.digest, part).unlink(missing_ok=True)
 
-    def _page(self, cursor: Cursor, target: Target, answer: Answer, file: BinaryIO, watermark: str | None) -> Page:
+    def _page(self, cursor: ApiCursor, target: Target, answer: Answer, file: BinaryIO, watermark: str | None) -> Page:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
-            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known))
+            return Page(cursor.kept(), [], None, size=answer.size, kept=self._context.kept(target, known))
         document = open_document(file, answer.size, self._source, self._pager.paths, self._context.report.alive)
         return self._read(cursor, target, answer, document, watermark)
 
-    def _read(self, cursor: Cursor, target: Target, answer: Answer, document: Document, watermark: str | None) -> Page:
+    def _read(
+        self, cursor: ApiCursor, target: Target, answer: Answer, document: Document, watermark: str | None
+    ) -> Page:
         if len(document.records):
             self._pager.check_body(answer.digest)
         following = self._following(cursor, answer, document)
         # Only an answer that was the whole run can tell the next run that nothing is new.
-        is_whole = following is None and cursor["number"] == 1
+        is_whole = following is None and cursor.number == 1
         kept = self._context.kept(target, answer) if is_whole else Kept()
         records = self._wanted(document.records)
         highest = self._watermark.highest(self._living(records), watermark) if self._watermark else None
-        return Page(cursor, records, following, answer.digest, answer.size, highest, kept)
+        return Page(
+            cursor.kept(),
+            records,
+            None if following is None else following.kept(),
+            answer.digest,
+            answer.size,
+            highest,
+            kept,
+        )
 
-    def _following(self, cursor: Cursor, answer: Answer, document: Document) -> Cursor | None:
+    def _following(self, cursor: ApiCursor, answer: Answer, document: Document) -> ApiCursor | None:
         """The next page's cursor. Where it cannot be had, this page is still good: the cursor carries the error."""
         try:
-            following = self._pager.following(cursor, answer, document)
+            return self._pager.following(cursor, answer, document)
         except (FormatError, RefusedError) as error:
-            following = {"number": cursor["number"] + 1, "at": None, "broken": [error.code, error.message]}
-        if following is None:
-            return None
-        # A resumed run has to ask the same question.
-        return {**{name: cursor[name] for name in ("since", "restarted") if name in cursor}, **following}
+            return cursor.next(None, Broken(error.code, error.message))
 
     def _living(self, records: Records) -> Iterator[Record]:
         """The records, with a sign of life now and then."""
@@ -183,9 +191,3 @@ class _Chosen:
 
     def __iter__(self) -> Iterator[Record]:
         return filter(self._watermark.wanted, iter(self._records))
-
-
-def _check_unbroken(cursor: Cursor) -> None:
-    if "broken" in cursor:
-        code, message = cursor["broken"]
-        raise (RefusedError if code == "foreign_page" else FormatError)(message, code=code)

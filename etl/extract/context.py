@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from etl.records import Kept, Validator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
     from pathlib import Path
 
@@ -43,13 +45,18 @@ class Context:
     is where relative paths start from. `checkpoint` is what the last run left.
     """
 
-    http: HttpClient
+    connect: Callable[[], HttpClient]
     report: Report
     scratch: Path
     roots: tuple[Path, ...]
     base: Path
     checkpoint: Checkpoint
     now: datetime
+
+    @cached_property
+    def http(self) -> HttpClient:
+        """Made when it is needed: files have no use for one."""
+        return self.connect()
 
     @property
     def known(self) -> Validator | None:

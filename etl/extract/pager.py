@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urljoin
 
+import msgspec
+from msgspec.structs import replace as replace_struct
+
 from etl import payload
-from etl.errors import FormatError, RecordError, RefusedError
+from etl.errors import ETLError, FormatError, RecordError, RefusedError
 from etl.http.address import is_upgrade, same_origin
 from etl.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
 
@@ -26,8 +29,56 @@ _NEXT_LINK = re.compile(r'<([^<>]*+)>((?:\s*+;\s*+[^,;=]++=(?:"[^"]*+"|[^,;"]*+)
 _REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
 
 
+_FOREIGN_PAGE = "foreign_page"
+
+
+class Broken(NamedTuple):
+    """Why the next page cannot be had."""
+
+    code: str
+    message: str
+
+    def error(self) -> ETLError:
+        """The error that says so."""
+        kind = RefusedError if self.code == _FOREIGN_PAGE else FormatError
+        return kind(self.message, code=self.code)
+
+
+class ApiCursor(msgspec.Struct, frozen=True):
+    """A page: its number, what leads to it, and the watermark `since` which the run asks.
+
+    `restarted` says that the server had forgotten a cursor of this run before.
+    """
+
+    number: int
+    at: Any = None
+    since: str | None = None
+    restarted: bool = False
+    broken: Broken | None = None
+
+    @classmethod
+    def of(cls, cursor: Cursor | None) -> ApiCursor | None:
+        """The cursor that a position keeps."""
+        return None if cursor is None else msgspec.convert(cursor, cls)
+
+    def kept(self) -> Cursor:
+        """What a position keeps of it."""
+        fields: Cursor = {"number": self.number, "at": self.at}
+        if self.since is not None:
+            fields["since"] = self.since
+        if self.restarted:
+            fields["restarted"] = True
+        if self.broken is not None:
+            fields["broken"] = list(self.broken)
+        return fields
+
+    def next(self, at: Any, broken: Broken | None = None) -> ApiCursor:
+        """The page after this one, of which the same is asked."""
+        return replace_struct(self, number=self.number + 1, at=at, broken=broken)
+
+
 class Pager:
-    """Follows one style of paging. A cursor is `{number, at}`: the count of the page, and what leads to it."""
+    """Follows one style of paging."""
 
     def __init__(self, paging: Paging, target: Target) -> None:
         """`target` is the request for the first page."""
@@ -43,19 +94,19 @@ class Pager:
         more = None if isinstance(paging, NoPaging) else paging.more
         return named if more is None else [*named, more]
 
-    def start(self) -> Cursor:
+    def start(self) -> ApiCursor:
         """The cursor of the first page."""
         paging = self._paging
-        return {"number": 1, "at": paging.start if isinstance(paging, PagePaging | OffsetPaging) else None}
+        return ApiCursor(1, paging.start if isinstance(paging, PagePaging | OffsetPaging) else None)
 
-    def check(self, cursor: Cursor) -> None:
+    def check(self, cursor: ApiCursor) -> None:
         """Refuse to go in circles, or on without end.
 
         Raises:
             FormatError: this page was read before, or it is one too many.
         """
-        self._once(f"at {cursor['at']}")
-        if not isinstance(self._paging, NoPaging) and cursor["number"] > self._paging.max_pages:
+        self._once(f"at {cursor.at}")
+        if not isinstance(self._paging, NoPaging) and cursor.number > self._paging.max_pages:
             raise FormatError(f"more than max_pages = {self._paging.max_pages} pages", code="too_many_pages")
 
     def check_body(self, digest: str) -> None:
@@ -71,9 +122,9 @@ class Pager:
             raise FormatError("paging loops: a page led back to one already read", code="paging_loop")
         self._seen.add(mark)
 
-    def request(self, cursor: Cursor, extra: list[tuple[str, str]]) -> Target:
+    def request(self, cursor: ApiCursor, extra: list[tuple[str, str]]) -> Target:
         """The request for a page; `extra` goes into the query of all but those whose address the server gave."""
-        paging, at = self._paging, cursor["at"]
+        paging, at = self._paging, cursor.at
         if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
             return self._target.at(str(at))
         added: list[tuple[str, Any]] = []
@@ -88,17 +139,17 @@ class Pager:
     def _into_body(self, paging: Parametrised) -> bool:
         return paging.into == "body" or (paging.into is None and self._target.body is not None)
 
-    def following(self, cursor: Cursor, answer: Answer, document: Document) -> Cursor | None:
+    def following(self, cursor: ApiCursor, answer: Answer, document: Document) -> ApiCursor | None:
         """The cursor of the next page, None after the last."""
         paging, count = self._paging, len(document.records)
         if isinstance(paging, NoPaging) or (paging.more is not None and not document.find(paging.more)):
             return None
         at: Any = None
         if isinstance(paging, PagePaging):
-            at = cursor["at"] + 1 if count else None
+            at = cursor.at + 1 if count else None
         elif isinstance(paging, OffsetPaging):
             ended = not count or (paging.short_page_ends and count < paging.limit)
-            at = None if ended else cursor["at"] + count
+            at = None if ended else cursor.at + count
         elif isinstance(paging, CursorPaging):
             at = document.find(paging.next)
         elif isinstance(paging, NextUrlPaging):
@@ -108,7 +159,7 @@ class Pager:
         if at in (None, "", False):
             return None
         _check_cursor(at)
-        return {"number": cursor["number"] + 1, "at": at}
+        return cursor.next(at)
 
     def _resolve(self, answer: Answer, link: Any) -> str | None:
         if not link:
@@ -119,7 +170,7 @@ class Pager:
         except ValueError as error:
             raise FormatError(f"the next page has a malformed address: {str(link)[:200]!r}", code="bad_url") from error
         if foreign:
-            raise RefusedError("the next page is on another host", code="foreign_page")
+            raise RefusedError("the next page is on another host", code=_FOREIGN_PAGE)
         return self._target.without_secrets(url)
 
     def _is_ours(self, url: str, answer: Answer) -> bool:

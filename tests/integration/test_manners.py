@@ -315,7 +315,7 @@ def test_a_slice_that_never_gets_anywhere_ends_the_run(pump: Pump, monkeypatch: 
     def too_slow(*_: object) -> None:
         raise SoftTimeLimitExceeded
 
-    monkeypatch.setattr("etl.extract.csv.find_files", too_slow)
+    monkeypatch.setattr("etl.extract.csv_files.find_files", too_slow)
     pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")

@@ -30,7 +30,21 @@ from etl.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STATUSES: dict[type[ETLError], HTTPStatus] = {
+log = structlog.get_logger(__name__)
+
+
+class InvalidRequestError(ETLError):
+    """A parameter that the schemas cannot judge alone."""
+
+    code = "invalid_request"
+
+    def __init__(self, location: str, field: str, message: str) -> None:
+        super().__init__(message, errors=[{"location": location, "field": field, "message": message}])
+
+
+# An error that is not here has the status of its nearest base that is, or is a defect.
+STATUSES: dict[type, HTTPStatus] = {
+    InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownSourceError: HTTPStatus.NOT_FOUND,
     UnknownRunError: HTTPStatus.NOT_FOUND,
     UnknownHostError: HTTPStatus.NOT_FOUND,
@@ -48,20 +62,6 @@ STATUSES: dict[type[ETLError], HTTPStatus] = {
 _SHOWN_FACTS = ("active_run_id", "source", "not_before", "errors")
 _RETRY_SECONDS = "5"
 _KEY_NEEDED = "this call needs an API key: Authorization: Bearer <key>, or X-API-Key: <key>"
-
-log = structlog.get_logger(__name__)
-
-
-class InvalidRequestError(ETLError):
-    """A parameter that the schemas cannot judge alone."""
-
-    code = "invalid_request"
-
-    def __init__(self, location: str, field: str, message: str) -> None:
-        super().__init__(message, errors=[{"location": location, "field": field, "message": message}])
-
-
-STATUSES[InvalidRequestError] = HTTPStatus.UNPROCESSABLE_ENTITY
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -92,9 +92,14 @@ def problem_body(status: int, detail: str, *, code: str = "", **more: Any) -> by
     return msgspec.json.encode(body)
 
 
+def status_of(error: ETLError) -> HTTPStatus | None:
+    """The status of an error that a caller may see, None for one that nobody foresaw."""
+    return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), None)
+
+
 def _from_domain(error: ETLError) -> Response:
-    status = STATUSES.get(type(error), HTTPStatus.INTERNAL_SERVER_ERROR)
-    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+    status = status_of(error)
+    if status is None:
         return _from_defect(error)
     facts = {name: error.facts[name] for name in _SHOWN_FACTS if name in error.facts}
     return problem(status, error.message, code=error.code, **facts)
@@ -107,7 +112,7 @@ def _from_http(error: HTTPException) -> Response:
     data = getattr(error, "data", None) or {}
     if "messages" in data:
         found = list(_validation_errors(data["messages"]))
-        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _summary(found), code="invalid_request", errors=found)
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _summary(found), code=InvalidRequestError.code, errors=found)
     if status == HTTPStatus.UNAUTHORIZED:
         response = problem(status, _KEY_NEEDED, code="key_needed")
         response.headers["WWW-Authenticate"] = "Bearer"

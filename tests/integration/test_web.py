@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from threading import Event
 from uuid import uuid4
 
 import pytest
@@ -326,6 +328,35 @@ def test_health_without_a_database(pump: Pump) -> None:
         assert client.get("/data").headers["Retry-After"]
         assert client.get("/health/live").status_code == 200
         assert problem(client.get("/health/ready"))["status"] == 503
+
+
+class HangingHosts:
+    """States of hosts that are asked for, and do not come."""
+
+    def __init__(self) -> None:
+        self.asked = Event()
+        self.go_on = Event()
+
+    def all(self) -> dict[str, object]:
+        self.asked.set()
+        assert self.go_on.wait(30)
+        return {}
+
+
+def test_a_redis_that_hangs_holds_no_database_connection(pump: Pump) -> None:
+    app = create_app(pump.settings, pump.database)
+    hosts = HangingHosts()
+    app.extensions["kasparro"] = replace(app.extensions["kasparro"], hosts=hosts)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(lambda: app.test_client().get("/health"))
+        try:
+            assert hosts.asked.wait(30)
+            query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests' AND state LIKE 'idle in%'"
+            assert pump.sql(query) == [0]
+            assert pump.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        finally:
+            hosts.go_on.set()
+        assert answer.result(30).status_code == 200
 
 
 def test_runs_are_queued_without_a_broker(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,10 +39,12 @@ class Health(MethodView):
     def get(self) -> Any:
         """Show the state of the service, failing sources first."""
         parts = service()
+        # Redis first: no connection of the pool waits for it.
         broker = broker_answers(parts.producer)
+        breakers = _breakers(parts) if broker else None
         try:
             with parts.database.transaction() as connection:
-                return _picture(connection, _breakers(parts) if broker else None, broker=broker)
+                return _picture(connection, breakers, broker=broker)
         except (StorageUnavailableError, StorageConflictError, TooSlowError) as error:
             return _unhealthy(error.message, broker=broker), HTTPStatus.SERVICE_UNAVAILABLE
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import settings
 from settings import PROJECT
 from stack.postgres import new_password
-from web.auth import hash_key
+from web.keys import hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ from stack import account, ports
 from stack.postgres import Postgres, new_password
 from stack.supervisor import Program, Supervisor
 from stack.valkey import Valkey
-from web.auth import check_exposure, hash_key
+from web.keys import check_exposure, hash_key
 
 SERVERS = ("postgres", "valkey")
 APPS = ("samples", "web", "worker", "beat", "flower")

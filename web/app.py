@@ -17,6 +17,7 @@ from web import auth, pages
 from web.blueprints import breakers, data, health, runs, stats
 from web.errors import register_error_handlers
 from web.extensions import Service
+from web.keys import check_exposure
 from web.lane import Lane
 from web.schemas.problem import ProblemSchema
 
@@ -66,7 +67,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     Raises:
         SettingError: the web would be open to the network without keys.
     """
-    auth.check_exposure(settings)
+    check_exposure(settings)
     app = Flask("kasparro", static_folder=None)
     app.json_provider_class = ExactJSON
     app.json = ExactJSON(app)

@@ -6,19 +6,19 @@ else needs one, as does everything once the web listens on another address. Keys
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flask import abort, request
 
-from settings import LOOPBACK, SettingError, Settings, is_placeholder
+from settings import LOOPBACK
+from web.keys import is_known, stored_form
 
 if TYPE_CHECKING:
     from flask import Flask
 
-HASH_MARK = "sha256:"
+    from settings import Settings
+
 # These show no data: probes must work before anyone has a key, and so must the documentation.
 _FRONT = "/"
 _ALWAYS_OPEN = ("/health/live", "/health/ready", "/openapi.json", "/docs", "/redoc", "/assets/", "/favicon.ico")
@@ -26,22 +26,9 @@ _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-def check_exposure(settings: Settings) -> None:
-    """Refuse to be reachable from other machines without keys, or with one that was never changed."""
-    if settings.public and not settings.api_keys:
-        raise SettingError(f"API_KEYS: WEB_HOST is {settings.web_host}, not loopback, so at least one key is needed")
-    if any(is_placeholder(key) for key in settings.api_keys):
-        raise SettingError("API_KEYS: one of the keys is a placeholder")
-
-
-def hash_key(key: str) -> str:
-    """The form in which a key may be stored."""
-    return HASH_MARK + hashlib.sha256(key.encode()).hexdigest()
-
-
 def install(app: Flask, settings: Settings) -> None:
     """Check every request before anything else looks at it."""
-    hashes = tuple(key if key.startswith(HASH_MARK) else hash_key(key) for key in settings.api_keys)
+    hashes = stored_form(settings.api_keys)
 
     @app.before_request
     def _check_caller() -> None:
@@ -75,7 +62,4 @@ def _has_key(hashes: tuple[str, ...]) -> bool:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if not given and scheme.lower() == "bearer":
         given = token.strip()
-    if not given:
-        return False
-    hashed = hash_key(given)
-    return any([hmac.compare_digest(hashed, known) for known in hashes])  # noqa: C419 -- always compare all
+    return bool(given) and is_known(given, hashes)

@@ -23,8 +23,8 @@ from hosts import RedisStore, SharedStore
 from settings import SettingError
 from tests.pump import Pump
 from web.app import create_app
-from web.auth import hash_key
 from web.blueprints import stats
+from web.keys import hash_key
 
 FORGED = (
     ["password", True, 1, "x"],

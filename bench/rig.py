@@ -23,6 +23,7 @@ import requests
 import settings
 from bench.tree import PRESENT
 from db.__main__ import alembic_config
+from etl.outcome import ENDED
 from settings import PROJECT
 from stack import account, ports
 from stack.postgres import Postgres
@@ -241,8 +242,7 @@ class Service:
         return str(response.json()["runs"][0]["run_id"])
 
     def await_end(self, run_id: str, seconds: float = 90) -> dict[str, Any]:
-        ended = {"success", "partial", "failed", "cancelled", "skipped"}
-        wait_until(lambda: self.get(f"/runs/{run_id}")["status"] in ended, seconds)
+        wait_until(lambda: self.get(f"/runs/{run_id}")["status"] in ENDED, seconds)
         return self.get(f"/runs/{run_id}")
 
     def sql(self, query: str) -> list[Any]:

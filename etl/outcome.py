@@ -35,6 +35,7 @@ class Status(StrEnum):
 NOT_NOW: frozenset[str] = frozenset(Postponed)
 
 ACTIVE = (Status.QUEUED, Status.RUNNING)
+ENDED = tuple(status for status in Status if status not in ACTIVE)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from typing import Any
 import requests
 
 import settings
+from etl.outcome import ENDED, Status
 from settings import PROJECT, SettingError
 from stack import account, containers
-from stack.client import ENDED, Client, ServiceError
+from stack.client import Client, ServiceError
 from stack.containers import ContainerError
 from stack.local import APPS, READY_SECONDS, SERVERS, LocalStack, shown
 from stack.ports import PortTakenError
@@ -175,7 +176,7 @@ def _run(client: Client, source: str | None, seconds: float) -> int:
             print(f"{one['source_name']}: {one['error']['code']}: {one['error']['message']}")
     if any(one["status"] not in ENDED for one in runs):
         print(f"not finished within {seconds:g} s; the runs go on")
-    return 0 if all(one["status"] == "success" for one in runs) else 1
+    return 0 if all(one["status"] == Status.SUCCESS for one in runs) else 1
 
 
 class Progress:

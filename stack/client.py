@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from etl.outcome import ACTIVE, ENDED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from settings import Settings
 
-ENDED = frozenset({"success", "partial", "failed", "cancelled", "skipped"})
 POLL_SECONDS = 0.5
 
 
@@ -53,9 +54,7 @@ class Client:
             return list(answer["runs"])
         if not answer.get("active_run_id"):
             raise ServiceError(answer.get("detail", "nothing could be queued"))
-        active = [
-            run for status in ("queued", "running") for run in self._call("GET", f"/runs?status={status}")["runs"]
-        ]
+        active = [run for status in ACTIVE for run in self._call("GET", f"/runs?status={status}")["runs"]]
         return [run for run in active if source in {None, run["source_name"]}]
 
     def follow(

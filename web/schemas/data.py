@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from marshmallow import Schema, fields, validate
 
 from db.queries.items import SORTABLE
+from etl.source import AnySource
 from web.schemas.text import Moment, Text
 
 MAX_PAGE_SIZE = 1000
+SOURCE_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnySource))
 
 
 class ItemSchema(Schema):
@@ -53,7 +57,7 @@ class DataQuerySchema(Schema):
     page = fields.Integer(validate=validate.Range(min=1))
     page_size = fields.Integer(load_default=50, validate=validate.Range(1, MAX_PAGE_SIZE))
     cursor = Text(metadata={"description": "next_cursor of the page before"})
-    source_type = Text(validate=validate.OneOf(("api", "csv", "rss")))
+    source_type = Text(validate=validate.OneOf(SOURCE_TYPES))
     source_name = Text()
     category = Text()
     status = Text(load_default="active", validate=validate.OneOf(("active", "deleted")))

@@ -6,9 +6,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
+from etl.outcome import Status
 from web.schemas.text import Text
-
-STATUSES = ("queued", "running", "success", "partial", "failed", "cancelled", "skipped")
 
 
 class RunRequestSchema(Schema):
@@ -62,7 +61,7 @@ class RunSchema(Schema):
     source_name = fields.String()
     source_type = fields.String(allow_none=True)
     trigger = fields.String()
-    status = fields.String(validate=validate.OneOf(STATUSES))
+    status = fields.String(validate=validate.OneOf([str(status) for status in Status]))
     stage = fields.String()
     attempt = fields.Integer()
     scheduled_for = fields.AwareDateTime(allow_none=True)
@@ -103,7 +102,7 @@ class RunsQuerySchema(Schema):
     """Which runs to list."""
 
     source_name = Text()
-    status = Text(validate=validate.OneOf(STATUSES))
+    status = Text(validate=validate.OneOf([str(status) for status in Status]))
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
     cursor = Text()
 

@@ -28,8 +28,10 @@ MOST_MISSES = 12
 ALONE_SECONDS = 5.0
 # Deaths of worker processes after which a source is set aside, for how long at first and at most: seconds.
 MAX_DEATHS = 3
-SET_ASIDE = 3600.0
+FIRST_SET_ASIDE = 3600.0
 LONGEST_SET_ASIDE = 86_400.0
+# The code of what is said of it meanwhile.
+SET_ASIDE = "set_aside"
 
 
 def slow_processes(processes: int) -> int:
@@ -84,4 +86,4 @@ def set_aside_for(deaths: int) -> float | None:
     """Seconds that a source is left alone after so many deaths in a row, None if it goes on."""
     if deaths < MAX_DEATHS:
         return None
-    return float(min(SET_ASIDE * 2.0 ** min(deaths - MAX_DEATHS, 10), LONGEST_SET_ASIDE))
+    return float(min(FIRST_SET_ASIDE * 2.0 ** min(deaths - MAX_DEATHS, 10), LONGEST_SET_ASIDE))

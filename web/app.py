@@ -24,7 +24,7 @@ from web.schemas.problem import ProblemSchema
 if TYPE_CHECKING:
     from settings import Settings
 
-MAX_BODY = 1024 * 1024
+MAX_REQUEST_BODY = 1024 * 1024
 # Of the threads of a process, so many may be held by questions that may be slow.
 SLOW_AT_WORK = 1
 SLOW_WAITING = 3
@@ -72,7 +72,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     app.json_provider_class = ExactJSON
     app.json = ExactJSON(app)
     app.config.update(
-        MAX_CONTENT_LENGTH=MAX_BODY,
+        MAX_CONTENT_LENGTH=MAX_REQUEST_BODY,
         API_TITLE="Kasparro ETL",
         API_VERSION="1.0",
         OPENAPI_VERSION="3.1.0",

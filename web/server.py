@@ -24,7 +24,7 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
-from web.app import MAX_BODY
+from web.app import MAX_REQUEST_BODY
 from web.errors import problem_body
 
 if TYPE_CHECKING:
@@ -264,7 +264,7 @@ def _adjustments(host: str) -> Adjustments:
         cleanup_interval=1,
         max_request_header_size=MAX_HEAD,
         # The application refuses what is larger in its own words; this holds for bodies that do not say how large.
-        max_request_body_size=2 * MAX_BODY,
+        max_request_body_size=2 * MAX_REQUEST_BODY,
         inbuf_overflow=HELD_BYTES,
         outbuf_overflow=HELD_BYTES,
         outbuf_high_watermark=STREAM_BYTES,

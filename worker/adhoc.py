@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.queries.runs import NewRun, queue_run, record_run
-from db.queries.share import SET_ASIDE, send_slow_runs
+from db.queries.share import send_slow_runs
 from db.queries.sources import find_sources
 from etl.errors import UnknownSourceError
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Status
-from etl.share import set_aside_message
+from etl.share import SET_ASIDE, set_aside_message
 
 if TYPE_CHECKING:
     from uuid import UUID

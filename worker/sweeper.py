@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 PAUSE = 2.0
 HEARTBEAT_SECONDS = 5.0
 UPKEEP_SECONDS = 600.0
-LOOK_SECONDS = 60.0
+RAW_IDS_SECONDS = 60.0
 OLD_DOWNLOAD_SECONDS = 86_400.0
 
 log = structlog.get_logger(__name__)
@@ -123,7 +123,7 @@ class Sweeper(threading.Thread):
         look = database.transact(copies.look_for_copies)
         if look.copies:
             log.error("raw_ids_repeated", copies=look.copies)
-        if self._due("raw_ids", LOOK_SECONDS) and database.transact(copies.advance_sequence):
+        if self._due("raw_ids", RAW_IDS_SECONDS) and database.transact(copies.advance_sequence):
             log.error("raw_ids_behind")
 
     def _add_partitions(self, database: Database) -> None:

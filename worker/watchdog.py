@@ -38,7 +38,7 @@ GRACE = 3.0
 STOOD_STILL = 2.0
 # Memory beyond the limit is refused to the process; a little may be shared or rounded.
 MEMORY_MARGIN = 1.1
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 log = structlog.get_logger(__name__)
 
@@ -156,6 +156,6 @@ def _is_alive(process_id: int) -> bool:
 def _resident(process_id: int) -> int:
     """The memory of a process in bytes, 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * _PAGE
+        return int(Path(f"/proc/{process_id}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (FileNotFoundError, ProcessLookupError):
         return 0

@@ -16,7 +16,7 @@ from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
-from etl.share import MISS_COSTS, MOST_MISSES, set_aside_for, slow_processes
+from etl.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
 from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 SHARE_LOCK = 7236150422
-SET_ASIDE = "set_aside"
 # Of a source, in SQL.
 IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > clock_timestamp(), false)"
 

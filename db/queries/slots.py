@@ -8,11 +8,11 @@ from uuid import uuid4
 import msgspec
 
 from db.queries.runs import NewRun, queue_run, record_run
-from db.queries.share import SET_ASIDE, send_slow_runs
+from db.queries.share import send_slow_runs
 from db.statement import text
 from etl import schedule as slots
 from etl.outcome import Failure, Status
-from etl.share import set_aside_message
+from etl.share import SET_ASIDE, set_aside_message
 from etl.source import Schedule
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from db.queries.alarms import list_alarms
-from db.queries.share import SET_ASIDE
 from db.queries.stats import health_counts, source_health
 from db.queries.upkeep import count_alive, ping
 from etl.breaker import State
 from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
+from etl.share import SET_ASIDE
 from messaging import BROKER_ERRORS, broker_answers
 from web.blueprints.breakers import declared_host
 from web.extensions import Service, service

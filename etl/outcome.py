@@ -31,6 +31,14 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+class Trigger(StrEnum):
+    """Who asked for a run."""
+
+    SCHEDULE = "schedule"
+    API = "api"
+    CLI = "cli"
+
+
 # Errors that say "not now": a run that got nothing before one of them was skipped, not failed.
 NOT_NOW: frozenset[str] = frozenset(Postponed)
 

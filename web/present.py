@@ -9,6 +9,8 @@ from etl.outcome import ACTIVE
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
+    from etl.run_requests import Requested
+
 _COUNTED = ("inserted", "updated", "unchanged", "duplicate", "failed")
 _LOADED = ("inserted", "updated", "unchanged")
 
@@ -25,3 +27,9 @@ def present_run(row: Row[Any]) -> dict[str, Any]:
     if row.status in ACTIVE:
         run["progress"] = {"batches_total": total, "batches_loaded": closed, "extraction_done": extracted}
     return run
+
+
+def present_requested(requested: Requested) -> dict[str, Any]:
+    """What came of a request to run."""
+    runs = [{"run_id": run.run_id, "source_name": run.source.name, "status": run.status} for run in requested.runs]
+    return {"runs": runs, "set_aside_total": requested.set_aside}

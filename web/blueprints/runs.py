@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import Any
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask import url_for
@@ -12,17 +11,15 @@ from flask.views import MethodView
 
 from db.queries.closing import end_run
 from db.queries.events import list_events
-from db.queries.runs import NewRun, active_run, check_cancellable, get_run, list_runs, queue_run
-from db.queries.share import count_set_aside, send_slow_runs
-from db.queries.sources import find_sources
+from db.queries.run_requests import request_runs
+from db.queries.runs import check_cancellable, get_run, list_runs
 from etl.errors import AlreadyActiveError, SourceInactiveError
-from etl.messages import ExtractMessage
-from etl.outcome import Failure, Outcome, Status
-from etl.share import set_aside_message
+from etl.outcome import Failure, Outcome, Status, Trigger
+from etl.run_requests import Refusal
 from messaging import publish
 from web.cursors import RunCursor, pack, unpack
 from web.extensions import service
-from web.present import present_run
+from web.present import present_requested, present_run
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
@@ -33,6 +30,13 @@ from web.schemas.runs import (
     RunsSchema,
     RunWithEventsSchema,
 )
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+    from etl.run_requests import RequestedRun
 
 blueprint = Resource("runs", __name__, description="Passes over sources.")
 
@@ -56,12 +60,13 @@ class Runs(MethodView):
         """
         parts = service()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
-        runs, outgoing, set_aside = parts.database.transact(_queue, names)
-        new = [run["run_id"] for run in runs if run["status"] == "queued"]
-        if not new:
-            raise _nothing_queued(runs)
-        publish(parts.producer, outgoing)
-        return {"runs": runs, "set_aside_total": set_aside}, {"Location": url_for("runs.Run", run_id=new[0])}
+        answer = parts.database.transact(request_runs, names, Trigger.API)
+        if isinstance(answer, Refusal):
+            raise _refused(answer)
+        if not answer.queued:
+            raise _nothing_queued(answer.runs)
+        publish(parts.producer, answer.messages)
+        return present_requested(answer), {"Location": url_for("runs.Run", run_id=answer.queued[0])}
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.response(200, RunsSchema)
@@ -95,12 +100,7 @@ class Run(MethodView):
     @blueprint.alt_response(404, description="There is no such run.")
     def get(self, run_id: UUID) -> Any:
         """Show a run, with its counts so far and its events."""
-
-        def read(connection: Any) -> dict[str, Any]:
-            row = get_run(connection, run_id)
-            return {**present_run(row), "events": [event._asdict() for event in list_events(connection, run_id)]}
-
-        return service().database.read(read)
+        return service().database.read(_read, run_id)
 
 
 @blueprint.route("/runs/<uuid:run_id>/cancel")
@@ -113,60 +113,29 @@ class RunCancel(MethodView):
     @blueprint.alt_response(409, description="It has already ended.")
     def post(self, run_id: UUID) -> Any:
         """Cancel a run: no further page or batch of it is stored. What is loaded stays."""
-
-        def cancel(connection: Any) -> dict[str, Any]:
-            check_cancellable(connection, run_id)
-            end_run(connection, run_id, Outcome(Status.CANCELLED, Failure("cancelled", "cancelled over the API")))
-            return present_run(get_run(connection, run_id))
-
-        return service().database.transact(cancel)
+        return present_run(service().database.transact(_cancel, run_id))
 
 
-def _queue(connection: Any, names: list[str] | None) -> tuple[list[dict[str, Any]], list[ExtractMessage], int]:
-    """Queue a run of each source, or none if a name is not known or a named source is not active.
-
-    Returns:
-        The runs as they are shown, the messages to send, and how many sources were left out as set aside.
-    """
-    sources = find_sources(connection, names)
-    for source in sources:
-        _check_active(source)
-    outgoing: list[ExtractMessage] = []
-    runs = [_queue_one(connection, source, outgoing) for source in sources]
-    return runs, outgoing + send_slow_runs(connection), count_set_aside(connection) if names is None else 0
+def _read(connection: Connection, run_id: UUID) -> dict[str, Any]:
+    row = get_run(connection, run_id)
+    return {**present_run(row), "events": [event._asdict() for event in list_events(connection, run_id)]}
 
 
-def _check_active(source: Any) -> None:
-    """Refuse a named source that is not to run.
-
-    Raises:
-        SourceInactiveError: it is disabled, paused or set aside.
-    """
-    if source.set_aside_until:
-        raise SourceInactiveError(
-            set_aside_message(source.name, source.set_aside_until),
-            code="set_aside",
-            source=source.name,
-            not_before=source.set_aside_until,
-        )
-    if not source.enabled or source.paused:
-        state = "paused" if source.enabled else "disabled"
-        raise SourceInactiveError(f"the source {source.name!r} is {state}", source=source.name)
+def _cancel(connection: Connection, run_id: UUID) -> Row[Any]:
+    check_cancellable(connection, run_id)
+    end_run(connection, run_id, Outcome(Status.CANCELLED, Failure("cancelled", "cancelled over the API")))
+    return get_run(connection, run_id)
 
 
-def _queue_one(connection: Any, source: Any, outgoing: list[ExtractMessage]) -> dict[str, Any]:
-    run_id = uuid4()
-    queued = queue_run(connection, NewRun(run_id, source.name, source.type, "api"))
-    if queued is None:
-        return {"run_id": active_run(connection, source.name), "source_name": source.name, "status": "already_active"}
-    if queued.is_sent:
-        outgoing.append(ExtractMessage(run_id))
-    return {"run_id": run_id, "source_name": source.name, "status": "queued"}
+def _refused(refusal: Refusal) -> SourceInactiveError:
+    source = refusal.source
+    until = {"not_before": source.set_aside_until} if source.set_aside_until else {}
+    return SourceInactiveError(refusal.message, code=refusal.failure.code, source=source.name, **until)
 
 
-def _nothing_queued(runs: list[dict[str, Any]]) -> AlreadyActiveError:
+def _nothing_queued(runs: list[RequestedRun]) -> AlreadyActiveError:
     if not runs:
         return AlreadyActiveError("no source is enabled", code="no_sources")
-    active = [str(run["run_id"]) for run in runs if run["run_id"]]
-    names = ", ".join(run["source_name"] for run in runs[:5])
+    active = [str(run.run_id) for run in runs if run.run_id]
+    names = ", ".join(run.source.name for run in runs[:5])
     return AlreadyActiveError(f"already active: {names}", active_run_id=active[0] if active else None)

@@ -7,6 +7,7 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
 from etl.outcome import Status
+from etl.run_requests import RequestStatus
 from web.schemas.text import Text
 
 
@@ -27,7 +28,7 @@ class QueuedRunSchema(Schema):
 
     run_id = fields.UUID()
     source_name = fields.String()
-    status = fields.String(validate=validate.OneOf(("queued", "already_active")))
+    status = fields.String(validate=validate.OneOf([str(status) for status in RequestStatus]))
 
 
 class QueuedRunsSchema(Schema):

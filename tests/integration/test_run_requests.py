@@ -1,0 +1,124 @@
+"""Runs that are asked for, over HTTP and from a shell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from uuid import UUID, uuid4
+
+import pytest
+from flask.testing import FlaskClient
+
+from db.queries.run_requests import request_runs
+from etl.messages import ExtractMessage
+from etl.outcome import Trigger
+from etl.run_requests import Refusal, Requested, RequestStatus
+from tests.pump import Pump
+from web.app import create_app
+from worker import adhoc
+
+RECORDED = "SELECT trigger, status, source_type, error_code, error_message FROM etl_runs WHERE run_id = :id"
+PAUSE = "UPDATE sources SET paused_until = now() + interval '1 h'"
+SET_ASIDE = "UPDATE sources SET not_before = '2100-01-01Z', not_before_reason = 'set_aside'"
+ASIDE_MESSAGE = (
+    "worker processes died of the source 'shop'; it is set aside until 2100-01-01T00:00:00Z,"
+    " or `python -m worker resume shop`"
+)
+
+
+def csv(name: str, **more: object) -> dict[str, object]:
+    return {"name": name, "type": "csv", "file": "x.csv", **more}
+
+
+@pytest.fixture
+def client(pump: Pump) -> Iterator[FlaskClient]:
+    with create_app(pump.settings, pump.database).test_client() as client:
+        yield client
+
+
+def requested(pump: Pump, names: list[str] | None, run_id: UUID | None = None) -> Requested:
+    answer = pump.database.transact(request_runs, names, Trigger.API, run_id)
+    assert isinstance(answer, Requested)
+    return answer
+
+
+def test_each_source_gets_a_run_or_keeps_the_one_it_has(pump: Pump) -> None:
+    pump.declare(csv("a"), csv("b"))
+    first = requested(pump, ["a"])
+    assert first.messages == [ExtractMessage(run_id) for run_id in first.queued]
+    both = requested(pump, None)
+    assert [(run.source.name, run.status) for run in both.runs] == [
+        ("a", RequestStatus.ALREADY_ACTIVE),
+        ("b", RequestStatus.QUEUED),
+    ]
+    assert both.runs[0].run_id == first.queued[0]
+    assert both.messages == [ExtractMessage(both.queued[0])]
+
+
+def test_the_id_of_the_run_may_be_given(pump: Pump) -> None:
+    pump.declare(csv("a"))
+    run_id = uuid4()
+    assert requested(pump, ["a"], run_id).queued == [run_id]
+
+
+def test_nothing_is_queued_if_one_may_not_run(pump: Pump) -> None:
+    pump.declare(csv("a"), csv("b", enabled=False))
+    assert isinstance(pump.database.transact(request_runs, ["a", "b"], Trigger.API), Refusal)
+    assert pump.sql("SELECT count(*) FROM etl_runs") == [0]
+
+
+def test_a_request_that_queues_nothing_sends_nothing(pump: Pump) -> None:
+    """What was marked as sent and never is would wait until a sweeper missed it."""
+    pump.declare(csv("a"), {"name": "far", "type": "api", "request": {"url": "http://far.test/a"}})
+    requested(pump, ["a", "far"])
+    pump.sql("UPDATE etl_runs SET dispatched_at = NULL WHERE slow")
+    assert requested(pump, ["a"]).messages == []
+    assert pump.sql("SELECT dispatched_at FROM etl_runs WHERE slow") == [None]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "shown", "recorded"),
+    [
+        (
+            "UPDATE sources SET enabled = false",
+            "source_inactive",
+            "the source 'shop' is disabled",
+            "the source is disabled",
+        ),
+        (PAUSE, "source_inactive", "the source 'shop' is paused", "the source is paused"),
+        (SET_ASIDE, "set_aside", ASIDE_MESSAGE, ASIDE_MESSAGE),
+    ],
+)
+def test_who_may_not_run_is_refused_in_the_words_of_each(
+    pump: Pump, client: FlaskClient, change: str, code: str, shown: str, recorded: str
+) -> None:
+    pump.declare(csv("shop"))
+    pump.sql(change)
+    response = client.post("/runs", json={"source": "shop"})
+    problem = response.get_json(force=True)
+    assert (response.status_code, problem["type"], problem["detail"]) == (409, f"urn:kasparro:problem:{code}", shown)
+    assert (problem["source"], "not_before" in problem) == ("shop", code == "set_aside")
+    run_id = uuid4()
+    assert adhoc.queue(pump.database, run_id, "shop") == []
+    assert pump.sql(RECORDED, id=run_id) == [("cli", "skipped", "csv", code, recorded)]
+
+
+def test_sources_that_are_set_aside_are_counted_when_all_are_asked(pump: Pump, client: FlaskClient) -> None:
+    pump.declare(csv("shop"), csv("other"))
+    pump.sql(SET_ASIDE + " WHERE name = 'shop'")
+    body = client.post("/runs", json={}).json
+    assert body
+    assert ([run["source_name"] for run in body["runs"]], body["set_aside_total"]) == (["other"], 1)
+
+
+def test_a_shell_queues_a_run_or_learns_why_not(pump: Pump) -> None:
+    pump.declare(csv("shop"))
+    first, second, unknown = uuid4(), uuid4(), uuid4()
+    assert adhoc.queue(pump.database, first, "shop") == [ExtractMessage(first)]
+    assert adhoc.queue(pump.database, first, "shop") == [], "the task came twice"
+    assert adhoc.queue(pump.database, second, "shop") == []
+    assert adhoc.queue(pump.database, unknown, "nope") == []
+    assert pump.sql(RECORDED, id=first) == [("cli", "queued", "csv", None, None)]
+    active = ("cli", "skipped", "csv", "already_active", "the source had an active run")
+    assert pump.sql(RECORDED, id=second) == [active]
+    missing = ("cli", "failed", None, "unknown_source", "there is no source named 'nope'")
+    assert pump.sql(RECORDED, id=unknown) == [missing]

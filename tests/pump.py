@@ -20,6 +20,7 @@ from etl.catalog import Scheduled
 from etl.errors import LeaseLostError, StorageUnavailableError
 from etl.gate import Gate, LocalStore
 from etl.messages import BatchMessage, ExtractMessage, Message
+from etl.outcome import Trigger
 from etl.source import Schedule, parse
 from settings import Settings
 from web.present import present_run
@@ -48,7 +49,7 @@ class Pump:
 
     def queue(self, name: str) -> UUID:
         run_id = uuid4()
-        assert self.database.transact(queue_run, NewRun(run_id, name, "csv", "api"))
+        assert self.database.transact(queue_run, NewRun(run_id, name, "csv", Trigger.API))
         self.database.transact(send_slow_runs)
         self.messages.append(ExtractMessage(run_id))
         return run_id

@@ -12,7 +12,7 @@ from db.queries.turns import own_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
-from etl.outcome import Failure, Status
+from etl.outcome import Failure, Status, Trigger
 from etl.polling import ServerHints
 from etl.records import Position
 from etl.schedule import Rest
@@ -32,7 +32,7 @@ class NewRun:
     run_id: UUID
     source_name: str
     source_type: str | None
-    trigger: str
+    trigger: Trigger
     scheduled_for: datetime | None = None
     slots_missed: int = 0
     not_before: datetime | None = None

@@ -11,7 +11,7 @@ from db.queries.runs import NewRun, queue_run, record_run
 from db.queries.share import send_slow_runs
 from db.statement import text
 from etl import schedule as slots
-from etl.outcome import Failure, Status
+from etl.outcome import Failure, Status, Trigger
 from etl.share import SET_ASIDE, set_aside_message
 from etl.source import Schedule
 
@@ -58,7 +58,7 @@ def _claim(connection: Connection, row: Row[Any]) -> UUID | None:
         run_id=uuid4(),
         source_name=row.name,
         source_type=row.type,
-        trigger="schedule",
+        trigger=Trigger.SCHEDULE,
         scheduled_for=decided.slot,
         slots_missed=decided.missed,
         not_before=decided.dispatch_at,

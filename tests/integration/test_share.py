@@ -15,6 +15,7 @@ from db.queries.runs import NewRun, claim_run, queue_run
 from db.queries.slots import claim_slots
 from db.queries.upkeep import beat_heart
 from etl.messages import ExtractMessage
+from etl.outcome import Trigger
 from tests.pump import Pump
 from worker import adhoc
 
@@ -31,7 +32,7 @@ def api(name: str, url: str, **more: object) -> dict[str, object]:
 
 
 def queue(pump: Pump, name: str) -> bool:
-    queued = pump.database.transact(queue_run, NewRun(uuid4(), name, "api", "api"))
+    queued = pump.database.transact(queue_run, NewRun(uuid4(), name, "api", Trigger.API))
     assert queued
     return queued.is_sent
 

@@ -23,7 +23,7 @@ from etl.messages import BatchMessage, ExtractMessage, Message
 from etl.outcome import Trigger
 from etl.source import Schedule, parse
 from settings import Settings
-from web.present import present_run
+from web.present.runs import present_run
 from worker import extraction, loading
 from worker.extraction import SLICE_SECONDS
 from worker.process import Process

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask.views import MethodView
 
 from db.queries.manners import end_pause, postponed_sources
-from etl.breaker import State
 from etl.errors import BrokerUnavailableError, UnknownHostError
 from etl.gate import HostState
-from etl.http.address import host_of
-from etl.request import fill
 from messaging import BROKER_ERRORS
 from web.extensions import service
+from web.present.hosts import declared_host, present_host, present_hosts
 from web.requests import Resource
 from web.schemas.breakers import BreakerSchema, BreakersSchema
 from web.schemas.problem import NoQuerySchema
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
 blueprint = Resource("breakers", __name__, description="Hosts that failed lately, or asked for a pause.")
@@ -39,8 +38,7 @@ class Breakers(MethodView):
             states = service().hosts.all()
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
-        shown = [present(host, state, now) for host, (state, now) in states.items()]
-        return {"breakers": sorted(shown, key=lambda one: (one["state"] == State.CLOSED, one["host"]))}
+        return present_hosts(states)
 
 
 @blueprint.route("/breakers/<host>/reset")
@@ -58,45 +56,14 @@ class BreakerReset(MethodView):
             found = parts.hosts.reset(host)
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
-        ended = parts.database.transact(_end_pauses, host)
+        ended = parts.database.transact(_end_pauses, host, parts.settings.environment)
         if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
-        return present(host, *(found or (HostState(), 0.0)))
+        return present_host(host, *(found or (HostState(), 0.0)))
 
 
-def _end_pauses(connection: Connection, host: str) -> list[str]:
+def _end_pauses(connection: Connection, host: str, environment: Mapping[str, str]) -> list[str]:
     """End what this host asked of its sources; their names."""
-    names = [row.name for row in postponed_sources(connection) if declared_host(row.url) == host]
+    names = [row.name for row in postponed_sources(connection) if declared_host(row.url, environment) == host]
     end_pause(connection, names)
     return names
-
-
-def declared_host(url: str | None) -> str | None:
-    """The host of a declared address, None when it cannot be told."""
-    if url is None:
-        return None
-    try:
-        return host_of(fill(url, service().settings.environment))
-    except (KeyError, ValueError):
-        return None
-
-
-def present(host: str, state: HostState, now: float) -> dict[str, Any]:
-    """A host as the API shows it."""
-    circuit, budget = state.circuit, state.budget
-    is_open = circuit.state(now) is not State.CLOSED
-    return {
-        "host": host,
-        "state": circuit.state(now),
-        "failures": circuit.failures,
-        "opened_at": _time(circuit.opened_at) if is_open else None,
-        "retry_at": _time(circuit.open_until) if is_open else None,
-        "probing": bool(circuit.probe) and now < circuit.probe_until,
-        "reason": circuit.reason or None,
-        "paused_until": _time(budget.paused_until) if budget.paused_until > now else None,
-        "pause_reason": budget.reason if budget.paused_until > now else None,
-    }
-
-
-def _time(epoch: float) -> datetime:
-    return datetime.fromtimestamp(epoch, UTC)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -11,51 +10,21 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
-from db.queries.items import (
-    PAGE_BYTES,
-    Filters,
-    Order,
-    Page,
-    Place,
-    count_items,
-    is_quick,
-    list_items,
-    list_small_items,
-)
+from db.queries.items import PAGE_BYTES, Filters, Order, count_items, is_quick, list_items, list_small_items
 from etl.errors import PageTooLargeError, TooSlowError
-from web.cursors import ItemCursor, pack, unpack
-from web.errors import InvalidRequestError
 from web.extensions import service
+from web.present.items import present_items
+from web.questions import read_question
 from web.requests import Resource
 from web.schemas.data import DataQuerySchema, DataSchema
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from db.queries.items import Page
+    from web.questions import Question
+
 blueprint = Resource("data", __name__, description="What was loaded.")
-
-# Pages by number cost more the deeper they are; beyond this many rows a cursor is needed.
-DEEPEST = 10_000
-_FILTERS = (
-    *("source_type", "source_name", "category", "status", "search"),
-    *("published_after", "published_before", "updated_since"),
-)
-
-
-@dataclass(frozen=True)
-class Question:
-    """Which items, in which order, from where; `page` is the number asked for, None for the first and by cursor."""
-
-    filters: Filters
-    order: Order
-    size: int
-    page: int | None
-    after: Place | None
-
-    @property
-    def place(self) -> dict[str, Any]:
-        """Where the page lies, for a query."""
-        return {"size": self.size, "offset": ((self.page or 1) - 1) * self.size, "after": self.after}
 
 
 @blueprint.route("/data")
@@ -73,10 +42,7 @@ class Data(MethodView):
 
         A page of large items ends early (`has_next`); one asked for by its number is refused instead.
         """
-        order, after = _order(query)
-        page, size = _place(query)
-        filters = Filters(**{name: query[name] for name in _FILTERS if name in query})
-        body = _answer(Question(filters, order, size, page, after))
+        body = _answer(read_question(query))
         response = Response(body, mimetype="application/json")
         response.set_etag(hashlib.sha256(body).hexdigest()[:32])
         return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
@@ -133,45 +99,4 @@ def _too_large(fitting: int) -> PageTooLargeError:
 
 def _body(connection: Connection, question: Question, found: Page) -> bytes:
     """The answer as JSON. The items in it are PostgreSQL's own text: nothing is gained by taking them apart here."""
-    total = count_items(connection, question.filters)
-    order, by_cursor = question.order, question.after is not None
-    next_cursor = None
-    if found.last_id is not None:
-        next_cursor = pack(ItemCursor(order.sort_by, order.descending, found.last_id, found.last_value))
-    answer = {
-        "items": found.items,
-        "pagination": {
-            "total_items": total.count,
-            "total_is_exact": total.exact,
-            "total_pages": -(-total.count // question.size),
-            "current_page": None if by_cursor else question.page or 1,
-            "page_size": question.size,
-            "has_next": next_cursor is not None,
-            "has_previous": by_cursor or (question.page or 1) > 1,
-            "next_cursor": next_cursor,
-        },
-        "filters_applied": {name: value for name, value in vars(question.filters).items() if value is not None},
-    }
-    return msgspec.json.encode(answer)
-
-
-def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
-    """The order asked for; a cursor brings its own, and the place."""
-    if "cursor" not in query:
-        return Order(query["sort_by"], query["sort_order"] == "desc"), None
-    if "page" in query:
-        raise InvalidRequestError("query", "page", "give either `page` or `cursor`")
-    cursor = unpack(query["cursor"], ItemCursor)
-    try:
-        place = Place(cursor.typed_value(), cursor.item_id)
-    except ValueError as error:
-        raise InvalidRequestError("query", "cursor", "not a cursor that this service gave") from error
-    return Order(cursor.sort_by, cursor.descending), place
-
-
-def _place(query: dict[str, Any]) -> tuple[int | None, int]:
-    """The number of the page, if one was given, and its size."""
-    page, size = query.get("page"), query["page_size"]
-    if page is not None and (page - 1) * size > DEEPEST:
-        raise InvalidRequestError("query", "page", f"beyond {DEEPEST} rows; follow `next_cursor` instead")
-    return page, size
+    return msgspec.json.encode(present_items(question, found, count_items(connection, question.filters)))

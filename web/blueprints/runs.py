@@ -17,9 +17,9 @@ from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.outcome import Failure, Outcome, Status, Trigger
 from etl.run_requests import Refusal
 from messaging import publish
-from web.cursors import RunCursor, pack, unpack
+from web.cursors import RunCursor, unpack
 from web.extensions import service
-from web.present import present_requested, present_run
+from web.present.runs import present_requested, present_run, present_run_with_events, present_runs
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
@@ -84,11 +84,7 @@ class Runs(MethodView):
                 before=None if cursor is None else (cursor.created_at, cursor.run_id),
                 limit=limit + 1,
             )
-        more = rows[limit - 1] if len(rows) > limit else None
-        return {
-            "runs": [present_run(row) for row in rows[:limit]],
-            "next_cursor": more and pack(RunCursor(more.created_at, more.run_id)),
-        }
+        return present_runs(rows, limit)
 
 
 @blueprint.route("/runs/<uuid:run_id>")
@@ -117,8 +113,7 @@ class RunCancel(MethodView):
 
 
 def _read(connection: Connection, run_id: UUID) -> dict[str, Any]:
-    row = get_run(connection, run_id)
-    return {**present_run(row), "events": [event._asdict() for event in list_events(connection, run_id)]}
+    return present_run_with_events(get_run(connection, run_id), list_events(connection, run_id))
 
 
 def _cancel(connection: Connection, run_id: UUID) -> Row[Any]:

@@ -12,12 +12,12 @@ from flask.views import MethodView
 from db.queries.runs import list_runs
 from db.queries.stats import overall, snapshot, source_totals
 from web.extensions import service
-from web.present import present_run
+from web.present.stats import present_stats
 from web.requests import Resource
 from web.schemas.stats import StatsQuerySchema, StatsSchema
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
 blueprint = Resource("stats", __name__, description="Totals, from counters.")
 
@@ -58,28 +58,4 @@ def _read(connection: Connection, limit: int, offset: int) -> dict[str, Any]:
     totals = overall(connection)
     sources = source_totals(connection, limit=limit, offset=offset)
     runs = list_runs(connection, source_name=None, status=None, before=None, limit=RECENT_RUNS)
-    return {
-        "total_records": totals.items,
-        "total_sources": totals.sources,
-        "active_sources": totals.active,
-        "records_by_source_type": totals.by_type,
-        "source_statistics": [_statistics(row) for row in sources],
-        "recent_runs": [present_run(row) for row in runs],
-        "last_etl_success": totals.last_success_at,
-        "last_etl_failure": totals.last_failure_at,
-        "avg_etl_duration_seconds": None if totals.average_seconds is None else round(totals.average_seconds, 3),
-    }
-
-
-def _statistics(row: Row[Any]) -> dict[str, Any]:
-    judged = row.success + row.partial + row.failed
-    return {
-        "source_name": row.source_name,
-        "source_type": row.source_type,
-        "total_records": row.items,
-        "success_rate": round(100 * row.success / judged, 2) if judged else None,
-        "total_runs": row.runs,
-        "avg_records_per_run": round(row.extracted / judged, 2) if judged else None,
-        "last_success_at": row.last_success_at,
-        "last_failure_at": row.last_failure_at,
-    }
+    return present_stats(totals, sources, runs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from marshmallow import Schema, fields, validate
 
 from web.schemas.runs import RunSchema
@@ -78,10 +80,18 @@ class SourceHealthSchema(Schema):
     )
 
 
+class HealthStatus(StrEnum):
+    """How the service is: unhealthy is only that it has no database."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    UNHEALTHY = "unhealthy"
+
+
 class HealthSchema(Schema):
     """The state of the service."""
 
-    status = fields.String(validate=validate.OneOf(("healthy", "degraded", "unhealthy")))
+    status = fields.String(validate=validate.OneOf([str(status) for status in HealthStatus]))
     reasons = fields.List(fields.Nested(ReasonSchema), metadata={"description": "why it is not healthy"})
     database_connected = fields.Boolean()
     broker_connected = fields.Boolean()

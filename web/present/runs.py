@@ -1,32 +1,43 @@
-"""Rows as the API shows them."""
+"""Runs as the API shows them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from etl.outcome import ACTIVE
+from etl.records import Counts
+from web.cursors import RunCursor, pack
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from etl.run_requests import Requested
 
-_COUNTED = ("inserted", "updated", "unchanged", "duplicate", "failed")
-_LOADED = ("inserted", "updated", "unchanged")
-
 
 def present_run(row: Row[Any]) -> dict[str, Any]:
     """A run with the counts that are derived: loaded, and what is neither loaded nor rejected yet."""
     run = row._asdict()
-    counts = {name: run[f"records_{name}"] for name in _COUNTED}
-    run["records_loaded"] = sum(counts[name] for name in _LOADED)
-    run["records_not_loaded"] = run["records_extracted"] - sum(counts.values())
+    counts = Counts(**{name: run[f"records_{name}"] for name in Counts.__struct_fields__})
+    run["records_loaded"] = counts.loaded
+    run["records_not_loaded"] = counts.not_loaded
     code, message = run.pop("error_code"), run.pop("error_message")
     run["error"] = {"code": code, "message": message} if code else None
     total, closed, extracted = run.pop("batches_total"), run.pop("batches_closed"), run.pop("extracted")
     if row.status in ACTIVE:
         run["progress"] = {"batches_total": total, "batches_loaded": closed, "extraction_done": extracted}
     return run
+
+
+def present_run_with_events(row: Row[Any], events: list[Row[Any]]) -> dict[str, Any]:
+    """A run and its timeline."""
+    return {**present_run(row), "events": [event._asdict() for event in events]}
+
+
+def present_runs(rows: list[Row[Any]], limit: int) -> dict[str, Any]:
+    """A page of runs; one row more than fits says that another page follows."""
+    shown = rows[:limit]
+    cursor = pack(RunCursor(shown[-1].created_at, shown[-1].run_id)) if len(rows) > limit else None
+    return {"runs": [present_run(row) for row in shown], "next_cursor": cursor}
 
 
 def present_requested(requested: Requested) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Rows and values as the API shows them: pure functions, one module per resource."""

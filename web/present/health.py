@@ -1,0 +1,110 @@
+"""The state of the service as the API shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from etl.breaker import State
+from etl.outcome import Status
+from etl.share import SET_ASIDE
+from web.present.hosts import declared_host
+from web.schemas.stats import HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy import Row
+
+
+@dataclass(frozen=True)
+class DatabaseView:
+    """What the database says: counts of sources, workers that were seen lately, alarms, and sources, failing first."""
+
+    counts: Row[Any]
+    workers: int
+    alarms: list[Row[Any]]
+    sources: list[Row[Any]]
+
+
+@dataclass(frozen=True)
+class BrokerView:
+    """Whether the broker answers, and the states of the hosts it remembers; None when nobody knows."""
+
+    connected: bool
+    breakers: Mapping[str, State] | None = None
+
+
+def present_health(database: DatabaseView, broker: BrokerView, environment: Mapping[str, str]) -> dict[str, Any]:
+    """The whole picture. `environment` tells the hosts of declared addresses."""
+    counts = database.counts
+    reasons = [*_reasons(database, broker), *(alarm._asdict() for alarm in database.alarms)]
+    return {
+        "status": HealthStatus.DEGRADED if reasons else HealthStatus.HEALTHY,
+        "reasons": reasons,
+        "database_connected": True,
+        "broker_connected": broker.connected,
+        "workers": database.workers,
+        "total_sources": counts.total,
+        "successful_sources": counts.successful,
+        "failed_sources": counts.failed,
+        "sources": [_source(row, _breaker(declared_host(row.url, environment), broker)) for row in database.sources],
+    }
+
+
+def present_unhealthy(message: str, broker: BrokerView) -> dict[str, Any]:
+    """What can be said without the database."""
+    return {
+        "status": HealthStatus.UNHEALTHY,
+        "reasons": [_reason("database_unreachable", message)],
+        "database_connected": False,
+        "broker_connected": broker.connected,
+    }
+
+
+def _reasons(database: DatabaseView, broker: BrokerView) -> list[dict[str, Any]]:
+    failed, set_aside = database.counts.failed, database.counts.set_aside or []
+    found = []
+    if not broker.connected:
+        found.append(_reason("broker_unreachable", "the message broker cannot be reached; runs start when it is back"))
+    if not database.workers:
+        found.append(_reason("no_worker", "no worker was seen in the last 30 s"))
+    if failed:
+        found.append(_reason("sources_failed", f"{failed} source{'s' if failed > 1 else ''} failed last time"))
+    if set_aside:
+        names = ", ".join(set_aside[:5]) + (", …" if len(set_aside) > 5 else "")
+        found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {names}"))
+    return found
+
+
+def _reason(code: str, message: str) -> dict[str, Any]:
+    return {"code": code, "message": message, "since": None}
+
+
+def _breaker(host: str | None, broker: BrokerView) -> State | None:
+    """The state of a host; one of which nothing is remembered is well."""
+    return None if host is None or broker.breakers is None else broker.breakers.get(host, State.CLOSED)
+
+
+def _source(row: Row[Any], breaker: State | None) -> dict[str, Any]:
+    return {
+        "name": row.source_name,
+        "type": row.source_type,
+        "status": row.active_status or _last_status(row),
+        "last_run_at": row.last_run_at,
+        "last_success_at": row.last_success_at,
+        "checkpoint_value": (row.checkpoint or {}).get("watermark"),
+        "breaker": breaker,
+        "next_run_at": None if row.gone_reason else row.next_run_at,
+        "not_before": row.not_before,
+        "not_before_reason": row.not_before_reason if row.not_before else None,
+        "gone_reason": row.gone_reason,
+    }
+
+
+def _last_status(row: Row[Any]) -> str:
+    if row.set_aside:
+        return SET_ASIDE
+    if row.gone_reason:
+        return "gone"
+    return row.last_status or (Status.SKIPPED if row.last_run_at else "never_run")

@@ -21,6 +21,18 @@ app = make_app()
 app.conf.imports = ("worker.tasks",)
 
 _threads: list[Sweeper | Watchdog] = []
+_workers: list[Any] = []
+
+
+def pool_size() -> int | None:
+    """How many processes the worker has of which this is one, None where there is no worker."""
+    return int(_workers[-1].concurrency) if _workers else None
+
+
+@signals.worker_init.connect
+def _know_worker(sender: Any, **_: Any) -> None:
+    """Before its processes are forked: what `--concurrency` said, if anything, only the worker itself knows."""
+    _workers.append(sender)
 
 
 @signals.setup_logging.connect

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from etl.breaker import BreakerPolicy
 from etl.gate import Gate
 from etl.messages import Message
 from hosts import RedisStore, SharedStore
+from worker.app import pool_size
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -25,7 +26,10 @@ Publish = Callable[[list[Message]], object]
 
 @dataclass(frozen=True)
 class Process:
-    """The settings, the database and the gate before the hosts; `name` is known in leases and logs."""
+    """The settings, the database and the gate before the hosts; `name` is known in leases and logs.
+
+    `settings.worker_processes` is how many the worker really has: `--concurrency` may have said otherwise.
+    """
 
     name: str
     settings: Settings
@@ -47,6 +51,7 @@ def current() -> Process:
 def _process(pid: int) -> Process:
     """Keyed by process id: a forked child makes its own."""
     mine = settings.load_connected()
+    mine = replace(mine, worker_processes=pool_size() or mine.worker_processes)
     name = f"{socket.gethostname()}:{pid}"
     policy = BreakerPolicy(mine.breaker_threshold, mine.breaker_reset.total_seconds())
     database = Database(mine.database_url, name=f"kasparro-worker-{pid}")

@@ -167,6 +167,19 @@ def test_without_the_scheduler_nothing_runs_by_itself(service: Service) -> None:
     assert service.sql("SELECT count(*) FROM etl_runs") == [0]
 
 
+def test_a_worker_goes_by_the_processes_that_it_has_and_not_by_its_settings(service: Service) -> None:
+    service.write_csv(3000)
+    service.start_web()
+    service.start("worker", "celery", "-A", "worker", "worker", "--concurrency=1", WORKER_PROCESSES="64")
+    run = service.await_end(service.run("shop"))
+    assert run["status"] == "success", run
+    assert service.sql("SELECT count(*) FROM etl_batches") == [6]
+    # While the one process extracts nobody else maps: after the first batch it does so itself.
+    received = [line for line in service.log("worker").splitlines() if "etl.normalize" in line and "received" in line]
+    assert len(received) == 1, received
+    wait_until(lambda: service.sql("SELECT processes FROM etl_workers WHERE kind = 'worker'") == [1])
+
+
 def test_workers_answer_inspection(service: Service) -> None:
     service.start_worker()
     wait_until(lambda: "ready" in service.log("worker"))

@@ -11,7 +11,7 @@ _settings = load()
 
 broker_url = _settings.redis_url or "redis://127.0.0.1:6379/0"
 broker_transport_options = {
-    "visibility_timeout": 7200,  # far above the time limit: redelivery by Redis is never the normal path
+    "visibility_timeout": 7200,  # far above task_time_limit: Redis never sends again what a worker is still at
     "socket_timeout": 10,  # without one, a half-open link blocks the worker for good
     "socket_connect_timeout": 4,
     "socket_keepalive": True,
@@ -32,12 +32,12 @@ task_reject_on_worker_lost = False  # else a poison task is redelivered without 
 task_acks_on_failure = True  # the failure is recorded in PostgreSQL; Redis has no dead letters
 task_acks_on_timeout = True
 task_publish_retry = False  # the sweeper sends again; a retried publish doubles messages and blocks
-task_time_limit = 900  # above the longest slice; the lease covers the kill
+task_time_limit = 900  # seconds, above the longest slice; what it kills is taken over when its claim expires
 task_soft_time_limit = 840
-worker_prefetch_multiplier = 1  # what waits in a worker is not seen by the others
+worker_prefetch_multiplier = 1  # a worker with no free process leaves messages to the others
 worker_max_tasks_per_child = 2000  # against slow leaks in C libraries only
 worker_max_memory_per_child = _settings.worker_memory * 3 // 4 // 1024  # KiB; looked at between tasks
-worker_lost_wait = 1.0  # the place of a process that was killed is free at once; no result is waited for
+worker_lost_wait = 1.0  # seconds until a killed process is replaced: it has no result to wait for
 worker_concurrency = _settings.worker_processes
 worker_hijack_root_logger = False  # log_config owns the log format
 worker_redirect_stdouts = False

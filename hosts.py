@@ -29,7 +29,7 @@ PREFIX = "kasparro:host:"
 KEPT_SECONDS = 86_400
 # After an error Redis is left alone for this long: seconds.
 AWAY_SECONDS = 10.0
-# Rivals for one host are few, and each exchange is short.
+# Tries to write the state of a host. A try fails when another process wrote it meanwhile, which is rare.
 MAX_EXCHANGES = 50
 LISTED = 1000
 

@@ -54,10 +54,10 @@ class Database:
         it counts as a conflict.
         """
         self._timed = statement_limit is not None
-        # Who tries again finds a dead connection by using it; who does not asks before each use.
+        # With patience a dead connection costs a second try. Without, each one is tested before its use.
         make = partial(engine, url, name=name, pool_size=pool_size, ping=patience == 0, limit=statement_limit)
         self.engine = make()
-        # Connections of its own, so that none has to be switched back and forth; they are made when they are used.
+        # A second pool for `read`, so that no connection changes its mode back and forth. Both connect on first use.
         self._reading = make(isolation="AUTOCOMMIT")
         self._patience = patience
 
@@ -134,16 +134,16 @@ def engine(
 ) -> Engine:
     """An engine whose sessions cannot hang: every wait on the server or the wire has a limit, a statement its own."""
     seconds = STATEMENT_SECONDS if limit is None else limit.total_seconds()
-    # A wait for a lock ends first, so that it is known for one.
+    # The wait for a lock has the shorter limit, so that the error says that it was a lock.
     waiting = min(LOCK_SECONDS, 0.8 * seconds)
-    # Where many ask at once, a question that takes long is not to take every core besides.
+    # The web answers many at once: one slow query must not occupy every core with parallel workers.
     alone = "" if limit is None else " -c max_parallel_workers_per_gather=0"
     made = create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
         max_overflow=2,
         pool_timeout=5,
-        # The last one used again: its backend is warm, and those that are not needed stay idle.
+        # The connection used last is used next: its backend is warm, and spare ones stay idle.
         pool_use_lifo=True,
         pool_pre_ping=ping,
         **({} if isolation is None else {"isolation_level": isolation}),

@@ -29,7 +29,8 @@ class State(StrEnum):
 class BreakerPolicy:
     """Opens after `threshold` failed calls in a row, for `reset` seconds at first.
 
-    A success ends the row if its call was admitted after the first failure: the others do not look again.
+    A success starts the count anew, if its call began after the first failure. Calls that found the host without any
+    failure do not report their success: that would be a look at the host's state for each of them.
     """
 
     threshold: int

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from settings import Settings
 
 MAX_REQUEST_BODY = 1024 * 1024
-# Of the threads of a process, so many may be held by questions that may be slow.
+# Threads of a process that questions which may be slow can hold: at work, and waiting for their turn.
 SLOW_AT_WORK = 1
 SLOW_WAITING = 3
 DESCRIPTION = """\

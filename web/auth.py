@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
-# These show no data: probes must work before anyone has a key, and so must the documentation.
+# They show no data, and must work before anyone has a key: probes and the documentation.
 _FRONT = "/"
 _ALWAYS_OPEN = ("/health/live", "/health/ready", "/openapi.json", "/docs", "/redoc", "/assets/", "/favicon.ico")
 _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
@@ -32,9 +32,10 @@ def install(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def _check_caller() -> None:
-        # Who has a key needs no look at where they come from.
+        # A key is enough, wherever the caller is.
         if _has_key(hashes) or _is_open(settings):
             return
+        # No key would have been needed, had the body been JSON: say so instead of asking for one.
         if not settings.public and _from_loopback() and (request.method, request.path) in _OPEN_ON_LOOPBACK:
             abort(415, "the body must be JSON, with Content-Type: application/json")
         abort(401)
@@ -47,12 +48,16 @@ def _is_open(settings: Settings) -> bool:
         return False
     if request.method in _READING:
         return True
-    # A page of another site can post forms, but not JSON, without asking first.
+    # A page of another site can have a browser post a form to us, but not JSON: for that the browser needs our leave.
     return (request.method, request.path) in _OPEN_ON_LOOPBACK and request.mimetype == "application/json"
 
 
 def _from_loopback() -> bool:
-    """True when the caller is on this machine and means to be: a rebound name shows in the Host header."""
+    """True when the caller is on this machine, and called it by its own name.
+
+    A page whose site's name was made to lead to 127.0.0.1 (DNS rebinding) runs on this machine too, but its browser
+    sends the name of the site as Host.
+    """
     host = urlsplit(f"//{request.host}").hostname or ""
     return host in LOOPBACK and (request.remote_addr or "").startswith(("127.", "::1", "::ffff:127."))
 

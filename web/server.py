@@ -73,7 +73,7 @@ class Task(WSGITask):
 
     def build_response_header(self) -> bytes:
         """The head of the answer; a server that stops says that no more is answered on this connection."""
-        # What asks for more before it has taken a large answer would keep the thread until it has.
+        # A client that asks for more before it has taken a large answer would keep this thread until it has.
         greedy = len(self.channel.requests) > 1 and (self.content_length or STREAM_BYTES) >= STREAM_BYTES
         if self.channel.server.stopping or greedy:
             self.set_close_on_finish()
@@ -222,7 +222,7 @@ class Server(TcpWSGIServer):
         for channel in channels:
             # The loop does it: this may be another thread, and a client that takes nothing gives no event.
             self.trigger.pull_trigger(channel.handle_close)
-        # Nothing is cut off where nothing was asked.
+        # To close an idle connection cuts nothing off, and is not worth a warning.
         self._cut.update(reason for channel in channels if channel.held or channel.request)
 
 
@@ -231,7 +231,7 @@ class BufferingWorker(Worker):
 
     def run(self) -> None:
         """Serve until told to stop, then finish what was asked."""
-        # A queue is what it is for; it needs no line for every request in it.
+        # waitress warns of every request that waits for a thread. That is normal here.
         logging.getLogger("waitress").setLevel(logging.ERROR)
         self._sockets: dict[int, Any] = {}
         servers = [Server(one.sock, self.wsgi, self._sockets, self.cfg.threads) for one in self.sockets]

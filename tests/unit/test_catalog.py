@@ -4,6 +4,7 @@ import pytest
 
 from etl.catalog import load_catalog
 from etl.errors import ConfigError
+from settings import PROJECT
 
 GOOD = "  - {name: a, type: csv, file: a.csv}\n"
 
@@ -66,5 +67,5 @@ def test_the_nearest_schedule_wins(tmp_path: Path) -> None:
 
 
 def test_the_shipped_file_is_valid() -> None:
-    catalog = load_catalog(Path("sources.yaml"), "30m", {"SAMPLES_URL": "http://127.0.0.1:1"}.get)
+    catalog = load_catalog(PROJECT / "sources.yaml", "30m", {"SAMPLES_URL": "http://127.0.0.1:1"}.get)
     assert {item.source.kind for item in catalog if item.source.enabled} == {"api", "csv", "rss"}

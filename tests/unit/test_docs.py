@@ -15,8 +15,9 @@ from msgspec import Struct, inspect
 from etl.catalog import load_catalog
 from etl.errors import ConfigError
 from etl.source import AnySource, SourcesFile, parse
+from settings import PROJECT
 
-TEXT = Path("docs/sources.md").read_text(encoding="utf-8")
+TEXT = (PROJECT / "docs/sources.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 PROSE = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
 CODE = "\n".join([*EXAMPLES, *re.findall(r"`([^`\n]+)`", PROSE)])

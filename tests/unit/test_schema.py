@@ -15,6 +15,7 @@ from etl.catalog import DEFAULTABLE, load_catalog
 from etl.errors import ConfigError
 from etl.schema import FIELDS, FILE, sources_schema, text
 from etl.source import TARGETS, parse
+from settings import PROJECT
 
 SCHEMA = sources_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -172,7 +173,7 @@ def test_every_field_of_an_item_may_be_mapped() -> None:
 
 
 def test_the_shipped_file_fits_and_names_the_schema() -> None:
-    shipped = Path("sources.yaml").read_text(encoding="utf-8")
+    shipped = (PROJECT / "sources.yaml").read_text(encoding="utf-8")
     assert shipped.splitlines()[0] == f"# yaml-language-server: $schema=./{FILE.name}"
     assert list(VALIDATOR.iter_errors(yaml.safe_load(shipped))) == []
 

@@ -35,6 +35,7 @@ from etl.outcome import Failure, Outcome, Status
 from etl.records import FileMark, Kept, Position, RawBatch, Reject, StagedItem, StoredRecord
 from etl.slices import MAX_OPEN_BATCHES, RunClaim
 from etl.source import parse
+from tests.leases import expire_leases
 from tests.pump import Pump
 from worker import loading
 
@@ -345,7 +346,7 @@ def test_who_lost_the_lease_cannot_write(pump: Pump) -> None:
     zombie = pump.database.transact(claim_batch, batch_id, "extracted", 60)
     assert zombie
     assert pump.database.transact(claim_batch, batch_id, "extracted", 60) is None
-    pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s'")
+    expire_leases(pump)
     assert pump.database.transact(sweep.take_over_batches) == 1
     pump.sql("UPDATE etl_batches SET not_before = NULL")
     pump.drain()
@@ -394,7 +395,7 @@ def test_a_dead_extractor_is_resumed_where_it_stood(pump: Pump, monkeypatch: pyt
         pump.step()
     monkeypatch.undo()
     assert pump.show(run_id)["records_extracted"] == 12
-    pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
+    expire_leases(pump)
     take_over(pump)
     pump.sql("UPDATE etl_runs SET not_before = NULL")
     pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
@@ -452,8 +453,7 @@ def _lose_answers(monkeypatch: pytest.MonkeyPatch, every: int) -> None:
 
 
 def _sweep_everything(pump: Pump) -> None:
-    for table in ("etl_runs", "etl_batches"):
-        pump.sql(f"UPDATE {table} SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+    expire_leases(pump)
     take_over(pump)
     for table in ("etl_runs", "etl_batches"):
         pump.sql(f"UPDATE {table} SET not_before = NULL, dispatched_at = dispatched_at - interval '1 hour'")
@@ -560,7 +560,7 @@ def _work_off(pump: Pump, run_id: UUID, error: type[BaseException]) -> None:
         try:
             pump.drain()
         except error:
-            pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+            expire_leases(pump)
             pump.database.transact(sweep.take_over_runs)
             pump.sql("UPDATE etl_runs SET not_before = NULL")
             pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
@@ -577,7 +577,7 @@ def _poisoned(normalize, error: BaseException | None = None):  # type: ignore[no
 
 
 def _expire_batches(pump: Pump) -> None:
-    pump.sql("UPDATE etl_batches SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+    expire_leases(pump)
     pump.database.transact(sweep.take_over_batches)
     pump.sql("UPDATE etl_batches SET not_before = NULL")
     pump.messages += pump.database.transact(sweep.due_batches, queue_empty=True)
@@ -595,7 +595,7 @@ def test_a_run_that_keeps_dying_without_progress_fails_with_the_cause(
         try:
             pump.drain()
         except SystemExit:
-            pump.sql("UPDATE etl_runs SET lease_expires_at = now() - interval '1 s'")
+            expire_leases(pump)
             take_over(pump)
             pump.sql("UPDATE etl_runs SET not_before = NULL")
     run = pump.show(run_id)

@@ -23,6 +23,8 @@ from settings import PROJECT
 # Every process of a stack carries this, so that none is left behind even if the supervisor was killed.
 MARK = "KASPARRO_STACK"
 STARTED_SECONDS = 60
+# supervisord's word, of itself and of its programs.
+RUNNING = "RUNNING"
 _SAFE = re.compile(r"[\w./-]{1,80}")
 
 
@@ -60,7 +62,7 @@ class Supervisor:
     def running(self) -> bool:
         """True when the supervisor answers."""
         try:
-            return bool(self._call().getState()["statename"] == "RUNNING")
+            return bool(self._call().getState()["statename"] == RUNNING)
         except (OSError, xmlrpc.client.Error):
             return False
 
@@ -87,7 +89,7 @@ class Supervisor:
 
     def start_program(self, name: str) -> None:
         """Start a program, unless it runs already, and wait until it has stayed up for a moment."""
-        if self.state(name) == "RUNNING":
+        if self.state(name) == RUNNING:
             return
         try:
             self._call().startProcess(name, False)
@@ -97,7 +99,7 @@ class Supervisor:
 
     def await_program(self, name: str) -> None:
         """Wait until a program runs."""
-        if not _within(STARTED_SECONDS, lambda: self.state(name) == "RUNNING"):
+        if not _within(STARTED_SECONDS, lambda: self.state(name) == RUNNING):
             raise SupervisorError(f"{name} does not stay up; its log: {self._state_dir / 'logs' / (name + '.log')}")
 
     def state(self, name: str) -> str:

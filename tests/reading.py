@@ -15,13 +15,17 @@ from etl.errors import ETLError, WaitError
 from etl.extract import open_source, target_for
 from etl.extract.context import Context
 from etl.gate import Gate, LocalStore
-from etl.http.client import Answer, HttpClient, Policy, Watch
+from etl.http.client import Answer, HttpClient, Policy
 from etl.records import Checkpoint, Page, Position
+from etl.share import Pace
 from etl.source import parse, secrets_of
 
 
 class Recorder:
     """The caller's side of an extraction: what it was told, and no real waiting."""
+
+    has_stored = False
+    pace = Pace()
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -35,15 +39,15 @@ class Recorder:
 
     def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
         policy = Policy(retries, private, time.monotonic() + seconds)
-        client = Persistent(policy, self.gate, Watch(self._attempt, self._retry), sleep=self._sleep)
+        client = Persistent(policy, self.gate, self, sleep=self._sleep)
         client.recorder = self
         return client
 
-    def _attempt(self, seconds: float) -> None:
+    def keep(self, seconds: float) -> None:
         assert seconds > 0
         self.attempts += 1
 
-    def _retry(self, error: ETLError, tries: int, seconds: float) -> None:
+    def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         self.waits.append(seconds)
 
     def _sleep(self, seconds: float) -> None:
@@ -57,6 +61,12 @@ class Recorder:
         self.warnings.append(code)
 
     def alive(self) -> None:
+        pass
+
+    def may_go_on(self) -> bool:
+        return True
+
+    def answered_after(self, seconds: float) -> None:
         pass
 
     def answered(self, fresh: float, moved_to: str | None) -> None:

@@ -168,8 +168,8 @@ class Slice:
         settings = self._process.settings
         policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._deadline.at)
         return Context(
-            connect=partial(HttpClient, policy, self._process.gate, self._reporter.watch()),
-            report=self._reporter,
+            connect=partial(HttpClient, policy, self._process.gate, self._reporter),
+            reporter=self._reporter,
             scratch=_scratch(settings, self.lease.claim.run_id),
             roots=settings.csv_roots,
             base=settings.sources_file.parent,

@@ -9,7 +9,6 @@ import structlog
 
 from db.queries.events import record_event
 from db.queries.share import send_slow_runs
-from etl.http.client import Watch
 from etl.polling import Heard
 from etl.schedule import Rest
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from etl.errors import ETLError
+    from etl.share import Pace
     from worker.lease import Lease, SlowShare
     from worker.process import Publish
 
@@ -40,16 +40,23 @@ class RunReporter:
         self._warnings = 0
         self._checked = clock()
 
-    def watch(self) -> Watch:
-        """The part that the HTTP client takes."""
-        return Watch(
-            self._lease.keep,
-            self.retrying,
-            lambda: self._lease.claim.batches > 0,
-            self.answered_after,
-            self._share.enter,
-            lambda: self._share.pace,
-        )
+    @property
+    def has_stored(self) -> bool:
+        """Whether the run has stored a batch."""
+        return self._lease.claim.batches > 0
+
+    @property
+    def pace(self) -> Pace:
+        """How patient an attempt may be."""
+        return self._share.pace
+
+    def keep(self, seconds: float) -> None:
+        """Keep the lease for so long."""
+        self._lease.keep(seconds)
+
+    def may_go_on(self) -> bool:
+        """Whether the share of slow sources has room for a download that outlasts its slice."""
+        return self._share.enter()
 
     def warn(self, code: str, message: str) -> None:
         """Log it, and put it on the run's record; a flood of them is cut off."""

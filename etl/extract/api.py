@@ -60,7 +60,7 @@ class ApiExtractor:
         except RefusedError as error:
             if error.status not in _EXPIRED or cursor.restarted:
                 raise
-            self._context.report.warn("cursor_expired", f"the run starts again: {error.message}")
+            self._context.reporter.warn("cursor_expired", f"the run starts again: {error.message}")
             self._pager = Pager(self._source.paginate, self._target)
             start = replace_struct(self._pager.start(), since=cursor.since, restarted=True)
             yield from self._from(start, position)
@@ -106,7 +106,7 @@ class ApiExtractor:
                 self._keep(answer, file)
             # Where a page has moved to says nothing about the pages after it.
             is_alone = isinstance(self._source.paginate, NoPaging) and self._watermark is None
-            self._context.report.answered(answer.fresh, answer.moved_to if is_alone else None)
+            self._context.reporter.answered(answer.fresh, answer.moved_to if is_alone else None)
             yield target, answer, file
 
     def _copy(self, digest: str, part: str) -> Path:
@@ -119,7 +119,7 @@ class ApiExtractor:
         with self._copy(answer.digest, "body").open("wb") as body:
             copy = Copy(body)
             while chunk := file.read(_CHUNK):
-                self._context.report.alive()
+                self._context.reporter.alive()
                 copy.write(chunk)
         self._copy(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
 
@@ -132,7 +132,7 @@ class ApiExtractor:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
             return Page(cursor.kept(), [], None, size=answer.size, kept=self._context.kept(target, known))
-        document = open_document(file, answer.size, self._source, self._pager.paths, self._context.report.alive)
+        document = open_document(file, answer.size, self._source, self._pager.paths, self._context.reporter.alive)
         return self._read(cursor, target, answer, document, watermark)
 
     def _read(
@@ -167,7 +167,7 @@ class ApiExtractor:
         """The records, with a sign of life now and then."""
         for number, record in enumerate(records):
             if number % 1000 == 0:
-                self._context.report.alive()
+                self._context.reporter.alive()
             yield record
 
     def _wanted(self, records: Records) -> Records:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from etl.records import Kept, Validator
 
@@ -16,25 +16,7 @@ if TYPE_CHECKING:
     from etl.http.client import Answer, HttpClient
     from etl.http.target import Target
     from etl.records import Checkpoint
-
-
-class Report(Protocol):
-    """What an extractor tells its caller on the way."""
-
-    def warn(self, code: str, message: str) -> None:
-        """Something an operator should know, though the run goes on."""
-
-    def alive(self) -> None:
-        """Work that takes long goes on; called often."""
-
-    def answered(self, fresh: float, moved_to: str | None) -> None:
-        """An answer stays fresh for some seconds, or came from another address for good."""
-
-    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
-        """The source asks not to be polled in these hours (0 to 23, UTC), on these days (0 is Monday), and more often.
-
-        `interval` is in seconds. What an earlier answer asked for holds until this is called again.
-        """
+    from etl.reporter import Reporter
 
 
 @dataclass(frozen=True)
@@ -46,7 +28,7 @@ class Context:
     """
 
     connect: Callable[[], HttpClient]
-    report: Report
+    reporter: Reporter
     scratch: Path
     roots: tuple[Path, ...]
     base: Path

@@ -65,7 +65,7 @@ class FilePages:
 
     def __init__(self, source: CsvSource, context: Context) -> None:
         self._source = source
-        self._report = context.report
+        self._reporter = context.reporter
 
     def pages(
         self, file: BinaryIO, size: int, start: CsvCursor, resumed: CsvCursor | None, during: Kept, after: Kept
@@ -79,7 +79,7 @@ class FilePages:
             at = replace(start, offset=resumed.offset, row=resumed.row)
         fallbacks = 0
         for stretch in rows.stretches(at.offset, at.row):
-            self._report.alive()
+            self._reporter.alive()
             fallbacks += stretch.fallbacks
             following = replace(start, offset=stretch.offset, row=stretch.row)
             page_size = stretch.offset - at.offset
@@ -87,7 +87,7 @@ class FilePages:
             at = following
         if fallbacks:
             message = f"{fallbacks} lines are not {form.encoding} and were read as {form.fallback}"
-            self._report.warn("fallback_encoding", message)
+            self._reporter.warn("fallback_encoding", message)
         yield Page(at.kept(), [], None, start.file, kept=after)
 
     def _columns(self, file: BinaryIO, form: Format, offset: int) -> tuple[list[str] | None, int]:
@@ -134,7 +134,7 @@ class PlainCopies:
             return
         with temporary(copy.with_suffix(".unpacked")) as part:
             with part.open("wb") as file:
-                make_plain(original, file, self._encoding, self._context.report.alive)
+                make_plain(original, file, self._encoding, self._context.reporter.alive)
             part.replace(copy)
 
     def pages(

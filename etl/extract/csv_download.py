@@ -42,7 +42,7 @@ class CsvDownload:
             is_known = cursor is None and context.is_known(target, answer)
             if not is_known:
                 self._copies.make(part, answer.digest)
-        context.report.answered(answer.fresh, answer.moved_to)
+        context.reporter.answered(answer.fresh, answer.moved_to)
         kept = context.kept(target, answer)
         if is_known:
             yield Page(CsvCursor("").kept(), [], None, size=answer.size, kept=kept)

@@ -51,7 +51,7 @@ class CsvFiles:
                 raise
             except ETLError as error:
                 failure = error if name in error.message else error.within(name)
-                self._context.report.warn(failure.code, failure.message)
+                self._context.reporter.warn(failure.code, failure.message)
                 failures.append(failure)
         if failures:
             raise failures[0]
@@ -68,7 +68,7 @@ class CsvFiles:
                 yield from grown.pages(begun, before, done)
                 return
             start = CsvCursor(name, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}")
-            alive, is_same = self._context.report.alive, begun is not None and begun.is_in(start)
+            alive, is_same = self._context.reporter.alive, begun is not None and begun.is_in(start)
             digest = begun.digest if begun and is_same else digest_of(file, status.st_size, alive)
             after = Kept(files={**done, name: FileMark(digest, status.st_size)})
             if before is not None and before.digest == digest and not before.appending and begun is None:
@@ -97,7 +97,7 @@ class AppendedFile:
         self._file = file
         self._size = size
         self._pages = pages
-        self._report = context.report
+        self._reporter = context.reporter
 
     def pages(self, begun: CsvCursor | None, before: FileMark | None, done: dict[str, FileMark]) -> Iterator[Page]:
         """The pages from where this run has begun to read it, or from where the run before ended."""
@@ -142,12 +142,12 @@ class AppendedFile:
         """True when a file begins with what was read before; else it was cut or replaced."""
         name = self._name
         if self._size < before.offset:
-            self._report.warn("file_truncated", f"{name} is shorter than what was read of it; it is read anew")
+            self._reporter.warn("file_truncated", f"{name} is shorter than what was read of it; it is read anew")
             return False
         if self._hash(before.offset) != before.digest:
-            self._report.warn("file_rewritten", f"{name} no longer begins as it did; it is read anew")
+            self._reporter.warn("file_rewritten", f"{name} no longer begins as it did; it is read anew")
             return False
         return True
 
     def _hash(self, size: int) -> str:
-        return digest_of(self._file, size, self._report.alive)
+        return digest_of(self._file, size, self._reporter.alive)

@@ -41,14 +41,14 @@ class FeedExtractor:
             target, seconds(self._source.timeout), position.tries, context.known if is_fresh else None, limit=MAX_FEED
         )
         if is_fresh and context.is_known(target, answer):
-            context.report.answered(answer.fresh, answer.moved_to)
+            context.reporter.answered(answer.fresh, answer.moved_to)
             yield Page({"at": None}, [], None, size=answer.size, kept=context.kept(target, answer))
             return
         feed = self._parse(answer, body)
-        context.report.answered(answer.fresh, answer.moved_to)
-        context.report.rests(feed.rest_hours, feed.rest_days, clamp(feed.interval))
+        context.reporter.answered(answer.fresh, answer.moved_to)
+        context.reporter.rests(feed.rest_hours, feed.rest_days, clamp(feed.interval))
         for warning in feed.warnings:
-            context.report.warn("feed_warning", warning)
+            context.reporter.warn("feed_warning", warning)
         yield Page({"at": None}, _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
 
     def _parse(self, answer: Answer, body: bytes) -> Feed:
@@ -59,7 +59,7 @@ class FeedExtractor:
             now=self._context.now.timestamp(),
             entry_id=self._source.entry_id,
         )
-        return parser().parse(job, self._context.report.alive)
+        return parser().parse(job, self._context.reporter.alive)
 
 
 def _records(feed: Feed) -> list[Record]:

@@ -15,7 +15,6 @@ from urllib.parse import urljoin
 from etl import payload
 from etl.backoff import wait_before
 from etl.errors import (
-    ETLError,
     FetchError,
     FormatError,
     Postponed,
@@ -34,7 +33,7 @@ from etl.http.freshness import freshness
 from etl.http.status import PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
-from etl.share import LEAST_RATE, QUICK_ANSWER, Pace
+from etl.share import LEAST_RATE, QUICK_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from etl.gate import Admission, Gate
     from etl.http.target import Target
     from etl.records import Validator
+    from etl.reporter import Reporter
 
 T = TypeVar("T")
 
@@ -93,35 +93,16 @@ class Policy:
     slice_ends: float
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What the caller is told.
-
-    `keep_lease(seconds)` comes before anything that takes time, with the longest it may take; the caller renews
-    its lease there. `on_retry(error, tries, seconds)` comes before each wait. `has_stored()` says whether the run has
-    something to show already. `on_answer(seconds)` comes after a whole answer that came in quickly, with the time until
-    it began. `may_go_on()` is asked when a download lasts longer than the slice. `pace()` says how patient an attempt
-    may be.
-    """
-
-    keep_lease: Callable[[float], None]
-    on_retry: Callable[[ETLError, int, float], None]
-    has_stored: Callable[[], bool] = lambda: False
-    on_answer: Callable[[float], None] = lambda _: None
-    may_go_on: Callable[[], bool] = lambda: True
-    pace: Callable[[], Pace] = Pace
-
-
 class HttpClient:
     """Makes one logical call at a time."""
 
     def __init__(
-        self, policy: Policy, gate: Gate, watch: Watch, *, sleep: Callable[[float], None] = time.sleep
+        self, policy: Policy, gate: Gate, reporter: Reporter, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
         """`gate` is asked before each attempt, and told how each call ended."""
         self._policy = policy
         self._gate = gate
-        self._watch = watch
+        self._reporter = reporter
         self._sleep = sleep
         self._guard = Guard(policy.private_hosts)
         self._ends = 0.0
@@ -169,7 +150,7 @@ class HttpClient:
         """
 
         def read(response: requests.Response) -> Received:
-            arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=False)
+            arrivals = Arrivals(self._guard, self._reporter, self._policy, self._ends, timeout, patient=False)
             return receive(response, file, limit, arrivals.take)
 
         return self._logical(Attempt(target, timeout, timeout, read, _of(target, known)), tries)
@@ -186,8 +167,8 @@ class HttpClient:
         def read(response: requests.Response) -> Received:
             with path.open("r+b" if path.exists() else "w+b") as file:
                 start = part.start(response, file)
-                digest = hash_of(file, start, lambda: self._watch.keep_lease(timeout))
-                arrivals = Arrivals(self._guard, self._watch, self._policy, self._ends, timeout, patient=True)
+                digest = hash_of(file, start, lambda: self._reporter.keep(timeout))
+                arrivals = Arrivals(self._guard, self._reporter, self._policy, self._ends, timeout, patient=True)
                 return receive(response, file, MAX_DOWNLOAD, arrivals.take, start, digest)
 
         attempt = Attempt(target, timeout, DOWNLOAD_SECONDS, read, _of(target, known), part)
@@ -250,7 +231,7 @@ class HttpClient:
                 paced = FetchError(f"{target.host}: its sources declare a rate", code="paced")
                 if admission.wait > SHORT_PACE:
                     raise WaitError(paced.message, seconds=admission.wait, tries=tries, cause=paced)
-                self._watch.keep_lease(admission.wait)
+                self._reporter.keep(admission.wait)
                 self._sleep(admission.wait)
             else:
                 limited = RateLimitError(f"{target.host}: {admission.reason}")
@@ -281,17 +262,17 @@ class HttpClient:
         if wait > self._longest_wait():
             message = f"{error.message}; it asks to wait {wait:.0f} s"
             raise PostponedError(message, by=Postponed.BY_SERVER, seconds=wait) from error
-        self._watch.on_retry(error, tries, wait)
+        self._reporter.retrying(error, tries, wait)
         raise WaitError(error.message, seconds=wait, tries=tries, cause=error) from error
 
     def _longest_wait(self) -> float:
-        return LONGEST_WAIT_MIDWAY if self._watch.has_stored() else LONGEST_WAIT
+        return LONGEST_WAIT_MIDWAY if self._reporter.has_stored else LONGEST_WAIT
 
     def _attempt(self, attempt: Attempt) -> Answer:
         target = attempt.target
-        pace, started = self._watch.pace(), time.monotonic()
+        pace, started = self._reporter.pace, time.monotonic()
         within = pace.answer_within(attempt.timeout)
-        self._watch.keep_lease(within)
+        self._reporter.keep(within)
         self._ends = started + pace.attempt_within(attempt.timeout)
         self._guard.set(within)
         return translated(target.shown, started, lambda: self._follow(attempt))
@@ -309,7 +290,7 @@ class HttpClient:
                     took = time.monotonic() - started - began
                     # A token's server is another one.
                     if target.form is None and (took < QUICK_ANSWER or answer.size > LEAST_RATE * took):
-                        self._watch.on_answer(began)
+                        self._reporter.answered_after(began)
                     return answer
                 url = self._next_hop(target, response)
                 permanent = permanent and response.status_code in PERMANENT

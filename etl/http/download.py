@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     import requests
 
-    from etl.http.client import Policy, Watch
+    from etl.http.client import Policy
     from etl.http.target import Target
     from etl.http.transport import Guard
+    from etl.reporter import Reporter
 
 # A download may take longer than an ordinary request, and than a slice, as long as it moves.
 DOWNLOAD_SECONDS = 600.0
@@ -32,22 +33,22 @@ class Arrivals:
     """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
 
     def __init__(
-        self, guard: Guard, watch: Watch, policy: Policy, ends: float, timeout: float, *, patient: bool
+        self, guard: Guard, reporter: Reporter, policy: Policy, ends: float, timeout: float, *, patient: bool
     ) -> None:
         """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
         now = time.monotonic()
         self._guard = guard
-        self._watch = watch
+        self._reporter = reporter
         self._slice_ends = policy.slice_ends
         self._ends = now + DOWNLOAD_SECONDS if patient else ends
         self._patient = patient
-        pace = watch.pace()
+        pace = reporter.pace
         self._window_seconds = pace.rate_window
         self._must_move = patient or pace.must_move
         self._silence = min(timeout, self._window_seconds) if self._must_move else timeout
         self._renewed = self._window = now
         self._came = 0
-        watch.keep_lease(self._silence)
+        reporter.keep(self._silence)
         self._move_deadline(now)
 
     def take(self, size: int) -> None:
@@ -66,7 +67,7 @@ class Arrivals:
             self._check_rate(now)
         if now - self._renewed > RENEW_SECONDS:
             self._renewed = now
-            self._watch.keep_lease(self._silence)
+            self._reporter.keep(self._silence)
             self._check_slice(now)
 
     def _move_deadline(self, now: float) -> None:
@@ -82,7 +83,7 @@ class Arrivals:
     def _check_slice(self, now: float) -> None:
         if not self._patient or now < self._slice_ends:
             return
-        if not self._watch.may_go_on():
+        if not self._reporter.may_go_on():
             slow = SliceOverError("the download takes longer than a slice")
             raise WaitError(slow.message, seconds=1.0, tries=0, cause=slow)
         self._slice_ends = self._ends

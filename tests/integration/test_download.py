@@ -218,15 +218,14 @@ def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, outsid
 
 
 def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, outside: Outside) -> None:
-    client = Recorder().client()
-
-    def lost(_: float) -> None:
-        if part.exists():
-            raise LeaseLostError("someone else has it")
-
     part = tmp_path / "a.part"
-    client._watch = replace(client._watch, keep_lease=lost)
+
+    class Loser(Recorder):
+        def keep(self, seconds: float) -> None:
+            if part.exists():
+                raise LeaseLostError("someone else has it")
+
     url = outside.on("/a", Shop(cuts=0))
     with pytest.raises(LeaseLostError):
-        client.download(Target(url, url), 5, part)
+        Loser().client().download(Target(url, url), 5, part)
     assert part.exists()

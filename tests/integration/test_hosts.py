@@ -130,14 +130,15 @@ import sys, time
 from etl.breaker import BreakerPolicy
 from etl.errors import ETLError
 from etl.gate import Gate
-from etl.http.client import HttpClient, Policy, Watch
+from etl.http.client import HttpClient, Policy
 from etl.http.target import Target
 from hosts import RedisStore, SharedStore
+from tests.reading import Recorder
 url, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 gate = Gate(SharedStore(RedisStore()), BreakerPolicy(5, 1), name)
 ends = time.monotonic() + seconds
 while time.monotonic() < ends:
-    client = HttpClient(Policy(0, ("127.0.0.1",), ends), gate, Watch(lambda _: None, lambda *_: None))
+    client = HttpClient(Policy(0, ("127.0.0.1",), ends), gate, Recorder())
     try:
         client.get(Target(url, url), 2.0)
     except ETLError:

@@ -33,16 +33,17 @@ def run() -> None:
             "options": "-c lock_timeout=5s -c statement_timeout=300s",
         },
     )
-    with engine.begin() as connection:
+    # The lock is held by a transaction of its own: each migration is one or several others.
+    with engine.begin() as turn, engine.connect() as connection:
         # A migration that another process is running may take longer than a table lock should.
-        connection.execute(text("SET LOCAL lock_timeout = '120s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
-        connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+        turn.execute(text("SET LOCAL lock_timeout = '120s'"))
+        turn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
             include_name=include_name,
             compare_server_default=False,
+            transaction_per_migration=True,
         )
         with context.begin_transaction():
             context.run_migrations()

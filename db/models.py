@@ -25,9 +25,9 @@ from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Xid8, counter, now, small
+from db.states import ACTIVE_RUN, OPEN_BATCH, one_of
+from etl.outcome import BatchState, Lane, Stage, Status, Trigger
 
-ACTIVE = "status IN ('queued', 'running')"
-OPEN = "state IN ('extracted', 'normalized')"
 SEARCH = (
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(title, ''::text), 1000)), 'A'::\"char\") || "
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(description, ''::text), 24000)), 'B'::\"char\")"
@@ -87,7 +87,11 @@ class RunRow(Base):
 
     __tablename__ = "etl_runs"
     __table_args__ = (
-        Index("uq_etl_runs_active", "source_name", "lane", unique=True, postgresql_where=text(ACTIVE)),
+        CheckConstraint(one_of("status", Status), name="status"),
+        CheckConstraint(one_of("stage", Stage), name="stage"),
+        CheckConstraint(one_of("trigger", Trigger), name="trigger"),
+        CheckConstraint(one_of("lane", Lane), name="lane"),
+        Index("uq_etl_runs_active", "source_name", "lane", unique=True, postgresql_where=text(ACTIVE_RUN)),
         Index(
             "uq_etl_runs_slot",
             "source_name",
@@ -97,11 +101,13 @@ class RunRow(Base):
         ),
         Index("ix_etl_runs_recent", "created_at", "run_id"),
         Index("ix_etl_runs_of_source", "source_name", "created_at", "run_id"),
-        Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE)),
+        Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE_RUN)),
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
         Index(
-            "ix_etl_runs_slow", "dispatched_at", postgresql_where=text(f"slow AND {ACTIVE} AND extracted_at IS NULL")
+            "ix_etl_runs_slow",
+            "dispatched_at",
+            postgresql_where=text(f"slow AND {ACTIVE_RUN} AND extracted_at IS NULL"),
         ),
     )
 
@@ -150,10 +156,11 @@ class BatchRow(Base):
     __tablename__ = "etl_batches"
     __table_args__ = (
         UniqueConstraint("run_id", "number", "part"),
-        Index("ix_etl_batches_open", "run_id", postgresql_where=text(OPEN)),
-        Index("ix_etl_batches_dispatch", "dispatched_at", postgresql_where=text(OPEN)),
+        CheckConstraint(one_of("state", BatchState), name="state"),
+        Index("ix_etl_batches_open", "run_id", postgresql_where=text(OPEN_BATCH)),
+        Index("ix_etl_batches_dispatch", "dispatched_at", postgresql_where=text(OPEN_BATCH)),
         Index("ix_etl_batches_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
-        Index("ix_etl_batches_rollup", "batch_id", postgresql_where=text(f"NOT rolled_up AND NOT ({OPEN})")),
+        Index("ix_etl_batches_rollup", "batch_id", postgresql_where=text(f"NOT rolled_up AND NOT ({OPEN_BATCH})")),
     )
 
     batch_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
@@ -313,6 +320,7 @@ class RejectRow(Base):
     __tablename__ = "rejected_records"
     __table_args__ = (
         CheckConstraint("state IN ('open', 'redriven', 'discarded')", name="state"),
+        CheckConstraint("stage IN ('extract', 'normalize')", name="stage"),
         Index("ix_rejected_records_open", "source_name", "content_hash", postgresql_where=text("state = 'open'")),
         Index("ix_rejected_records_run", "run_id"),
     )

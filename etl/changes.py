@@ -10,7 +10,7 @@ import msgspec
 from etl.payload import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from etl.records import BadRecord, RawBatch, RawRecord
 
@@ -59,13 +59,10 @@ class InFlightIds:
         """`batches` are those that are open now; at most as many as there may be."""
         self._batches = batches
 
-    def add(self, number: int, ids: Iterable[str]) -> None:
-        """A batch was stored."""
-        self._batches[number] = frozenset(ids)
-
-    def keep(self, numbers: Collection[int]) -> None:
-        """Forget the batches that are not among these, the open ones."""
-        self._batches = {number: ids for number, ids in self._batches.items() if number in numbers}
+    def stored(self, number: int, batch: RawBatch, open_batches: Collection[int]) -> None:
+        """A batch was stored. Those that are not among the open ones by now are forgotten."""
+        self._batches[number] = frozenset(r.external_id for r in batch.records if r.external_id is not None)
+        self._batches = {number: ids for number, ids in self._batches.items() if number in open_batches}
 
     def without(self, external_ids: list[str]) -> list[str]:
         """Those of the ids that are not in flight, in the same order."""

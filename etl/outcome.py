@@ -31,12 +31,44 @@ class Status(StrEnum):
     SKIPPED = "skipped"
 
 
+class Stage(StrEnum):
+    """What a run is at."""
+
+    QUEUED = "queued"
+    EXTRACTING = "extracting"
+    WAITING = "waiting"
+    LOADING = "loading"
+    DONE = "done"
+
+
+class BatchState(StrEnum):
+    """What a batch is. One is halved when its workers die of it, and dropped when its run ends before it is loaded."""
+
+    EXTRACTED = "extracted"
+    NORMALIZED = "normalized"
+    LOADED = "loaded"
+    HALVED = "halved"
+    DROPPED = "dropped"
+
+
 class Trigger(StrEnum):
-    """Who asked for a run."""
+    """Who, or what, asked for a run."""
 
     SCHEDULE = "schedule"
     API = "api"
     CLI = "cli"
+    REPLAY = "replay"
+    REDRIVE = "redrive"
+    BACKFILL = "backfill"
+    UPGRADE = "upgrade"
+
+
+class Lane(StrEnum):
+    """Runs of a source that go on at the same time: one in each."""
+
+    FETCH = "fetch"
+    REPLAY = "replay"
+    BACKFILL = "backfill"
 
 
 # Errors that say "not now": a run that got nothing before one of them was skipped, not failed.

@@ -37,9 +37,7 @@ class BatchWriter:
         staged = self._normalize(changes.records) if changes.records and self._backlog_is_long() else None
         stored = lease.transact(store_batch, lease.claim, batch, changes, lease.seconds, staged)
         if self._in_flight is not None:
-            ids = (record.external_id for record in batch.records if record.external_id is not None)
-            self._in_flight.add(lease.claim.batches, ids)
-            self._in_flight.keep(stored.open_batches)
+            self._in_flight.stored(lease.claim.batches, batch, stored.open_batches)
         lease.advance(batch, stored)
         return stored
 

@@ -26,6 +26,7 @@ from etl.backoff import wait_before
 from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping import Mapper
 from etl.messages import BatchMessage, ExtractMessage
+from etl.outcome import BatchState
 from worker.board import BATCH, BOARD
 from worker.lease import DATABASE_SECONDS
 
@@ -45,7 +46,7 @@ def normalize(process: Process, batch_id: int) -> list[Message]:
     Returns:
         The messages to send, beyond the link of the chain.
     """
-    return _with_claim(process, batch_id, "extracted", _normalize)
+    return _with_claim(process, batch_id, BatchState.EXTRACTED, _normalize)
 
 
 def load(process: Process, batch_id: int) -> list[Message]:
@@ -54,11 +55,11 @@ def load(process: Process, batch_id: int) -> list[Message]:
     Returns:
         The messages to send.
     """
-    return _with_claim(process, batch_id, "normalized", _load)
+    return _with_claim(process, batch_id, BatchState.NORMALIZED, _load)
 
 
 def _with_claim(
-    process: Process, batch_id: int, state: str, work: Callable[[Database, BatchClaim], list[Message]]
+    process: Process, batch_id: int, state: BatchState, work: Callable[[Database, BatchClaim], list[Message]]
 ) -> list[Message]:
     """Claim the batch and work on it. A batch that keeps failing is halved instead."""
     database, lease = process.database, process.lease_seconds

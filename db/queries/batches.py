@@ -14,6 +14,7 @@ from db.queries.events import record_event
 from db.queries.turns import share_run
 from db.statement import text
 from etl.errors import LeaseLostError
+from etl.outcome import BatchState
 from etl.records import StoredRecord
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ if TYPE_CHECKING:
     from etl.records import Reject, StagedItem
 
 # Claims without progress after which a batch is halved.
-MAX_ATTEMPTS = 3
+MAX_BATCH_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class BatchClaim:
-    """A claimed batch: its raw rows, the source they belong to, and the token that fences writes."""
+    """A claimed batch: its raw rows, the source they belong to, and the token that fences writes.
+
+    It is exhausted when whoever claimed it before died of it, too often.
+    """
 
     batch_id: int
     run_id: UUID
@@ -43,11 +47,7 @@ class BatchClaim:
     source_type: str
     config: dict[str, Any]
     mapping_version: int
-
-    @property
-    def exhausted(self) -> bool:
-        """True when whoever claimed it before died of it, too often."""
-        return self.attempt > MAX_ATTEMPTS
+    exhausted: bool = False
 
 
 _CLAIM = text("""
@@ -62,13 +62,15 @@ _CLAIM = text("""
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
         s.type AS source_type, s.config,
         -- what is staged keeps the version it was made with, whatever the source says by now
-        CASE WHEN b.state = 'normalized' THEN b.mapping_version ELSE s.mapping_version END AS mapping_version
+        CASE WHEN b.state = 'normalized' THEN b.mapping_version ELSE s.mapping_version END AS mapping_version,
+        b.attempt > :max_attempts AS exhausted
 """)
 
 
 def claim_batch(connection: Connection, batch_id: int, state: str, lease: float) -> BatchClaim | None:
     """Take the lease of a batch that is in this state; None when it is not to be had."""
-    row = connection.execute(_CLAIM, {"batch_id": batch_id, "state": state, "lease": lease}).first()
+    values = {"batch_id": batch_id, "state": state, "lease": lease, "max_attempts": MAX_BATCH_ATTEMPTS}
+    row = connection.execute(_CLAIM, values).first()
     return None if row is None else BatchClaim(**row._asdict())
 
 
@@ -89,7 +91,7 @@ def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedIt
     Raises:
         LeaseLostError: the batch is no longer ours, or the run is over.
     """
-    _check_fence(connection, claim, "extracted")
+    _check_fence(connection, claim, BatchState.EXTRACTED)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
     again = _forget_rejects(connection, claim)
     stage_new(connection, claim, staged, rejects, again=again)
@@ -181,7 +183,7 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     Raises:
         LeaseLostError: the batch is no longer ours, or the run is over.
     """
-    _check_fence(connection, claim, "normalized")
+    _check_fence(connection, claim, BatchState.NORMALIZED)
     if not _staging_complete(connection, claim):
         connection.execute(_BACK_TO_EXTRACTED, {"batch_id": claim.batch_id})
         return False
@@ -334,10 +336,10 @@ def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
     # Each half has fewer different ids than the whole, so halving ends.
     middle = ids[(len(ids) - 1) // 2] if ids else claim.last_raw_id
     is_whole = not ids or middle == ids[-1]
-    values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": "halved"}
+    values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": BatchState.HALVED}
     if is_whole:
         quarantined = connection.execute(_QUARANTINE_RANGE, _range(claim) | {"mapping_version": claim.mapping_version})
-        values |= {"poisoned": quarantined.rowcount, "state": "loaded"}
+        values |= {"poisoned": quarantined.rowcount, "state": BatchState.LOADED}
     connection.execute(_RETIRE, values)
     record_event(connection, claim.run_id, "batch_halved", batch_id=claim.batch_id, records=len(ids))
     if is_whole:

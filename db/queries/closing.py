@@ -9,6 +9,7 @@ import msgspec
 from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.statement import text
+from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.outcome import DEFAULT_MAX_REJECTED, Failure, Marks, Outcome, Tally, left_behind
 from etl.records import Checkpoint, Counts, Position
 
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_TALLY = """
+_TALLY = f"""
     SELECT r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
-        coalesce(r.position, '{}'::jsonb) AS position, s.config ->> 'max_rejected' AS max_rejected, c.*
+        coalesce(r.position, '{{}}'::jsonb) AS position, s.config ->> 'max_rejected' AS max_rejected, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE state IN ('extracted', 'normalized')) AS open_batches,
+        SELECT count(*) FILTER (WHERE {OPEN_BATCH}) AS open_batches,
             coalesce(sum(records_extracted), 0)::bigint AS extracted,
             coalesce(sum(records_inserted), 0)::bigint AS inserted,
             coalesce(sum(records_updated), 0)::bigint AS updated,
@@ -32,7 +33,7 @@ _TALLY = """
             coalesce(sum(records_failed), 0)::bigint AS failed
         FROM etl_batches b WHERE b.run_id = r.run_id
     ) c
-    WHERE r.run_id = :run_id AND r.status IN ('queued', 'running')
+    WHERE r.run_id = :run_id AND {ACTIVE_RUN}
 """
 
 
@@ -89,9 +90,9 @@ _SURVIVED = text("""
     WHERE r.run_id = :run_id AND s.name = r.source_name AND s.deaths > 0
 """)
 
-_DROP = text("""
+_DROP = text(f"""
     UPDATE etl_batches SET state = 'dropped', lease_expires_at = NULL
-    WHERE run_id = :run_id AND state IN ('extracted', 'normalized')
+    WHERE run_id = :run_id AND {OPEN_BATCH}
 """)
 
 _FORGET = text("""

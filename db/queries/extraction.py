@@ -13,8 +13,10 @@ from db.copy import HEX, NEXT, copy_lines, copy_rows
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from db.statement import text
+from db.states import OPEN_BATCH
 from etl.changes import InFlightIds, KnownContent, OpenCase
 from etl.errors import LeaseLostError
+from etl.outcome import BatchState, Status
 from etl.payload import DIGEST_SIZE, digest
 from etl.records import StagedItem, StoredRecord
 
@@ -60,10 +62,10 @@ _OPEN_REJECTS = text("""
 _HAS_REJECTS = text("""
     SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')
 """)
-_IN_FLIGHT = text("""
+_IN_FLIGHT = text(f"""
     SELECT b.number, p.source_id FROM etl_batches b
     JOIN raw_data p ON p.id BETWEEN b.first_raw_id AND b.last_raw_id AND p.run_id = b.run_id
-    WHERE b.run_id = :run_id AND b.state IN ('extracted', 'normalized') AND p.source_id IS NOT NULL
+    WHERE b.run_id = :run_id AND {OPEN_BATCH} AND p.source_id IS NOT NULL
 """)
 
 
@@ -151,16 +153,16 @@ _LOCK = text("""
 def _locked(connection: Connection, claim: RunClaim, count: int) -> Row[Any]:
     """The run, locked and checked against the fence, with the ids and the time of so many raw rows."""
     row = connection.execute(_LOCK, {"run_id": claim.run_id, "count": count}).first()
-    if row is None or row.token != claim.token or row.status != "running":
+    if row is None or row.token != claim.token or row.status != Status.RUNNING:
         raise LeaseLostError(f"run {claim.run_id} is no longer ours")
     return row
 
 
 def _again(connection: Connection, claim: RunClaim) -> Stored:
-    query = text("""
+    query = text(f"""
         SELECT b.batch_id, b.state = 'normalized' AS normalized,
             ARRAY(SELECT o.number FROM etl_batches o
-                  WHERE o.run_id = r.run_id AND o.state IN ('extracted', 'normalized')) AS open_batches
+                  WHERE o.run_id = r.run_id AND {OPEN_BATCH}) AS open_batches
         FROM etl_runs r
         LEFT JOIN etl_batches b ON b.run_id = r.run_id AND b.number = :number AND b.part = ''
             AND b.first_raw_id IS NOT NULL
@@ -189,7 +191,7 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
     batch = BatchClaim(
         batch_id=batch_id,
         run_id=claim.run_id,
-        state="extracted",
+        state=BatchState.EXTRACTED,
         token=0,
         attempt=0,
         first_raw_id=rows[0].raw_id,
@@ -235,7 +237,7 @@ def _insert_batch(
         "number": claim.batches,
         "first": rows[0].raw_id if rows else None,
         "last": rows[-1].raw_id if rows else None,
-        "state": "extracted" if rows else "loaded",
+        "state": BatchState.EXTRACTED if rows else BatchState.LOADED,
         "extracted": batch.extracted,
         "unchanged": changes.unchanged,
         "duplicate": changes.duplicate,
@@ -268,7 +270,7 @@ def _storable(shown: str) -> str:
     return shown.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
-_ADVANCE = text("""
+_ADVANCE = text(f"""
     UPDATE etl_runs r
     SET position = CAST(:position AS jsonb), batches = :batches, attempt = 0,
         pages = pages + :pages, bytes = bytes + :bytes,
@@ -277,7 +279,7 @@ _ADVANCE = text("""
         stage = CASE WHEN :finished THEN 'loading' ELSE stage END
     WHERE run_id = :run_id
     RETURNING ARRAY(SELECT b.number FROM etl_batches b
-                    WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
+                    WHERE b.run_id = r.run_id AND {OPEN_BATCH})
 """)
 
 

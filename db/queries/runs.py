@@ -11,8 +11,9 @@ from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
+from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
-from etl.outcome import Failure, Status, Trigger
+from etl.outcome import Failure, Stage, Status, Trigger
 from etl.polling import ServerHints
 from etl.records import Position
 from etl.schedule import Rest
@@ -89,9 +90,9 @@ def record_run(connection: Connection, run: NewRun, status: Status, failure: Fai
 
 def active_run(connection: Connection, source_name: str) -> UUID | None:
     """The queued or running run of a source."""
-    query = text("""
+    query = text(f"""
         SELECT run_id FROM etl_runs
-        WHERE source_name = :name AND lane = 'fetch' AND status IN ('queued', 'running')
+        WHERE source_name = :name AND lane = 'fetch' AND {ACTIVE_RUN}
     """)
     return connection.execute(query, {"name": source_name}).scalar()
 
@@ -104,7 +105,7 @@ _CLAIM = text(f"""
         checkpoint_before = (SELECT value FROM etl_checkpoints c WHERE c.source_name = r.source_name)
     FROM sources s
     WHERE r.run_id = :run_id AND s.name = r.source_name
-      AND r.status IN ('queued', 'running') AND r.extracted_at IS NULL
+      AND {ACTIVE_RUN} AND r.extracted_at IS NULL
       AND (r.not_before IS NULL OR r.not_before <= clock_timestamp())
       AND (r.lease_expires_at IS NULL OR r.lease_expires_at < clock_timestamp())
       AND r.attempt < :max_attempts
@@ -119,7 +120,7 @@ _CLAIM = text(f"""
         r.slow, s.answered_at IS NOT NULL AS answered, s.misses, s.deaths,
         coalesce({PROCESSES}, :processes) <= 1 AS alone,
         ARRAY(SELECT b.number FROM etl_batches b
-              WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) AS open_batches
+              WHERE b.run_id = r.run_id AND {OPEN_BATCH}) AS open_batches
 """)
 
 
@@ -190,7 +191,7 @@ _RELEASE = text("""
 """)
 
 
-_STAGES = {Pause.TIME: "queued", Pause.ROOM: "loading", Pause.WAIT: "waiting"}
+_STAGES = {Pause.TIME: Stage.QUEUED, Pause.ROOM: Stage.LOADING, Pause.WAIT: Stage.WAITING}
 
 
 def release_run(connection: Connection, claim: RunClaim, end: Yielded) -> bool:
@@ -234,12 +235,12 @@ def resume_extraction(connection: Connection, run_id: UUID) -> bool:
 
     One of a slow source waits for its share besides.
     """
-    query = text("""
+    query = text(f"""
         UPDATE etl_runs r SET dispatched_at = clock_timestamp()
         WHERE run_id = :run_id AND status = 'running' AND stage = 'loading' AND extracted_at IS NULL
           AND lease_expires_at IS NULL AND dispatched_at IS NULL AND NOT slow
           AND (SELECT count(*) FROM etl_batches b
-               WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized')) <= :most
+               WHERE b.run_id = r.run_id AND {OPEN_BATCH}) <= :most
         RETURNING run_id
     """)
     return connection.execute(query, {"run_id": run_id, "most": MAX_OPEN_BATCHES // 2}).first() is not None

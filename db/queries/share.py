@@ -14,6 +14,7 @@ from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
+from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.messages import ExtractMessage
 from etl.outcome import Failure, Outcome, Status
 from etl.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
@@ -30,19 +31,19 @@ IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > clo
 
 _POOL = text(f"""
     SELECT coalesce({PROCESSES}, 0) AS processes,
-        (SELECT count(*) FROM etl_runs WHERE slow AND status IN ('queued', 'running') AND extracted_at IS NULL
+        (SELECT count(*) FROM etl_runs WHERE slow AND {ACTIVE_RUN} AND extracted_at IS NULL
            AND dispatched_at IS NOT NULL) AS held
 """)
 # Those that nobody has tried yet come first: they are tried briefly. Nobody waits for ever.
-_SEND = text("""
+_SEND = text(f"""
     UPDATE etl_runs r
     SET dispatched_at = statement_timestamp(), claimed_at = NULL
     FROM (SELECT q.run_id FROM etl_runs q JOIN sources s ON s.name = q.source_name
-          WHERE q.slow AND q.status IN ('queued', 'running') AND q.extracted_at IS NULL AND q.dispatched_at IS NULL
+          WHERE q.slow AND {ACTIVE_RUN} AND q.extracted_at IS NULL AND q.dispatched_at IS NULL
             AND q.lease_expires_at IS NULL AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
             AND (q.stage <> 'loading' OR :max_open > (
                 SELECT count(*) FROM etl_batches b
-                WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
+                WHERE b.run_id = q.run_id AND {OPEN_BATCH}))
           ORDER BY coalesce(q.not_before, q.created_at) + make_interval(secs => :costs * least(s.misses, :most))
           LIMIT :room FOR UPDATE OF q SKIP LOCKED) due
     WHERE r.run_id = due.run_id

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from db.queries.share import IS_SET_ASIDE
 from db.statement import text
+from db.states import ACTIVE_RUN, JUDGED_RUN, OPEN_BATCH
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
 # Rolled-up totals, and the deltas of runs and batches that ended since. One statement, so one snapshot. `{chosen}`
 # picks the sources, `{kept}` their checkpoints.
-_TOTALS = """
-    WITH chosen AS ({chosen}), ended AS (
+_TOTALS = f"""
+    WITH chosen AS ({{chosen}}), ended AS (
         SELECT source_name, max(source_type) AS source_type, count(*) AS runs,
             count(*) FILTER (WHERE status = 'success') AS success,
             count(*) FILTER (WHERE status = 'partial') AS partial, count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -26,11 +27,11 @@ _TOTALS = """
         FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_name
     ), loaded AS (
         SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
-        WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized')) GROUP BY source_name
+        WHERE NOT rolled_up AND NOT ({OPEN_BATCH}) GROUP BY source_name
     ), totals AS (
         SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
             s.next_run_at, s.paused_until, s.not_before, s.not_before_reason, s.gone_reason,
-            {set_aside} AS set_aside,
+            {{set_aside}} AS set_aside,
             s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
@@ -43,7 +44,7 @@ _TOTALS = """
             coalesce(e.last_status, c.last_status) AS last_status,
             greatest(c.last_run_at, e.last_run_at) AS last_run_at, c.value AS checkpoint
         FROM chosen s
-        LEFT JOIN ({kept}) c ON c.source_name = s.name
+        LEFT JOIN ({{kept}}) c ON c.source_name = s.name
         LEFT JOIN ended e ON e.source_name = s.name
         LEFT JOIN loaded l ON l.source_name = s.name
     )
@@ -76,17 +77,17 @@ def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> lis
 
 
 # The totals by type, and what has ended since they were made.
-_BY_TYPE = """
+_BY_TYPE = f"""
     WITH ended AS (
-        SELECT source_type, count(*) FILTER (WHERE status IN ('success', 'partial', 'failed')) AS judged,
+        SELECT source_type, count(*) FILTER (WHERE {JUDGED_RUN}) AS judged,
             sum(extract(epoch FROM completed_at - started_at))
-                FILTER (WHERE status IN ('success', 'partial', 'failed')) AS seconds,
+                FILTER (WHERE {JUDGED_RUN}) AS seconds,
             max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
             max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at
         FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_type
     ), loaded AS (
         SELECT r.source_type, sum(b.records_inserted) AS items FROM etl_batches b JOIN etl_runs r USING (run_id)
-        WHERE NOT b.rolled_up AND NOT (b.state IN ('extracted', 'normalized')) GROUP BY r.source_type
+        WHERE NOT b.rolled_up AND NOT ({OPEN_BATCH}) GROUP BY r.source_type
     ), by_type AS (
         SELECT source_type, items, judged, seconds, last_success_at, last_failure_at FROM etl_totals
         UNION ALL SELECT source_type, 0, judged, coalesce(seconds, 0), last_success_at, last_failure_at FROM ended
@@ -126,12 +127,12 @@ def known_items(connection: Connection, source_type: str | None, source_name: st
         """
         )
     else:
-        query = """
+        query = f"""
             SELECT (coalesce((SELECT total_items FROM etl_checkpoints
                               WHERE source_name = :name AND (CAST(:type AS text) IS NULL OR source_type = :type)), 0)
                 + coalesce((SELECT sum(b.records_inserted) FROM etl_batches b JOIN etl_runs r USING (run_id)
                             WHERE b.source_name = :name AND NOT b.rolled_up
-                              AND NOT (b.state IN ('extracted', 'normalized'))
+                              AND NOT ({OPEN_BATCH})
                               AND (CAST(:type AS text) IS NULL OR r.source_type = :type)), 0))::bigint
         """
     return int(connection.execute(text(query), {"type": source_type, "name": source_name}).scalar_one())
@@ -141,9 +142,9 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
     """Declared and enabled sources, failing ones first."""
     query = (
         _ALL
-        + """
+        + f"""
         SELECT t.*, (SELECT status FROM etl_runs r WHERE r.source_name = t.source_name AND r.lane = 'fetch'
-                     AND r.status IN ('queued', 'running')) AS active_status
+                     AND {ACTIVE_RUN}) AS active_status
         FROM totals t WHERE enabled
         ORDER BY set_aside DESC, (gone_reason IS NOT NULL) DESC, (last_status = 'failed') DESC NULLS LAST,
             (last_status = 'partial') DESC NULLS LAST, source_name

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from db.queries.closing import close_run, end_run
 from db.queries.events import record_event
 from db.statement import text
+from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.messages import BatchMessage, ExtractMessage
-from etl.outcome import Failure, Outcome, Status
+from etl.outcome import BatchState, Failure, Outcome, Status
 from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
@@ -30,12 +31,12 @@ _EXPIRED_RUNS = text("""
     RETURNING r.run_id, r.attempt, r.worker
 """)
 
-_EXPIRED_BATCHES = text("""
+_EXPIRED_BATCHES = text(f"""
     UPDATE etl_batches b
     SET token = token + 1, lease_expires_at = NULL, dispatched_at = NULL, claimed_at = NULL,
         not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 30) * (0.25 + random() / 4))
     FROM (SELECT batch_id FROM etl_batches
-          WHERE state IN ('extracted', 'normalized') AND lease_expires_at < clock_timestamp()
+          WHERE {OPEN_BATCH} AND lease_expires_at < clock_timestamp()
           ORDER BY lease_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED) dead
     WHERE b.batch_id = dead.batch_id
     RETURNING b.batch_id, b.run_id, b.attempt
@@ -77,13 +78,13 @@ _DUE_RUNS = text(f"""
     SET dispatched_at = statement_timestamp(), claimed_at = NULL,
         dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
     FROM (SELECT run_id FROM etl_runs q
-          WHERE status IN ('queued', 'running') AND extracted_at IS NULL AND lease_expires_at IS NULL
+          WHERE {ACTIVE_RUN} AND extracted_at IS NULL AND lease_expires_at IS NULL
             -- those of slow sources are sent for as there is room
             AND NOT (slow AND dispatched_at IS NULL)
             AND (not_before IS NULL OR not_before <= clock_timestamp())
             AND (stage <> 'loading' OR :max_open > (
                 SELECT count(*) FROM etl_batches b
-                WHERE b.run_id = q.run_id AND b.state IN ('extracted', 'normalized')))
+                WHERE b.run_id = q.run_id AND {OPEN_BATCH}))
             AND {_UNDELIVERED.format(table="etl_runs")}
           ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED) due
     WHERE r.run_id = due.run_id
@@ -95,7 +96,7 @@ _DUE_BATCHES = text(f"""
     SET dispatched_at = statement_timestamp(), claimed_at = NULL,
         dispatch_count = dispatch_count + CASE WHEN dispatched_at IS NULL THEN 0 ELSE 1 END
     FROM (SELECT batch_id FROM etl_batches
-          WHERE state IN ('extracted', 'normalized') AND lease_expires_at IS NULL
+          WHERE {OPEN_BATCH} AND lease_expires_at IS NULL
             AND (not_before IS NULL OR not_before <= clock_timestamp())
             AND {_UNDELIVERED.format(table="etl_batches")}
           ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED) due
@@ -114,7 +115,7 @@ def due_batches(connection: Connection, *, queue_empty: bool) -> list[BatchMessa
     """The same for batches."""
     values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty}
     rows = connection.execute(_DUE_BATCHES, values).all()
-    return [BatchMessage(row.batch_id, normalized=row.state == "normalized") for row in rows]
+    return [BatchMessage(row.batch_id, normalized=row.state == BatchState.NORMALIZED) for row in rows]
 
 
 def unsend_runs(connection: Connection, messages: list[ExtractMessage]) -> None:
@@ -131,10 +132,10 @@ def unsend_batches(connection: Connection, messages: list[BatchMessage]) -> None
 
 def close_runs(connection: Connection) -> int:
     """Close the runs that nobody closed. Each is locked by itself, in its turn."""
-    query = text("""
+    query = text(f"""
         SELECT run_id FROM etl_runs r
         WHERE status = 'running' AND extracted_at IS NOT NULL AND NOT EXISTS (
-            SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND b.state IN ('extracted', 'normalized'))
+            SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND {OPEN_BATCH})
         ORDER BY extracted_at LIMIT :limit
     """)
     runs = connection.execute(query, {"limit": LIMIT}).scalars().all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.statement import text
+from db.states import JUDGED_RUN, OPEN_BATCH
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -20,7 +21,7 @@ PROCESSES = f"""(
     SELECT sum(processes) FROM etl_workers
     WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '{ALIVE_SECONDS} s')"""
 
-_ROLL_UP_RUNS = text("""
+_ROLL_UP_RUNS = text(f"""
     WITH ended AS (
         UPDATE etl_runs SET rolled_up = true
         WHERE run_id IN (
@@ -33,7 +34,7 @@ _ROLL_UP_RUNS = text("""
         total_extracted, total_seconds, last_success_at, last_failure_at, last_run_at, last_status)
     SELECT source_name, max(source_type), count(*), count(*) FILTER (WHERE status = 'success'),
         count(*) FILTER (WHERE status = 'partial'), count(*) FILTER (WHERE status = 'failed'),
-        sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE status IN ('success', 'partial', 'failed')), 0),
+        sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE {JUDGED_RUN}), 0),
         max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed'),
         max(completed_at), (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1]
     FROM ended WHERE source_type <> '' GROUP BY source_name ORDER BY source_name
@@ -49,12 +50,12 @@ _ROLL_UP_RUNS = text("""
         last_run_at = greatest(c.last_run_at, excluded.last_run_at), updated_at = clock_timestamp()
 """)
 
-_ROLL_UP_BATCHES = text("""
+_ROLL_UP_BATCHES = text(f"""
     WITH ended AS (
         UPDATE etl_batches SET rolled_up = true
         WHERE batch_id IN (
             SELECT batch_id FROM etl_batches
-            WHERE NOT rolled_up AND NOT (state IN ('extracted', 'normalized'))
+            WHERE NOT rolled_up AND NOT ({OPEN_BATCH})
             ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING run_id, source_name, records_inserted
     ), totals AS (

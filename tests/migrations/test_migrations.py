@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import alembic.command
 import pytest
@@ -13,10 +14,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from bench.rig import Servers, alembic_config, make_database
 from db.models import Base, Xid8
+from db.session import Database
 
 ischema_names["xid8"] = Xid8
 
@@ -104,4 +106,38 @@ def test_a_migration_does_not_wait_for_a_lock_for_ever(servers: Servers) -> None
         with pytest.raises(OperationalError, match="lock timeout"):
             alembic.command.downgrade(alembic_config(url), "base")
         assert time.monotonic() - started < 30
+    engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO etl_runs (run_id, source_name, trigger, status, stage) VALUES (gen_random_uuid(), 'a', 'api', 'done', 'done')",
+        "INSERT INTO etl_runs (run_id, source_name, trigger, status, stage) VALUES (gen_random_uuid(), 'a', 'api', 'queued', 'idle')",
+        "INSERT INTO etl_runs (run_id, source_name, trigger, status, stage) VALUES (gen_random_uuid(), 'a', 'me', 'queued', 'queued')",
+    ],
+)
+def test_a_state_that_there_is_not_is_refused(database: Database, statement: str) -> None:
+    with pytest.raises(IntegrityError, match="ck_etl_runs_"), database.engine.begin() as connection:
+        connection.execute(text(statement))
+
+
+def test_a_busy_table_makes_a_check_wait_but_nobody_behind_it(servers: Servers) -> None:
+    url = make_database(servers, "busy", template="migrated")
+    alembic.command.downgrade(alembic_config(url), "0006")
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
+    with ThreadPoolExecutor(1) as pool, engine.connect() as reader, engine.connect() as writer:
+        reader.execute(text("LOCK TABLE etl_runs IN ACCESS SHARE MODE"))
+        migrating = pool.submit(alembic.command.upgrade, alembic_config(url), "0007")
+        longest, until = 0.0, time.monotonic() + 3
+        while time.monotonic() < until:
+            started = time.monotonic()
+            writer.execute(text("UPDATE etl_runs SET pages = pages"))
+            writer.commit()
+            longest = max(longest, time.monotonic() - started)
+            time.sleep(0.02)
+        assert not migrating.done()
+        reader.rollback()
+        migrating.result(30)
+    assert longest < 1.5, longest
     engine.dispose()

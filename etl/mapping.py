@@ -16,28 +16,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from etl import convert, payload
 from etl.errors import RecordError
+from etl.item import EXTERNAL_ID, TARGETS, Kind
 from etl.model import zone
 from etl.paths import path as compiled_path
 from etl.records import BadRecord, Item, RawRecord, Reject, StagedItem, StoredRecord
-from etl.source import TARGETS, AnySource
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-USUAL_NAMES: dict[str, tuple[str, ...]] = {
-    "external_id": ("id", "item_id", "row_id", "guid"),
-    "title": ("title", "name", "product_name"),
-    "description": ("description", "details", "summary"),
-    "amount": ("price", "cost", "amount"),
-    "quantity": ("stock", "quantity", "qty"),
-    "published_at": ("created_date", "created_at", "date", "published"),
-    "tags": ("tags", "keywords"),
-    "url": ("link", "url"),
-    "image_url": ("image_url", "thumbnail"),
-    "author": ("author",),
-    "category": ("category",),
-    "rating": ("rating",),
-}
+    from etl.source import AnySource
 
 Record = dict[str, Any]
 Getter = Callable[[Record], Any]
@@ -72,16 +59,15 @@ class Mapper:
         self._map = source.map
         self._identify = self._make_identify(source.identity)
         self._ignored = frozenset(source.ignore)
-        self._id_path = (source.map or {}).get("external_id")
-        moment = convert.Moment(zone(source.timezone), tuple(source.dates))
-        self._converters: dict[str, Converter] = dict.fromkeys(TARGETS, convert.text) | {
-            "external_id": convert.identifier,
-            "amount": convert.number,
-            "quantity": convert.number,
-            "rating": convert.number,
-            "tags": convert.tags,
-            "published_at": moment,
+        self._id_path = (source.map or {}).get(EXTERNAL_ID.name)
+        by_kind: dict[Kind, Converter] = {
+            Kind.IDENTIFIER: convert.identifier,
+            Kind.TEXT: convert.text,
+            Kind.NUMBER: convert.number,
+            Kind.TAGS: convert.tags,
+            Kind.TIME: convert.Moment(zone(source.timezone), tuple(source.dates)),
         }
+        self._converters = {field.name: by_kind[field.kind] for field in TARGETS}
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
     def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
@@ -175,7 +161,7 @@ class Mapper:
         path = self._id_path
         if path is not None:
             return record[path] if path in record else _getter(path, ())(record)
-        name = next((name for name in USUAL_NAMES["external_id"] if name in record), None)
+        name = next((name for name in EXTERNAL_ID.usual if name in record), None)
         return None if name is None else record[name]
 
     def _make_identify(self, identity: str | list[str]) -> Callable[[Record, bytes], str | None]:
@@ -192,7 +178,7 @@ class Mapper:
         steps = tuple(
             (target, _getter(path, keys), self._converters[target])
             for target, path in paths.items()
-            if target != "external_id"
+            if target != EXTERNAL_ID.name
         )
         used = frozenset(path for path in paths.values() if path in keys)
         dotted = tuple(
@@ -203,7 +189,7 @@ class Mapper:
     def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
         if self._map is not None:
             return self._map
-        found = {target: next((n for n in names if n in keys), None) for target, names in USUAL_NAMES.items()}
+        found = {field.name: next((n for n in field.usual if n in keys), None) for field in TARGETS}
         return {target: name for target, name in found.items() if name is not None}
 
 

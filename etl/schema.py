@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from etl.catalog import DEFAULTABLE
+from etl.item import TARGETS
 from etl.model import Model
 from etl.paging import CursorPaging, NextUrlPaging, OffsetPaging, Paged, PagePaging, Parametrised
 from etl.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, Request
 from etl.source import (
-    TARGETS,
     AnySource,
     ApiSource,
     CsvSource,
@@ -132,22 +132,6 @@ MEANING: dict[type[Model], dict[str, str]] = {
     NextUrlPaging: {"next": "JMESPath into the answer to the address of the next page; without one the paging ends"},
 }
 
-# What the fields of an item hold: what `map` may name.
-FIELDS = {
-    "external_id": "What identifies the record: text or a number",
-    "title": "Text",
-    "description": "Text",
-    "category": "Text",
-    "url": "Text",
-    "image_url": "Text",
-    "author": "Text",
-    "amount": "A number",
-    "quantity": "A number",
-    "rating": "A number",
-    "tags": "A list of texts, or one text separated by comma, semicolon or bar",
-    "published_at": "A time",
-}
-
 
 def sources_schema() -> dict[str, Any]:
     """The schema of the whole file."""
@@ -210,7 +194,7 @@ def _flat(schema: dict[str, Any]) -> dict[str, Any]:
 
 def _add_rules_of_sources(properties: dict[str, Any]) -> None:
     """The fields that `map` may name, and an identity of at least one key."""
-    fields = {name: {"description": FIELDS[name], "type": "string", "minLength": 1} for name in TARGETS}
+    fields = {field.name: {"description": field.meaning, "type": "string", "minLength": 1} for field in TARGETS}
     properties["map"]["anyOf"][0] |= {"properties": fields, "additionalProperties": False}
     properties["identity"]["anyOf"][1]["minItems"] = 1
 

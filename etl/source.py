@@ -16,11 +16,13 @@ from msgspec import UNSET, Meta, UnsetType
 from etl import payload
 from etl.duration import seconds
 from etl.errors import ConfigError
+from etl.item import TARGETS
 from etl.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.request import SECRET, Request
 
 # The lease and the time limit of a task lie above it: seconds.
+_TARGETS = tuple(field.name for field in TARGETS)
 LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
 MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")
@@ -106,8 +108,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     def __post_init__(self) -> None:
         zone(self.timezone)
         for target, mapped in (self.map or {}).items():
-            if target not in TARGETS:
-                raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(TARGETS)}")
+            if target not in _TARGETS:
+                raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(_TARGETS)}")
             if not mapped:
                 raise ValueError(f"`map.{target}` is empty")
         if self.identity == []:
@@ -171,21 +173,6 @@ class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):
 
 
 AnySource = ApiSource | CsvSource | RssSource
-
-TARGETS = (
-    "external_id",
-    "title",
-    "description",
-    "category",
-    "url",
-    "image_url",
-    "author",
-    "amount",
-    "quantity",
-    "rating",
-    "tags",
-    "published_at",
-)
 
 
 class SourcesFile(Model, frozen=True):

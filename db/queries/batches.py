@@ -14,6 +14,7 @@ from db.queries.events import record_event
 from db.queries.turns import share_run
 from db.statement import text
 from etl.errors import LeaseLostError
+from etl.item import COLUMNS
 from etl.outcome import BatchState
 from etl.records import StoredRecord
 
@@ -116,11 +117,7 @@ _NORMALIZED = text("""
     WHERE batch_id = :batch_id
 """)
 
-_ITEM_COLUMNS = (
-    *("title", "description", "category", "url", "image_url", "author"),
-    *("amount", "quantity", "rating", "tags", "metadata", "published_at"),
-)
-_STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "external_id", "content_hash", *_ITEM_COLUMNS)
+_STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "external_id", "content_hash", *COLUMNS)
 
 
 def _copy_staged(connection: Connection, claim: BatchClaim, staged: list[StagedItem]) -> None:
@@ -140,8 +137,9 @@ def _staged_line(row: StagedItem) -> str:
         f"{item.title or ''}{NEXT}{item.description or ''}{NEXT}{item.category or ''}{NEXT}{item.url or ''}{NEXT}"
         f"{item.image_url or ''}{NEXT}{item.author or ''}{NEXT}"
         f"{_number(item.amount)}{NEXT}{_number(item.quantity)}{NEXT}{_number(item.rating)}{NEXT}"
-        f"{array(item.tags) if item.tags else ''}{NEXT}{_json(item.metadata).decode() if item.metadata else '{}'}{NEXT}"
-        f"{_json(item.published_at)[1:-1].decode() if item.published_at else ''}"
+        f"{array(item.tags) if item.tags else ''}{NEXT}"
+        f"{_json(item.published_at)[1:-1].decode() if item.published_at else ''}{NEXT}"
+        f"{_json(item.metadata).decode() if item.metadata else '{}'}"
     )
 
 
@@ -237,49 +235,44 @@ _LOCK_ITEMS = text("""
     ) locked
 """)
 
-_LATEST = """
+# What an item takes over from a batch.
+_TAKEN = ("raw_data_id", "raw_ingested_at", "content_hash", *COLUMNS)
+
+
+def _written(outcome: str) -> str:
+    """Writes the newest row of each id in a batch; `outcome` says what of ids that are there, and what is returned."""
+    return f"""
     WITH latest AS (
         SELECT DISTINCT ON (external_id) * FROM staged_items
         WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
     ), written AS (
         INSERT INTO unified_items AS item (
-            source_type, source_name, external_id, title, description, category, url, image_url, author,
-            amount, quantity, rating, tags, metadata, published_at, raw_data_id, raw_ingested_at, run_id,
-            content_hash, mapping_version)
-        SELECT :source_type, :source_name, external_id, title, description, category, url, image_url, author,
-            amount, quantity, rating, tags, metadata, published_at, raw_data_id, raw_ingested_at, :run_id,
-            content_hash, :mapping_version
+            source_type, source_name, run_id, mapping_version, external_id, {", ".join(_TAKEN)})
+        SELECT :source_type, :source_name, :run_id, :mapping_version, external_id, {", ".join(_TAKEN)}
         FROM latest ORDER BY external_id
-"""
+        {outcome}
+    )"""
 
-_INSERT = text(
-    _LATEST
-    + """
-        RETURNING 1
-    )
+
+_INSERT = text(f"""
+    {_written("RETURNING 1")}
     SELECT count(*) AS inserted, 0 AS updated, 0 AS unchanged,
         (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM written
-"""
-)
+""")
 
-# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
-# content that is served already is written only to move its pointer. `prior` is what was there before this statement.
-_UPSERT = text(
-    _LATEST
-    + """
+_TAKE_OVER = f"""
         ON CONFLICT (source_name, external_id) DO UPDATE SET
-            source_type = excluded.source_type, title = excluded.title, description = excluded.description,
-            category = excluded.category, url = excluded.url, image_url = excluded.image_url,
-            author = excluded.author, amount = excluded.amount, quantity = excluded.quantity,
-            rating = excluded.rating, tags = excluded.tags, metadata = excluded.metadata,
-            published_at = excluded.published_at, raw_data_id = excluded.raw_data_id,
-            raw_ingested_at = excluded.raw_ingested_at, run_id = excluded.run_id,
-            content_hash = excluded.content_hash, mapping_version = excluded.mapping_version,
+            {", ".join(f"{name} = excluded.{name}" for name in ("source_type", "run_id", "mapping_version", *_TAKEN))},
             status = 'active', deleted_at = NULL, updated_at = clock_timestamp(), change_xid = pg_current_xact_id()
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
         RETURNING external_id, xmax = 0 AS inserted
-    ), prior AS (
+"""
+
+# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
+# content that is served already is written only to move its pointer. `prior` is what was there before this statement.
+_UPSERT = text(f"""
+    {_written(_TAKE_OVER)}, prior AS (
         SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
         WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), judged AS (
@@ -298,8 +291,7 @@ _UPSERT = text(
         count(*) FILTER (WHERE verdict = 'duplicate')
             + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM judged
-"""
-)
+""")
 
 _CLOSE = text("""
     UPDATE etl_batches

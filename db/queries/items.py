@@ -11,6 +11,7 @@ import msgspec
 
 from db.queries.stats import known_items
 from db.statement import text
+from etl.item import COLUMNS, FIELDS, Kind
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,14 +31,9 @@ PAGE_BYTES = 8 * 1024 * 1024
 # Up to here a page is made at once, unless it is known to be slow to find.
 QUICK_BYTES = 1024 * 1024
 
-COLUMNS = (
-    "id, source_type, source_name, external_id, title, description, category, url, image_url, author, amount, "
-    "quantity, rating, tags, metadata, status, published_at, created_at, updated_at"
-)
-
-
-_TEXTS = ("title", "description", "author", "category", "url", "image_url")
-_PACKED = ("tags", "metadata")
+SHOWN = ", ".join(("id", "source_type", "source_name", "external_id", *COLUMNS, "status", "created_at", "updated_at"))
+_TEXTS = tuple(field.name for field in FIELDS if field.kind is Kind.TEXT)
+_PACKED = (*(field.name for field in FIELDS if field.kind is Kind.TAGS), "metadata")
 # Of a text PostgreSQL knows the length without reading it. Of the others it knows what they take, perhaps compressed.
 _SIZE = " + ".join(
     [f"coalesce(octet_length({name}), 0)" for name in _TEXTS]
@@ -162,7 +158,7 @@ def list_items(
             SELECT found.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS so_far
             FROM (SELECT *, {_SIZE} AS bytes FROM ({rows}) rows) found
         ) sized
-        CROSS JOIN LATERAL (SELECT {COLUMNS}) item
+        CROSS JOIN LATERAL (SELECT {SHOWN}) item
     """
     found, count = connection.execute(text(query), values | {"most": PAGE_BYTES}).one()
     return _page(_json_items.decode(found or "[]"), count, order, size)
@@ -177,7 +173,7 @@ def _rows(filters: Filters, order: Order, size: int, offset: int, after: Place |
     direction = "DESC" if order.descending else "ASC"
     nulls = " NULLS LAST" if order.nullable else ""
     query = f"""
-        SELECT {COLUMNS} FROM unified_items WHERE {" AND ".join(where)}
+        SELECT {SHOWN} FROM unified_items WHERE {" AND ".join(where)}
         ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
     """
     return query, values | {"size": size, "offset": offset}

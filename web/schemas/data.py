@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
 from marshmallow import Schema, fields, validate
 
 from db.queries.items import SORTABLE
+from etl.item import FIELDS, Kind
 from etl.source import AnySource
 from web.schemas.text import Moment, Text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_PAGE_SIZE = 1000
 SOURCE_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnySource))
 
 
-class ItemSchema(Schema):
+_SHOWN_AS: dict[Kind, Callable[[], fields.Field[Any]]] = {
+    Kind.TEXT: partial(fields.String, allow_none=True),
+    Kind.NUMBER: partial(fields.Decimal, allow_none=True),
+    Kind.TAGS: partial(fields.List, fields.String(), allow_none=True),
+    Kind.TIME: partial(fields.AwareDateTime, allow_none=True),
+}
+_Content = Schema.from_dict({field.name: _SHOWN_AS[field.kind]() for field in FIELDS}, name="Content")
+
+
+class ItemSchema(_Content):  # type: ignore[misc, valid-type]
     """One thing, in the shape that all sources share."""
 
     id = fields.Integer()
     source_type = fields.String()
     source_name = fields.String()
     external_id = fields.String()
-    title = fields.String(allow_none=True)
-    description = fields.String(allow_none=True)
-    category = fields.String(allow_none=True)
-    url = fields.String(allow_none=True)
-    image_url = fields.String(allow_none=True)
-    author = fields.String(allow_none=True)
-    amount = fields.Decimal(allow_none=True)
-    quantity = fields.Decimal(allow_none=True)
-    rating = fields.Decimal(allow_none=True)
-    tags = fields.List(fields.String(), allow_none=True)
     metadata = fields.Raw(metadata={"type": "object", "description": "what the mapping did not use"})
     status = fields.String()
-    published_at = fields.AwareDateTime(allow_none=True)
     created_at = fields.AwareDateTime()
     updated_at = fields.AwareDateTime()
 

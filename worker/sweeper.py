@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from db.queries import copies, share, sweep, upkeep
+from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
 from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
@@ -20,8 +21,10 @@ from messaging import BROKER_ERRORS, publish, queue_is_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from celery import Celery
+    from sqlalchemy import Connection
 
     from settings import Settings
 
@@ -88,11 +91,12 @@ class Sweeper(threading.Thread):
 
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)
+        expired += each_run(database, sweep.worn_out_runs, sweep.give_up_run)
         if expired:
             log.warning("leases_expired", count=expired)
 
     def _close_runs(self, database: Database) -> None:
-        database.transact(sweep.close_runs)
+        each_run(database, sweep.unclosed_runs, close_run)
 
     def _roll_up(self, database: Database) -> None:
         database.transact(upkeep.roll_up)
@@ -144,3 +148,19 @@ class Sweeper(threading.Thread):
             return False
         self._last[what] = now
         return True
+
+
+def each_run(
+    database: Database, find: Callable[[Connection], list[UUID]], act: Callable[[Connection, UUID], object]
+) -> int:
+    """Act on the runs that are found one by one; how many were acted on.
+
+    Each has a transaction of its own: one that is locked waits for the next pass, and keeps none of the others.
+    """
+    done = 0
+    for run_id in database.read(find):
+        try:
+            done += bool(database.transact(act, run_id))
+        except StorageConflictError as error:
+            log.warning("sweep_postponed", run_id=str(run_id), reason=error.message)
+    return done

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from db.queries.closing import close_run, end_run
+from db.queries.closing import end_run
 from db.queries.events import record_event
+from db.queries.turns import own_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.messages import BatchMessage, ExtractMessage
@@ -13,6 +14,8 @@ from etl.outcome import BatchState, Failure, Outcome, Status
 from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy import Connection
 
 # Work per pass and kind; a backlog is worked off over several passes.
@@ -25,7 +28,7 @@ _EXPIRED_RUNS = text("""
     SET token = token + 1, lease_expires_at = NULL, stage = 'waiting', dispatched_at = NULL, claimed_at = NULL,
         not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60) * (0.5 + random() / 2))
     FROM (SELECT run_id FROM etl_runs
-          WHERE status = 'running' AND lease_expires_at < clock_timestamp()
+          WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND attempt < :max_attempts
           ORDER BY lease_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED) dead
     WHERE r.run_id = dead.run_id
     RETURNING r.run_id, r.attempt, r.worker
@@ -44,18 +47,40 @@ _EXPIRED_BATCHES = text(f"""
 
 
 def take_over_runs(connection: Connection) -> int:
-    """Free the runs that dead workers held; one that keeps dying without progress is given up.
+    """Free the runs that dead workers held, but for those that are to be given up.
 
     Returns:
         How many leases had expired.
     """
-    runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT}).all()
+    runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT, "max_attempts": MAX_RUN_ATTEMPTS}).all()
     for row in runs:
         record_event(connection, row.run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
-        if row.attempt >= MAX_RUN_ATTEMPTS:
-            message = f"{row.attempt} workers in a row died or stopped answering while they extracted it"
-            end_run(connection, row.run_id, Outcome(Status.FAILED, Failure("worker_lost", message)))
     return len(runs)
+
+
+_WORN_OUT = """
+    SELECT run_id, attempt, worker FROM etl_runs
+    WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND attempt >= :max_attempts
+"""
+
+
+def worn_out_runs(connection: Connection) -> list[UUID]:
+    """The runs that dead workers held, too many in a row without progress."""
+    query = text(f"{_WORN_OUT} ORDER BY lease_expires_at LIMIT :limit")
+    return list(connection.execute(query, {"limit": LIMIT, "max_attempts": MAX_RUN_ATTEMPTS}).scalars())
+
+
+def give_up_run(connection: Connection, run_id: UUID) -> bool:
+    """End a run that is worn out; False when it is not any more."""
+    # Whoever ends a run has it alone before locking its row.
+    own_run(connection, run_id)
+    query = text(f"{_WORN_OUT} AND run_id = :run_id")
+    row = connection.execute(query, {"run_id": run_id, "max_attempts": MAX_RUN_ATTEMPTS}).first()
+    if row is None:
+        return False
+    record_event(connection, run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
+    message = f"{row.attempt} workers in a row died or stopped answering while they extracted it"
+    return end_run(connection, run_id, Outcome(Status.FAILED, Failure("worker_lost", message)))
 
 
 def take_over_batches(connection: Connection) -> int:
@@ -130,13 +155,12 @@ def unsend_batches(connection: Connection, messages: list[BatchMessage]) -> None
     connection.execute(query, {"ids": [message.batch_id for message in messages]})
 
 
-def close_runs(connection: Connection) -> int:
-    """Close the runs that nobody closed. Each is locked by itself, in its turn."""
+def unclosed_runs(connection: Connection) -> list[UUID]:
+    """The runs that are over and that nobody closed."""
     query = text(f"""
         SELECT run_id FROM etl_runs r
         WHERE status = 'running' AND extracted_at IS NOT NULL AND NOT EXISTS (
             SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND {OPEN_BATCH})
         ORDER BY extracted_at LIMIT :limit
     """)
-    runs = connection.execute(query, {"limit": LIMIT}).scalars().all()
-    return sum(close_run(connection, run_id) is not None for run_id in runs)
+    return list(connection.execute(query, {"limit": LIMIT}).scalars())

@@ -7,6 +7,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
@@ -38,6 +39,7 @@ from etl.source import parse
 from tests.leases import expire_leases
 from tests.pump import Pump
 from worker import loading
+from worker.sweeper import each_run
 
 CANCELLED = Outcome(Status.CANCELLED, Failure("cancelled", "by the test"))
 
@@ -61,8 +63,13 @@ def rows(count: int, *, price: int = 1, start: int = 0) -> str:
     return "id,name,price\n" + "".join(f"{n},thing {n},{price}\n" for n in range(start, start + count))
 
 
-def take_over(pump: Pump) -> None:
+def take_over_runs(pump: Pump) -> None:
     pump.database.transact(sweep.take_over_runs)
+    each_run(pump.database, sweep.worn_out_runs, sweep.give_up_run)
+
+
+def take_over(pump: Pump) -> None:
+    take_over_runs(pump)
     pump.database.transact(sweep.take_over_batches)
 
 
@@ -460,7 +467,7 @@ def _sweep_everything(pump: Pump) -> None:
     pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
     pump.messages += pump.database.transact(sweep.due_batches, queue_empty=True)
     pump.drain()
-    pump.database.transact(sweep.close_runs)
+    each_run(pump.database, sweep.unclosed_runs, close_run)
 
 
 def test_an_emptied_staging_table_is_filled_again(pump: Pump) -> None:
@@ -561,7 +568,7 @@ def _work_off(pump: Pump, run_id: UUID, error: type[BaseException]) -> None:
             pump.drain()
         except error:
             expire_leases(pump)
-            pump.database.transact(sweep.take_over_runs)
+            take_over_runs(pump)
             pump.sql("UPDATE etl_runs SET not_before = NULL")
             pump.messages += pump.database.transact(sweep.due_runs, queue_empty=True)
             _expire_batches(pump)
@@ -885,3 +892,42 @@ def test_an_identity_may_change_while_nothing_is_stored(pump: Pump) -> None:
     with pytest.raises(ConfigError, match=r"'shop': `identity` would change"):
         pump.declare(csv_source(identity="content"))
     pump.declare(csv_source(identity="content", identity_change=True))
+
+
+@only_normalize_stages
+def test_a_run_that_is_locked_keeps_no_other_from_being_closed(pump: Pump) -> None:
+    names = ("a", "b", "c")
+    pump.declare(*(csv_source(name=name) for name in names))
+    pump.write("shop.csv", rows(1))
+    runs = [pump.queue(name) for name in names]
+    # As if each worker died between its last batch and the closing of the run.
+    pump.sql(
+        """UPDATE etl_runs SET status = 'running', stage = 'loading', extracted_at = now(), dispatched_at = now(),
+        position = '{}'"""
+    )
+    pump.messages.clear()
+    impatient = Database(pump.settings.database_url, name="impatient", pool_size=1, patience=0)
+    with pump.database.transaction() as holder:
+        holder.execute(text("SELECT 1 FROM etl_runs WHERE run_id = :run_id FOR UPDATE"), {"run_id": runs[1]})
+        assert each_run(impatient, sweep.unclosed_runs, close_run) == 2
+    impatient.close()
+    assert [pump.show(run_id)["status"] for run_id in runs] == ["success", "running", "success"]
+
+
+@only_normalize_stages
+def test_giving_a_run_up_takes_its_turn_before_its_row(pump: Pump) -> None:
+    pump.declare(csv_source())
+    run_id = pump.queue("shop")
+    pump.sql(
+        """UPDATE etl_runs SET status = 'running', stage = 'extracting', attempt = 5, token = 1,
+        lease_expires_at = now() - interval '1 s'"""
+    )
+    with ThreadPoolExecutor(1) as pool, pump.database.transaction() as sharer:
+        assert share_run(sharer, run_id)
+        giving_up = pool.submit(pump.database.transact, sweep.give_up_run, run_id)
+        time.sleep(0.3)
+        # Who shares the run may go on to lock its row: nobody waits for it in a circle.
+        sharer.execute(text("SELECT 1 FROM etl_runs WHERE run_id = :run_id FOR UPDATE NOWAIT"), {"run_id": run_id})
+        sharer.rollback()
+        assert giving_up.result(10) is True
+    assert pump.show(run_id)["error"]["code"] == "worker_lost"

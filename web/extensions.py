@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 from flask import current_app
 
+from db.queries.items import RecentTotals
+
 if TYPE_CHECKING:
     from celery import Celery
 
@@ -25,6 +27,7 @@ class Service:
     producer: Celery
     hosts: RedisStore
     slow: Lane
+    totals: RecentTotals = field(default_factory=RecentTotals)
     # Answers of `/stats` by page, and the snapshot they were read from.
     kept_stats: dict[tuple[int, int], tuple[bytes, str]] = field(default_factory=dict)
 

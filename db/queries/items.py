@@ -114,7 +114,6 @@ class Total:
 
 _json_items = msgspec.json.Decoder(list[msgspec.Raw])
 _json_item = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
-_recent: dict[Filters, tuple[Total, float]] = {}
 
 _CONDITIONS = {
     "source_type": "source_type = :source_type",
@@ -189,23 +188,27 @@ def _page(items: list[msgspec.Raw], count: int, order: Order, size: int) -> Page
     return Page(shown, len(shown) < size, last["id"], value if value is None else str(value))
 
 
+class RecentTotals:
+    """The large totals of one database, kept for a second: they are the same for every page of a list."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Filters, tuple[Total, float]] = {}
+
+    def count(self, connection: Connection, filters: Filters) -> Total:
+        """As `count_items` does; beyond 10,000 the answer may be a second old."""
+        known = self._kept.get(filters)
+        if known is not None and time.monotonic() < known[1]:
+            return known[0]
+        total = count_items(connection, filters)
+        if total.count > COUNTED:
+            if len(self._kept) >= MAX_RECENT:
+                self._kept.clear()
+            self._kept[filters] = total, time.monotonic() + RECENT_SECONDS
+        return total
+
+
 def count_items(connection: Connection, filters: Filters) -> Total:
-    """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate.
-
-    Beyond 10,000 the answer may be a second old: it is the same for every page of a list.
-    """
-    known = _recent.get(filters)
-    if known is not None and time.monotonic() < known[1]:
-        return known[0]
-    total = _count(connection, filters)
-    if total.count > COUNTED:
-        if len(_recent) >= MAX_RECENT:
-            _recent.clear()
-        _recent[filters] = total, time.monotonic() + RECENT_SECONDS
-    return total
-
-
-def _count(connection: Connection, filters: Filters) -> Total:
+    """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate."""
     where, values = _where(filters)
     clause = " AND ".join(where)
     bounded = text(f"SELECT count(*) FROM (SELECT 1 FROM unified_items WHERE {clause} LIMIT {COUNTED + 1}) counted")

@@ -16,7 +16,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from bench.outside import Answered, Outside
+from db.queries.items import Filters, RecentTotals
 from db.queries.manners import note_gone, note_postponed
+from db.session import Database
 from etl.breaker import BreakerPolicy
 from etl.gate import Gate
 from hosts import RedisStore, SharedStore
@@ -453,3 +455,20 @@ def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, shop: Pump) ->
     again = client.get("/data?page_size=2", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert client.get("/data?page_size=3", headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def test_a_total_that_one_service_has_kept_is_not_that_of_another(database: Database) -> None:
+    insert = text("""
+        INSERT INTO unified_items (source_type, source_name, external_id, raw_data_id, raw_ingested_at, run_id,
+            content_hash, mapping_version, category)
+        SELECT 'csv', 'shop', n::text, n, now(), gen_random_uuid(), '', 1, 'a' FROM generate_series(1, :count) AS n
+    """)
+    one, other = RecentTotals(), RecentTotals()
+    filters = Filters(category="a")
+    with database.transaction() as connection:
+        connection.execute(insert, {"count": 10_100})
+        connection.execute(text("ANALYZE unified_items"))
+        before = one.count(connection, filters)
+        connection.execute(text("DELETE FROM unified_items"))
+        assert (before.count > 10_000, one.count(connection, filters)) == (True, before)
+        assert other.count(connection, filters).count == 0

@@ -10,7 +10,7 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
-from db.queries.items import PAGE_BYTES, Filters, Order, count_items, is_quick, list_items, list_small_items
+from db.queries.items import PAGE_BYTES, Filters, Order, is_quick, list_items, list_small_items
 from etl.errors import PageTooLargeError, TooSlowError
 from web.extensions import service
 from web.present.items import present_items
@@ -99,4 +99,4 @@ def _too_large(fitting: int) -> PageTooLargeError:
 
 def _body(connection: Connection, question: Question, found: Page) -> bytes:
     """The answer as JSON. The items in it are PostgreSQL's own text: nothing is gained by taking them apart here."""
-    return msgspec.json.encode(present_items(question, found, count_items(connection, question.filters)))
+    return msgspec.json.encode(present_items(question, found, service().totals.count(connection, question.filters)))

@@ -15,7 +15,7 @@ WALK ?=
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-.venv/installed: requirements.txt requirements-runtime.txt
+.venv/installed: requirements.txt requirements/runtime.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: Python 3.11 or newer is needed; name it with: make PYTHON=python3.12 ..." >&2; exit 1; }
 	@echo "· installing the pinned requirements (first time only)"
@@ -29,8 +29,8 @@ help: ## show this list
 	@rm -rf $@ && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
 	    $$(grep '^feedparser==' requirements.txt) && mv $@.part $@
 
-.venv/lint: requirements-lint.txt .venv/installed
-	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements-lint.txt
+.venv/lint: requirements/lint.txt .venv/installed
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements/lint.txt
 	@touch $@
 
 up: .venv/installed ## start the service, run every source once, show the result
@@ -60,7 +60,7 @@ urls: .venv/installed ## addresses of the running stack, for scripts (make -s ur
 	@$(BIN)/python -m stack urls
 
 shell: .venv/installed ## a Python shell in the project
-	@$(BIN)/python -i -c "import settings; current = settings.load(); print('settings are in current')"
+	@$(BIN)/python -i -c "from config import settings; current = settings.load(); print('settings are in current')"
 
 db-shell: .venv/installed ## psql on the stack's database
 	@$(BIN)/python -m stack db-shell
@@ -87,14 +87,14 @@ faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for 
 
 requirements: .venv/installed ## pin the requirements anew
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools
-	@for set in requirements-runtime requirements requirements-lint requirements-bench; do \
-	    $(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
-	        --no-annotate --allow-unsafe $$set.in -o $$set.txt; done
+	@cd requirements && for set in runtime=runtime all=../requirements lint=lint bench=bench; do \
+	    ../$(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
+	        --no-annotate --allow-unsafe $${set%=*}.in -o $${set#*=}.txt; done
 
-.venv/peers/installed: requirements-bench.txt .venv/installed
+.venv/peers/installed: requirements/bench.txt .venv/installed
 	@echo "· installing what the benchmarks compare with (first time only)"
 	@$(PYTHON) -m venv .venv/peers
-	@.venv/peers/bin/python -m pip install --disable-pip-version-check -q -r requirements-bench.txt
+	@.venv/peers/bin/python -m pip install --disable-pip-version-check -q -r requirements/bench.txt
 	@touch $@
 
 bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/installed) ## measure against hand-written SQL, dlt and others (BENCH="--quick"), a commit in pairs (BENCH="--against HEAD~1")
@@ -106,10 +106,10 @@ neighbours: .venv/installed ## how late healthy sources start beside 230 bad one
 walk: .venv/installed ## the modules and calls between packages on the way of a record (WALK="--against COMMIT")
 	@$(BIN)/python -m bench.walk $(WALK)
 
-.venv/clients: requirements-bench.txt .venv/installed
+.venv/clients: requirements/bench.txt .venv/installed
 	@echo "· fetching the server that ours is compared with (first time only)"
 	@rm -rf $@ && $(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --target $@.part \
-	    $$(grep '^granian==' requirements-bench.txt) && mv $@.part $@
+	    $$(grep '^granian==' requirements/bench.txt) && mv $@.part $@
 
 clients: .venv/clients ## slow clients and slow questions against three servers (CLIENTS="--servers ours --only rate")
 	@$(BIN)/python -m bench.clients $(CLIENTS)

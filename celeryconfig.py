@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from kombu.entity import Queue
 
-from etl import messages
-from settings import load
+from config.settings import load
+from etl.runs import messages
 
 _settings = load()
 
@@ -39,7 +39,7 @@ worker_max_tasks_per_child = 2000  # against slow leaks in C libraries only
 worker_max_memory_per_child = _settings.worker_memory * 3 // 4 // 1024  # KiB; looked at between tasks
 worker_lost_wait = 1.0  # seconds until a killed process is replaced: it has no result to wait for
 worker_concurrency = _settings.worker_processes
-worker_hijack_root_logger = False  # log_config owns the log format
+worker_hijack_root_logger = False  # config.logs owns the log format
 worker_redirect_stdouts = False
 
 task_queues = [

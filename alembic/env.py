@@ -6,8 +6,8 @@ from alembic import context
 from sqlalchemy import create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 
+from config.settings import load
 from db.models import Base, Xid8
-from settings import load
 
 # Any constant will do, as long as every migrating process uses the same.
 MIGRATION_LOCK = 7236150418

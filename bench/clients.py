@@ -24,10 +24,10 @@ from urllib.parse import urlencode
 import psutil
 import psycopg2
 
-from bench.rig import Servers, Service, make_database, running_servers, wait_until
 from bench.slow import KEY, KINDS, PLAIN, ask, probe, slow_clients
 from bench.speed.reading import FILL, rate
-from settings import PROJECT
+from config.settings import PROJECT
+from testkit.service import Servers, Service, make_database, running_servers, wait_until
 
 GUNICORN = ("gunicorn", "-c", "web/gunicorn_config.py")
 SERVERS = {

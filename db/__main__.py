@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING
 import alembic.command
 from alembic.config import Config
 
-import log_config
-import settings
+from config import logs as log_config, settings
 from db.command import exit_code
 from db.queries.sources import apply_sources
 from db.queries.upkeep import add_partitions
 from db.session import Database
-from etl.catalog import load_catalog
+from etl.declare.catalog import load_catalog
+from etl.declare.source import secrets_of
 from etl.errors import ConfigError
-from etl.source import secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

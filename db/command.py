@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.exc import OperationalError
 
-import settings
+from config import settings
 from etl.errors import ETLError
 
 if TYPE_CHECKING:

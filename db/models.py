@@ -26,7 +26,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from db.base import Base, Xid8, counter, now, small
 from db.states import ACTIVE_RUN, OPEN_BATCH, one_of
-from etl.outcome import BatchState, Lane, Stage, Status, Trigger
+from etl.runs.outcome import BatchState, Lane, Stage, Status, Trigger
 
 SEARCH = (
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(title, ''::text), 1000)), 'A'::\"char\") || "

@@ -19,8 +19,8 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
 from db.errors import translate
-from etl.backoff import wait_before
 from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.runs.backoff import wait_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

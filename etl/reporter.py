@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from etl.errors import ETLError
-    from etl.share import Pace
+    from etl.runs.share import Pace
 
 
 class Reporter(Protocol):

@@ -12,9 +12,9 @@ from typing import Any
 
 import requests
 
-import settings
-from etl.outcome import ENDED, Status
-from settings import PROJECT, SettingError
+from config import settings
+from config.settings import PROJECT, SettingError
+from etl.runs.outcome import ENDED, Status
 from stack import account, containers
 from stack.client import Client, ServiceError
 from stack.containers import ContainerError

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
-from etl.outcome import ACTIVE, ENDED
+from etl.runs.outcome import ACTIVE, ENDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from settings import Settings
+    from config.settings import Settings
 
 POLL_SECONDS = 0.5
 

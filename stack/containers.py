@@ -7,8 +7,8 @@ import secrets
 import subprocess
 from typing import TYPE_CHECKING
 
-import settings
-from settings import PROJECT
+from config import settings
+from config.settings import PROJECT
 from stack.postgres import new_password
 from web.keys import hash_key
 

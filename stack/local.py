@@ -8,8 +8,8 @@ import shutil
 import sys
 from pathlib import Path
 
-import settings
-from settings import PROJECT
+from config import settings
+from config.settings import PROJECT
 from stack import account, ports
 from stack.postgres import Postgres, new_password
 from stack.supervisor import Program, Supervisor

@@ -18,7 +18,7 @@ from typing import Any, cast
 import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
-from settings import PROJECT
+from config.settings import PROJECT
 
 # Every process of a stack carries this, so that none is left behind even if the supervisor was killed.
 MARK = "KASPARRO_STACK"

@@ -11,11 +11,11 @@ import alembic.command
 import pytest
 from sqlalchemy import text
 
-import settings
-from bench.outside import Outside
-from bench.rig import Servers, alembic_config, isolate, make_database
+from config import settings
 from db.session import Database
-from tests.pump import Pump
+from testkit.fake_server import Outside
+from testkit.runner import Pump
+from testkit.service import Servers, alembic_config, isolate, make_database
 
 # Made when the first test needs servers.
 STATE = Path(tempfile.gettempdir()) / f"kasparro-test-{os.getpid()}"

@@ -10,9 +10,9 @@ from flask import Flask
 from flask.json.provider import JSONProvider
 from flask_smorest import Api
 
+from broker.host_states import RedisStore
+from broker.messaging import make_producer
 from db.session import Database
-from hosts import RedisStore
-from messaging import make_producer
 from web import auth, pages
 from web.blueprints import breakers, data, health, runs, stats
 from web.errors import register_error_handlers
@@ -22,7 +22,7 @@ from web.lane import Lane
 from web.schemas.problem import ProblemSchema
 
 if TYPE_CHECKING:
-    from settings import Settings
+    from config.settings import Settings
 
 MAX_REQUEST_BODY = 1024 * 1024
 # Threads of a process that questions which may be slow can hold: at work, and waiting for their turn.

@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 
 from flask import abort, request
 
-from settings import LOOPBACK
+from config.settings import LOOPBACK
 from web.keys import is_known, stored_form
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from settings import Settings
+    from config.settings import Settings
 
 # They show no data, and must work before anyone has a key: probes and the documentation.
 _FRONT = "/"

@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 
 from db.queries.items import SortKey  # noqa: TC001 -- msgspec reads it
-from etl.convert import number
+from etl.mapping.convert import number
 from web.errors import InvalidRequestError
 
 

@@ -12,9 +12,9 @@ from db.queries.items import RecentTotals
 if TYPE_CHECKING:
     from celery import Celery
 
+    from broker.host_states import RedisStore
+    from config.settings import Settings
     from db.session import Database
-    from hosts import RedisStore
-    from settings import Settings
     from web.lane import Lane
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import settings
+from config import settings
 
 _settings = settings.load()
 _host = f"[{_settings.web_host}]" if ":" in _settings.web_host else _settings.web_host

@@ -6,12 +6,12 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING
 
-from settings import SettingError, is_placeholder
+from config.settings import SettingError, is_placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from settings import Settings
+    from config.settings import Settings
 
 HASH_MARK = "sha256:"
 

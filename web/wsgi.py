@@ -1,7 +1,6 @@
 """What gunicorn imports."""
 
-import log_config
-import settings
+from config import logs as log_config, settings
 from web.app import create_app
 
 log_config.configure(settings.load_connected())

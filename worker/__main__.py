@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-import settings
+from config import settings
 from db.command import exit_code
 from db.queries.share import forget_deaths
 from db.queries.sources import find_sources

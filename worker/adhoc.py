@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from db.queries.run_requests import request_runs
 from db.queries.runs import NewRun, record_run
 from etl.errors import AlreadyActiveError, UnknownSourceError
-from etl.outcome import Failure, Status, Trigger
-from etl.run_requests import Refusal
+from etl.runs.outcome import Failure, Status, Trigger
+from etl.runs.run_requests import Refusal
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.session import Database
-    from etl.messages import ExtractMessage
-    from etl.run_requests import WantedSource
+    from etl.runs.messages import ExtractMessage
+    from etl.runs.run_requests import WantedSource
 
 
 def queue(database: Database, run_id: UUID, source_name: str) -> list[ExtractMessage]:

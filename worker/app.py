@@ -10,9 +10,8 @@ from typing import Any
 
 from celery import signals
 
-import log_config
-import settings
-from messaging import make_app
+from broker.messaging import make_app
+from config import logs as log_config, settings
 from worker.board import BOARD
 from worker.sweeper import Sweeper
 from worker.watchdog import Watchdog

@@ -8,13 +8,13 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.extraction import Stored, find_in_flight, find_known, store_batch
-from etl.changes import Changes, candidates, changed_records
 from etl.records import StoredRecord
+from etl.runs.changes import Changes, candidates, changed_records
 
 if TYPE_CHECKING:
-    from etl.changes import InFlightIds
-    from etl.mapping import Mapper
+    from etl.mapping.mapper import Mapper
     from etl.records import RawBatch, RawRecord, Reject, StagedItem
+    from etl.runs.changes import InFlightIds
     from worker.lease import Lease
 
 log = structlog.get_logger(__name__)

@@ -14,6 +14,7 @@ from db.queries.closing import close_run
 from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
+from etl.declare.source import secrets_of
 from etl.errors import (
     ConfigError,
     ETLError,
@@ -27,10 +28,10 @@ from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
 from etl.extract.context import Context
 from etl.http.client import HttpClient, Policy
-from etl.mapping import Mapper
-from etl.messages import BatchMessage, ExtractMessage
-from etl.polling import poll_result, settled_target
-from etl.slices import (
+from etl.mapping.mapper import Mapper
+from etl.runs.messages import BatchMessage, ExtractMessage
+from etl.runs.polling import poll_result, settled_target
+from etl.runs.slices import (
     AskedToWait,
     Deadline,
     Died,
@@ -45,7 +46,6 @@ from etl.slices import (
     cut_short,
     end_of,
 )
-from etl.source import secrets_of
 from worker.batch_writer import BatchWriter
 from worker.board import BOARD
 from worker.lease import Lease, SlowShare, elsewhere
@@ -56,12 +56,12 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
+    from config.settings import Settings
+    from etl.declare.source import AnySource
     from etl.http.target import Target
-    from etl.messages import Message
     from etl.records import Checkpoint
-    from etl.slices import SliceEnd, Start
-    from etl.source import AnySource
-    from settings import Settings
+    from etl.runs.messages import Message
+    from etl.runs.slices import SliceEnd, Start
     from worker.process import Process, Publish
 
 SLICE_SECONDS = 60.0

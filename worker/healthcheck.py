@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 
-import settings
+from config import settings
 from db.queries.upkeep import is_alive
 from db.session import Database
 from etl.errors import StorageUnavailableError

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from db.queries.runs import renew_run
 from db.queries.share import enter_share, mark_slow, note_answer, note_miss
-from etl.share import QUICK_ANSWER, Pace
-from etl.slices import Slowness
+from etl.runs.share import QUICK_ANSWER, Pace
+from etl.runs.slices import Slowness
 from worker.board import BOARD, RUN
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from db.queries.extraction import Stored
     from db.session import Database
     from etl.records import Position, RawBatch
-    from etl.slices import RunClaim
+    from etl.runs.slices import RunClaim
 
 P = ParamSpec("P")
 T = TypeVar("T")

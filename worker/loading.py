@@ -21,12 +21,12 @@ from db.queries.batches import (
 )
 from db.queries.closing import close_run
 from db.queries.runs import resume_extraction
-from etl import source as declared
-from etl.backoff import wait_before
+from etl.declare import source as declared
 from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
-from etl.mapping import Mapper
-from etl.messages import BatchMessage, ExtractMessage
-from etl.outcome import BatchState
+from etl.mapping.mapper import Mapper
+from etl.runs.backoff import wait_before
+from etl.runs.messages import BatchMessage, ExtractMessage
+from etl.runs.outcome import BatchState
 from worker.board import BATCH, BOARD
 from worker.lease import DATABASE_SECONDS
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from db.session import Database
-    from etl.messages import Message
+    from etl.runs.messages import Message
     from worker.process import Process
 
 log = structlog.get_logger(__name__)

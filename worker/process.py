@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-import settings
+from broker.host_states import RedisStore, SharedStore
+from config import settings
 from db.session import Database
-from etl.breaker import BreakerPolicy
-from etl.gate import Gate
-from etl.messages import Message
-from hosts import RedisStore, SharedStore
+from etl.hosts.breaker import BreakerPolicy
+from etl.hosts.limiter import Gate
+from etl.runs.messages import Message
 from worker.app import pool_size
 
 if TYPE_CHECKING:
-    from settings import Settings
+    from config.settings import Settings
 
 # Sends messages; those that could not be sent come back.
 Publish = Callable[[list[Message]], object]

@@ -9,14 +9,14 @@ import structlog
 
 from db.queries.events import record_event
 from db.queries.share import send_slow_runs
-from etl.polling import Heard
-from etl.schedule import Rest
+from etl.runs.polling import Heard
+from etl.runs.schedule import Rest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from etl.errors import ETLError
-    from etl.share import Pace
+    from etl.runs.share import Pace
     from worker.lease import Lease, SlowShare
     from worker.process import Publish
 

@@ -7,12 +7,12 @@ from typing import Any
 import structlog
 from celery.beat import Scheduler
 
-import settings
+from broker.messaging import publish
+from config import settings
 from db.queries.slots import CLAIMED_AT_ONCE, claim_slots, seconds_to_next
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
-from etl.messages import ExtractMessage
-from messaging import publish
+from etl.runs.messages import ExtractMessage
 
 LONGEST_SLEEP = 5.0
 SHORTEST_SLEEP = 0.5

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
 from db.queries import copies, share, sweep, upkeep
 from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
-from etl.messages import EXTRACT_QUEUE, LOAD_QUEUE
-from messaging import BROKER_ERRORS, publish, queue_is_empty
+from etl.runs.messages import EXTRACT_QUEUE, LOAD_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from celery import Celery
     from sqlalchemy import Connection
 
-    from settings import Settings
+    from config.settings import Settings
 
 PAUSE = 2.0
 HEARTBEAT_SECONDS = 5.0

@@ -9,9 +9,9 @@ from uuid import UUID
 import structlog
 from celery import Task
 
-from etl import messages
+from broker.messaging import publish
 from etl.errors import LeaseLostError
-from messaging import publish
+from etl.runs import messages
 from worker import adhoc, extraction, loading
 from worker.app import app
 from worker.process import current

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from broker.messaging import publish
 from db.queries import share
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
-from messaging import publish
 from worker.board import RUN
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from celery import Celery
 
-    from settings import Settings
+    from config.settings import Settings
     from worker.board import Board, Held
 
 PAUSE = 1.0

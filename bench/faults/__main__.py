@@ -13,8 +13,8 @@ from bench.faults.against import run_against
 from bench.faults.arena import Arena, Report
 from bench.faults.scenarios import SCENARIOS
 from bench.faults.truth import Truth
-from bench.outside import Outside
-from bench.rig import Servers, running_servers
+from testkit.fake_server import Outside
+from testkit.service import Servers, running_servers
 
 CONTROL = "control"
 # Enough that the workers of the control arm are busy whenever one of them is killed.

@@ -7,8 +7,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.tree import checked_out
-from settings import PROJECT
+from config.settings import PROJECT
+from testkit.tree import checked_out
 
 OPTIONS = ("--against", "--json")
 

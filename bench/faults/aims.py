@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from bench.faults.points import Event, Point, read_trace
-from bench.rig import wait_until
+from testkit.service import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

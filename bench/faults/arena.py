@@ -15,14 +15,14 @@ import psycopg2
 import requests
 
 from bench.faults.oracle import Verdict, judge
-from bench.rig import Service, make_database, wait_until
+from testkit.service import Service, make_database, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.faults.truth import Truth
-    from bench.outside import Outside
-    from bench.rig import Servers
+    from testkit.fake_server import Outside
+    from testkit.service import Servers
 
 QUIET_SECONDS = 300.0
 

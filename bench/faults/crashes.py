@@ -13,7 +13,7 @@ import requests
 
 from bench.faults.aims import Aims
 from bench.faults.driver import FOLDER
-from bench.rig import wait_until
+from testkit.service import wait_until
 
 if TYPE_CHECKING:
     from concurrent.futures import Future

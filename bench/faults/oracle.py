@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bench.faults.truth import Truth
-    from bench.rig import Service
+    from testkit.service import Service
 
 
 @dataclass

@@ -15,7 +15,7 @@ from bench.faults import naive
 from bench.faults.oracle import Verdict
 from bench.faults.proxy import Proxy
 from bench.faults.strikes import crash_points, database_crashes
-from bench.rig import PYTHON, wait_until
+from testkit.service import PYTHON, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from bench.faults.crashes import BEAT, PATIENCE, WORKER, Crash, Crashes
 from bench.faults.oracle import Verdict, judge, judge_again
 from bench.faults.points import DATABASE_KINDS, PROCESS_KINDS, Point, counts, is_seen, one_execution, plan
-from bench.rig import wait_until
+from testkit.service import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

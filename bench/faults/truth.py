@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from bench.outside import Answered, Asked, Outside, as_json
+from testkit.fake_server import Answered, Asked, Outside, as_json
 
 DUPLICATE_EVERY = 100
 

@@ -17,13 +17,13 @@ from bench.neighbours.figures import Figure, Onlookers
 from bench.neighbours.sources import KINDS, Neighbour, neighbours
 from bench.neighbours.watch import KEY, Memory, Probe, Shown, seconds_to_cancel
 from bench.neighbours.world import World
-from bench.rig import Service, make_database, running_servers, wait_until
-from bench.tree import PRESENT, Tree
+from testkit.service import Service, make_database, running_servers, wait_until
+from testkit.tree import PRESENT, Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.rig import Servers
+    from testkit.service import Servers
 
 _CANCELLED = "calls_c_for_ever"
 

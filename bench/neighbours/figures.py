@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from bench.neighbours.sources import Neighbour
     from bench.neighbours.watch import Memory, Probe, Shown
-    from bench.rig import Service
+    from testkit.service import Service
 
 # What a worker process may have, and what is let pass above it, between two looks: MiB.
 LIMIT, SLACK = 512, 128

@@ -12,7 +12,7 @@ import psutil
 import requests
 
 if TYPE_CHECKING:
-    from bench.rig import Service
+    from testkit.service import Service
 
 KEY = "bench-key-for-cancelling"  # pragma: allowlist secret
 # The slowest answer that a probe waits for: seconds.

@@ -12,14 +12,14 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.rig import running_servers
 from bench.speed import loading, pairs, reading, running
 from bench.speed.arms import Bench
 from bench.speed.comparison import HEAD, Comparison
 from bench.speed.outcome import Outcome, as_json, table
 from bench.speed.peers import PEERS
 from bench.speed.sizes import FULL, PAIRS, QUICK, Sizes
-from bench.tree import is_commit
+from testkit.service import running_servers
+from testkit.tree import is_commit
 
 BENCHMARKS = {
     "load": loading.load,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import psycopg2
 
-from bench.rig import Service, make_database
-from bench.tree import PRESENT
+from testkit.service import Service, make_database
+from testkit.tree import PRESENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.rig import Servers
-    from bench.tree import Tree
+    from testkit.service import Servers
+    from testkit.tree import Tree
 
 # Seldom enough to cost next to nothing on a machine that the benchmark fills.
 _SAMPLE_SECONDS = 0.25

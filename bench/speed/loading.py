@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bench.outside import Answered, Outside
 from bench.speed import data, peers, reference
 from bench.speed.arms import Memory, settle, timed_run
 from bench.speed.outcome import Outcome
+from testkit.fake_server import Answered, Outside
 
 if TYPE_CHECKING:
-    from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
+    from testkit.service import Service
 
 # Paragraphs of an entry in each feed.
 FEEDS = {"headlines": 0, "articles": 10}

@@ -5,23 +5,23 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from bench.outside import Outside
-from bench.rig import make_database
 from bench.speed import data
 from bench.speed.arms import Bench
 from bench.speed.comparison import Comparison, in_turns
 from bench.speed.loading import FEEDS, answered, fetched, loaded
 from bench.speed.reading import FIRST, deep_page, filled, latency, rate
 from bench.speed.running import unchanged_rate
-from bench.tree import PRESENT, checked_out
+from testkit.fake_server import Outside
+from testkit.service import make_database
+from testkit.tree import PRESENT, checked_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from bench.rig import Servers
     from bench.speed.comparison import Figures, Measure
     from bench.speed.sizes import Sizes
+    from testkit.service import Servers
 
 # Answers of which the median is taken.
 LOOKS = 600

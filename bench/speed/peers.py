@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from settings import PROJECT
+from config.settings import PROJECT
 
 PEERS = PROJECT / ".venv" / "peers" / "bin" / "python"
 

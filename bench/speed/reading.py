@@ -25,9 +25,9 @@ from db.queries.items import SHOWN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
+    from testkit.service import Service
 
 CLIENTS = 4
 FIRST = "/data?page_size=50"

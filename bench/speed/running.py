@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from bench.outside import Answered, Asked, Outside
-from bench.rig import PYTHON
 from bench.speed.loading import declare
 from bench.speed.outcome import Outcome
 from db.queries.slots import claim_slots, seconds_to_next
 from db.session import Database
+from testkit.fake_server import Answered, Asked, Outside
+from testkit.service import PYTHON
 
 if TYPE_CHECKING:
-    from bench.rig import Service
     from bench.speed.arms import Bench
     from bench.speed.sizes import Sizes
+    from testkit.service import Service
 
 # A chain of three tasks that do nothing but, at its end, leave a mark; nothing of ours is in it.
 _NOOP = """

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.rig import Servers, make_database, running_servers
-from bench.tree import PRESENT, Tree, checked_out
 from bench.walk.counter import Walk
+from testkit.service import Servers, make_database, running_servers
+from testkit.tree import PRESENT, Tree, checked_out
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

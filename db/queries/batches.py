@@ -15,8 +15,8 @@ from db.queries.turns import share_run
 from db.statement import text
 from etl.errors import LeaseLostError
 from etl.item import COLUMNS
-from etl.outcome import BatchState
 from etl.records import StoredRecord
+from etl.runs.outcome import BatchState
 
 if TYPE_CHECKING:
     from decimal import Decimal

@@ -1,4 +1,4 @@
-"""The end of runs. Counts come from the batches; the decision is `etl.outcome`'s."""
+"""The end of runs. Counts come from the batches; the decision is `etl.runs.outcome`'s."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
-from etl.outcome import DEFAULT_MAX_REJECTED, Failure, Marks, Outcome, Tally, left_behind
 from etl.records import Checkpoint, Counts, Position
+from etl.runs.outcome import DEFAULT_MAX_REJECTED, Failure, Marks, Outcome, Tally, left_behind
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -14,18 +14,18 @@ from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from db.statement import text
 from db.states import OPEN_BATCH
-from etl.changes import InFlightIds, KnownContent, OpenCase
 from etl.errors import LeaseLostError
-from etl.outcome import BatchState, Status
 from etl.payload import DIGEST_SIZE, digest
 from etl.records import StagedItem, StoredRecord
+from etl.runs.changes import InFlightIds, KnownContent, OpenCase
+from etl.runs.outcome import BatchState, Status
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-    from etl.changes import Candidates, Changes
     from etl.records import BadRecord, RawBatch, Reject
-    from etl.slices import RunClaim
+    from etl.runs.changes import Candidates, Changes
+    from etl.runs.slices import RunClaim
 
     Staged = tuple[list[StagedItem], list[Reject]]
 

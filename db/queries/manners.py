@@ -11,7 +11,7 @@ from db.statement import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-    from etl.polling import PollResult
+    from etl.runs.polling import PollResult
 
 
 _NOTE = text("""

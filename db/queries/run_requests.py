@@ -8,8 +8,8 @@ from uuid import uuid4
 from db.queries.runs import NewRun, active_run, queue_run
 from db.queries.share import count_set_aside, send_slow_runs
 from db.queries.sources import find_sources
-from etl.messages import ExtractMessage
-from etl.run_requests import Refusal, Requested, RequestedRun, RequestStatus, WantedSource, first_refusal
+from etl.runs.messages import ExtractMessage
+from etl.runs.run_requests import Refusal, Requested, RequestedRun, RequestStatus, WantedSource, first_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.queries.runs import Queued
-    from etl.outcome import Trigger
+    from etl.runs.outcome import Trigger
 
 
 def request_runs(

@@ -13,11 +13,11 @@ from db.queries.upkeep import PROCESSES
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
-from etl.outcome import Failure, Stage, Status, Trigger
-from etl.polling import ServerHints
 from etl.records import Position
-from etl.schedule import Rest
-from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
+from etl.runs.outcome import Failure, Stage, Status, Trigger
+from etl.runs.polling import ServerHints
+from etl.runs.schedule import Rest
+from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
 if TYPE_CHECKING:
     from datetime import datetime

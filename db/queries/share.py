@@ -15,10 +15,10 @@ from db.queries.turns import own_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
-from etl.messages import ExtractMessage
-from etl.outcome import Failure, Outcome, Status
-from etl.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
-from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
+from etl.runs.messages import ExtractMessage
+from etl.runs.outcome import Failure, Outcome, Status
+from etl.runs.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
+from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
     from uuid import UUID

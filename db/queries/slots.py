@@ -10,10 +10,10 @@ import msgspec
 from db.queries.runs import NewRun, queue_run, record_run
 from db.queries.share import send_slow_runs
 from db.statement import text
-from etl import schedule as slots
-from etl.outcome import Failure, Status, Trigger
-from etl.share import SET_ASIDE, set_aside_message
-from etl.source import Schedule
+from etl.declare.source import Schedule
+from etl.runs import schedule as slots
+from etl.runs.outcome import Failure, Status, Trigger
+from etl.runs.share import SET_ASIDE, set_aside_message
 
 if TYPE_CHECKING:
     from uuid import UUID

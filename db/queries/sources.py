@@ -9,9 +9,9 @@ import msgspec
 
 from db.queries.share import IS_SET_ASIDE
 from db.statement import text
+from etl.declare.source import AnySource, dump, identity_of, mapping_of
 from etl.errors import ConfigError, UnknownSourceError
-from etl.schedule import next_slot
-from etl.source import AnySource, dump, identity_of, mapping_of
+from etl.runs.schedule import next_slot
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from etl.catalog import Scheduled
-    from etl.source import Schedule
+    from etl.declare.catalog import Scheduled
+    from etl.declare.source import Schedule
 
 # Serialises those who apply sources, so that two files are never mixed.
 APPLY_LOCK = 7236150419

@@ -9,9 +9,9 @@ from db.queries.events import record_event
 from db.queries.turns import own_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
-from etl.messages import BatchMessage, ExtractMessage
-from etl.outcome import BatchState, Failure, Outcome, Status
-from etl.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
+from etl.runs.messages import BatchMessage, ExtractMessage
+from etl.runs.outcome import BatchState, Failure, Outcome, Status
+from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -7,22 +7,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from etl.declare.model import interval_of
+from etl.declare.source import ApiSource, CsvSource
 from etl.extract.api import ApiExtractor
 from etl.extract.csv_download import CsvDownload
 from etl.extract.csv_files import CsvFiles
 from etl.extract.feed import FeedExtractor
 from etl.http.target import target_of
-from etl.model import interval_of
-from etl.source import ApiSource, CsvSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Protocol
 
+    from etl.declare.source import AnySource
     from etl.extract.context import Context
     from etl.http.target import Target
     from etl.records import Page, Position
-    from etl.source import AnySource
 
     class Extractor(Protocol):
         """Gives pages from a position on."""

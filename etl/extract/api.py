@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import msgspec
 from msgspec.structs import replace as replace_struct
 
-from etl.duration import seconds
+from etl.declare.duration import seconds
+from etl.declare.paging import NoPaging
 from etl.errors import FormatError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import ApiCursor, Broken, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
 from etl.http.client import Answer
-from etl.paging import NoPaging
 from etl.records import Kept, Page, Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from etl.declare.source import ApiSource
     from etl.extract.context import Context
     from etl.http.target import Target
     from etl.records import Record, Records
-    from etl.source import ApiSource
 
 # The largest page that may be read in pieces: bytes.
 MAX_PAGE = 2 * 1024 * 1024 * 1024

@@ -13,7 +13,7 @@ from etl.records import RawBatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from etl.mapping import Mapper
+    from etl.mapping.mapper import Mapper
     from etl.records import BadRecord, Page, Position, RawRecord, Record
 
 # A batch ends at this many bytes of payload, whatever its number of records.

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from etl.declare.source import CsvSource
     from etl.extract.context import Context
     from etl.records import Cursor
-    from etl.source import CsvSource
 
 
 class CsvCursor(msgspec.Struct, frozen=True):

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from etl.duration import seconds
+from etl.declare.duration import seconds
 from etl.extract.csv import CsvCursor, PlainCopies, temporary
 from etl.records import Kept, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from etl.declare.source import CsvSource
     from etl.extract.context import Context
     from etl.http.target import Target
     from etl.records import Position
-    from etl.source import CsvSource
 
 
 class CsvDownload:

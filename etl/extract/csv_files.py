@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from etl.declare.source import CsvSource
     from etl.extract.context import Context
     from etl.records import Position
-    from etl.source import CsvSource
 
 
 class CsvFiles:

@@ -6,17 +6,17 @@ import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from etl import payload
+from etl.declare.paths import path
 from etl.errors import FormatError, RefusedError
 from etl.extract.pieces import outline
-from etl.paths import path
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from etl.declare.source import ApiSource
     from etl.extract.pieces import Outline
     from etl.records import Record, Records
-    from etl.source import ApiSource
 
 # Above this size a document is read in pieces, if its paths are plain: bytes.
 STREAM_OVER = 1024 * 1024

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from etl.duration import seconds
+from etl.declare.duration import seconds
 from etl.feeds.parse import Feed, FeedJob
 from etl.feeds.parser import parser
 from etl.http.freshness import clamp
@@ -13,11 +13,11 @@ from etl.records import BadRecord, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from etl.declare.source import RssSource
     from etl.extract.context import Context
     from etl.http.client import Answer
     from etl.http.target import Target
     from etl.records import Position, Record
-    from etl.source import RssSource
 
 # Feeds are read into memory, twice; the largest in use are a third of this: bytes.
 MAX_FEED = 32 * 1024 * 1024

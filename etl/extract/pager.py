@@ -11,15 +11,15 @@ import msgspec
 from msgspec.structs import replace as replace_struct
 
 from etl import payload
+from etl.declare.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
 from etl.errors import ETLError, FormatError, RecordError, RefusedError
 from etl.http.address import is_upgrade, same_origin
-from etl.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
 
 if TYPE_CHECKING:
+    from etl.declare.paging import Paging
     from etl.extract.document import Document
     from etl.http.client import Answer
     from etl.http.target import Target
-    from etl.paging import Paging
     from etl.records import Cursor
 
 # What a Link header, and any cursor, may have: characters.

@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from etl.convert import EPOCH_MILLISECONDS, Moment
-from etl.duration import duration
+from etl.declare.duration import duration
+from etl.declare.paths import path
 from etl.errors import FormatError
-from etl.paths import path
+from etl.mapping.convert import EPOCH_MILLISECONDS, Moment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from etl.declare.source import Incremental
     from etl.records import Record
-    from etl.source import Incremental
 
 # A number above this is taken for epoch seconds where time is subtracted from it.
 _EPOCH_FROM = 10**9

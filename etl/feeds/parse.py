@@ -15,7 +15,7 @@ import feedparser
 import msgspec
 import nh3
 
-from etl.convert import EARLIEST, iso_time
+from etl.mapping.convert import EARLIEST, iso_time
 
 PARSE_SECONDS = 20
 # Feed dates outside of this window come from broken clocks and junk text: seconds ahead of now.

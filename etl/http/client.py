@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from urllib.parse import urljoin
 
 from etl import payload
-from etl.backoff import wait_before
 from etl.errors import (
     FetchError,
     FormatError,
@@ -33,7 +32,8 @@ from etl.http.freshness import freshness
 from etl.http.status import PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
 from etl.http.transport import Guard, make_session
-from etl.share import LEAST_RATE, QUICK_ANSWER
+from etl.runs.backoff import wait_before
+from etl.runs.share import LEAST_RATE, QUICK_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from etl.gate import Admission, Gate
+    from etl.hosts.limiter import Admission, Gate
     from etl.http.target import Target
     from etl.records import Validator
     from etl.reporter import Reporter

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from etl.errors import FetchError, NoAnswerError, SliceOverError, WaitError
-from etl.share import LEAST_RATE, RATE_WINDOW
+from etl.runs.share import LEAST_RATE, RATE_WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

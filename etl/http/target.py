@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from etl import payload
+from etl.declare.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, fill, fill_all
 from etl.http.address import host_of
-from etl.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, fill, fill_all
 
 if TYPE_CHECKING:
-    from etl.request import Request
+    from etl.declare.request import Request
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.rig import Servers, Service, make_database
+from testkit.service import Servers, Service, make_database
 
 SHOP = "sources:\n  - {name: shop, type: csv, file: shop.csv}\n"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import requests
 
-from bench.rig import Service
 from bench.slow import KINDS, slow_clients
+from testkit.service import Service
 
 LARGE = """
     INSERT INTO unified_items (source_type, source_name, external_id, title, description, raw_data_id, raw_ingested_at,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from settings import PROJECT
+from config.settings import PROJECT
 
 
 @pytest.mark.timeout(280)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from bench.rig import PYTHON, Servers, Service, wait_until
+from testkit.service import PYTHON, Servers, Service, wait_until
 from tests.acceptance.conftest import SHOP
 
 

@@ -15,11 +15,11 @@ import psycopg2
 import pytest
 import requests
 
-from bench.rig import Servers, make_database, wait_until
-from settings import PROJECT
+from config.settings import PROJECT
 from stack import account, ports
 from stack.postgres import PostgresError
 from stack.supervisor import MARK
+from testkit.service import Servers, make_database, wait_until
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -7,9 +7,9 @@ import time
 import pytest
 import requests
 
-from bench.outside import Answered, Outside
-from bench.rig import PYTHON, Service, wait_until
-from settings import PROJECT
+from config.settings import PROJECT
+from testkit.fake_server import Answered, Outside
+from testkit.service import PYTHON, Service, wait_until
 
 LAUNCHER = PROJECT / "bench" / "neighbours" / "launcher.py"
 DEFECTS = ("calls_c_for_ever", "dies_by_signal", "grows")

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from bench.outside import Answered, Asked, Outside, as_json
 from etl import payload
+from etl.declare.source import parse
 from etl.errors import FormatError, RefusedError
 from etl.extract import open_source, target_for
 from etl.records import Checkpoint, Kept, Position
-from etl.source import parse
-from tests.reading import Recorder, context, read, records
+from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.reading import Recorder, context, read, records
 
 
 def paged(outside: Outside, answer: Callable[[Asked], Any]) -> str:

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from bench.outside import Answered, Asked, Outside
+from etl.declare.source import parse
 from etl.errors import ConfigError, ETLError, FormatError
 from etl.extract import open_source, target_for
 from etl.records import BadRecord, Checkpoint, Position
-from etl.source import parse
-from tests.reading import Recorder, context, read, records
+from testkit.fake_server import Answered, Asked, Outside
+from testkit.reading import Recorder, context, read, records
 
 
 def csv(tmp_path: Path, body: bytes, **dialect: Any) -> list[Any]:

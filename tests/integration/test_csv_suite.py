@@ -13,7 +13,7 @@ import pytest
 
 from etl.files.rows import STRETCH
 from etl.records import BadRecord, Page, Position
-from tests.reading import Recorder, read, records
+from testkit.reading import Recorder, read, records
 
 SPECTRUM = Path(__file__).parents[1] / "suites" / "csv_spectrum"
 PIECES = [

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from bench.outside import Answered, Asked, Outside
 from etl.errors import LeaseLostError
 from etl.http.target import Target
-from tests.pump import Pump
-from tests.reading import Recorder
+from testkit.fake_server import Answered, Asked, Outside
+from testkit.reading import Recorder
+from testkit.runner import Pump
 
 ROWS = "id,price,name\n" + "".join(f"{n},{n},{'x' * 130}\n" for n in range(17_000))
 BODY = ROWS.encode()
@@ -120,7 +120,7 @@ def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, outside: O
 
 def test_a_dripping_download_ends_by_name(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
     for window in ("FIRST_WINDOW", "RATE_WINDOW"):
-        monkeypatch.setattr(f"etl.share.{window}", 0.3)
+        monkeypatch.setattr(f"etl.runs.share.{window}", 0.3)
 
     def drip(handler: Any) -> None:
         handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 100000\r\n\r\n")

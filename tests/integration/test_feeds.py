@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from bench.outside import Answered, Outside
 from etl.errors import FormatError, LeaseLostError
 from etl.feeds.parse import MAX_ENTRIES, Feed, FeedJob
 from etl.feeds.parser import FeedParser
-from tests.reading import Recorder, read, records
+from testkit.fake_server import Answered, Outside
+from testkit.reading import Recorder, read, records
 
 RSS = b"""<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>
 <item><guid>g1</guid><title>One &amp; only</title><link>http://x/1</link><description>d</description>

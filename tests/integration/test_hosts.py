@@ -10,13 +10,13 @@ from collections.abc import Iterator
 
 import pytest
 
-import hosts
-from bench.outside import Answered, Outside
-from bench.rig import Servers
-from etl.breaker import BreakerPolicy, State
-from etl.gate import Gate, HostState, LocalStore
-from hosts import RedisStore, SharedStore
-from messaging import make_producer
+from broker import host_states as hosts
+from broker.host_states import RedisStore, SharedStore
+from broker.messaging import make_producer
+from etl.hosts.breaker import BreakerPolicy, State
+from etl.hosts.limiter import Gate, HostState, LocalStore
+from testkit.fake_server import Answered, Outside
+from testkit.service import Servers
 
 POLICY = BreakerPolicy(threshold=5, reset=1)
 
@@ -127,13 +127,13 @@ def test_redis_is_used_again_when_it_is_back(store: RedisStore, monkeypatch: pyt
 
 WORKER = """
 import sys, time
-from etl.breaker import BreakerPolicy
+from etl.hosts.breaker import BreakerPolicy
 from etl.errors import ETLError
-from etl.gate import Gate
+from etl.hosts.limiter import Gate
 from etl.http.client import HttpClient, Policy
 from etl.http.target import Target
-from hosts import RedisStore, SharedStore
-from tests.reading import Recorder
+from broker.host_states import RedisStore, SharedStore
+from testkit.reading import Recorder
 url, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 gate = Gate(SharedStore(RedisStore()), BreakerPolicy(5, 1), name)
 ends = time.monotonic() + seconds

@@ -19,14 +19,14 @@ import pytest
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from bench.outside import Answered, Asked, Outside, as_json
 from etl.errors import ETLError, FetchError, PostponedError, RefusedError, ScratchError, WaitError
 from etl.http.address import is_allowed
 from etl.http.freshness import freshness
 from etl.http.status import pause_asked
 from etl.http.target import Target
 from etl.records import Position
-from tests.reading import Recorder, read, records
+from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.reading import Recorder, read, records
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

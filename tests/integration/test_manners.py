@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 
-from bench.outside import Answered, Asked, Outside, as_json
 from db.queries.closing import end_run
 from db.queries.slots import claim_slots
-from etl.outcome import Outcome, Status
-from etl.polling import MOVED_AFTER
-from etl.schedule import Rest, may_rest
-from etl.source import Schedule
-from tests.pump import Pump
+from etl.declare.source import Schedule
+from etl.runs.outcome import Outcome, Status
+from etl.runs.polling import MOVED_AFTER
+from etl.runs.schedule import Rest, may_rest
+from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.runner import Pump
 
 RSS = (
     b'<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>%s'

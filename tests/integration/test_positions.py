@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench.outside import Answered, Asked, Outside
+from etl.declare.source import parse, secrets_of
 from etl.errors import ETLError
 from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
-from etl.mapping import Mapper
+from etl.mapping.mapper import Mapper
 from etl.records import Checkpoint, Position
-from etl.source import parse, secrets_of
-from tests.reading import Recorder, context
+from testkit.fake_server import Answered, Asked, Outside
+from testkit.reading import Recorder, context
 
 BATCH = 4
 ROWS = b"id\n" + b"".join(b"%0100d\n" % number for number in range(2000))

@@ -17,8 +17,6 @@ import psycopg2
 import pytest
 from sqlalchemy import Connection, text
 
-from bench.outside import Answered, Asked, Outside, as_json
-from bench.rig import wait_until
 from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run, end_run
@@ -28,16 +26,18 @@ from db.queries.stats import known_items, overall, source_totals
 from db.queries.turns import share_run
 from db.queries.upkeep import add_partitions, recount, roll_up
 from db.session import Database
-from etl.changes import Changes, InFlightIds, candidates, changed_records
+from etl.declare.source import parse
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
-from etl.mapping import Mapper
-from etl.messages import BatchMessage, ExtractMessage
-from etl.outcome import Failure, Outcome, Status
+from etl.mapping.mapper import Mapper
 from etl.records import FileMark, Kept, Position, RawBatch, Reject, StagedItem, StoredRecord
-from etl.slices import MAX_OPEN_BATCHES, RunClaim
-from etl.source import parse
-from tests.leases import expire_leases
-from tests.pump import Pump
+from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
+from etl.runs.messages import BatchMessage, ExtractMessage
+from etl.runs.outcome import Failure, Outcome, Status
+from etl.runs.slices import MAX_OPEN_BATCHES, RunClaim
+from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.leases import expire_leases
+from testkit.runner import Pump
+from testkit.service import wait_until
 from worker import loading
 from worker.sweeper import each_run
 

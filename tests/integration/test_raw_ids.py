@@ -13,11 +13,11 @@ from db.queries.copies import advance_sequence, look_for_copies
 from db.queries.extraction import find_known, store_batch
 from db.queries.runs import claim_run
 from db.session import Database
-from etl.changes import Changes, InFlightIds, candidates, changed_records
-from etl.messages import BatchMessage
 from etl.records import Position, RawBatch, RawRecord
-from etl.slices import RunClaim
-from tests.pump import Pump
+from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
+from etl.runs.messages import BatchMessage
+from etl.runs.slices import RunClaim
+from testkit.runner import Pump
 
 SHOP = {"name": "shop", "type": "csv", "file": "shop.csv"}
 

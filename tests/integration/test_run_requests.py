@@ -9,10 +9,10 @@ import pytest
 from flask.testing import FlaskClient
 
 from db.queries.run_requests import request_runs
-from etl.messages import ExtractMessage
-from etl.outcome import Trigger
-from etl.run_requests import Refusal, Requested, RequestStatus
-from tests.pump import Pump
+from etl.runs.messages import ExtractMessage
+from etl.runs.outcome import Trigger
+from etl.runs.run_requests import Refusal, Requested, RequestStatus
+from testkit.runner import Pump
 from web.app import create_app
 from worker import adhoc
 

@@ -6,8 +6,8 @@ import threading
 
 from db.queries import sweep
 from db.queries.slots import claim_slots, seconds_to_next
-from etl.messages import ExtractMessage
-from tests.pump import Pump
+from etl.runs.messages import ExtractMessage
+from testkit.runner import Pump
 
 
 def source(name: str, **more: object) -> dict[str, object]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from waitress import wasyncore
 
-from bench.rig import wait_until
+from testkit.service import wait_until
 from web import server as module
 from web.server import Server
 

@@ -9,14 +9,14 @@ from uuid import uuid4
 
 import pytest
 
-from bench.outside import Answered, Asked, Outside
 from db.queries import share
 from db.queries.runs import NewRun, claim_run, queue_run
 from db.queries.slots import claim_slots
 from db.queries.upkeep import beat_heart
-from etl.messages import ExtractMessage
-from etl.outcome import Trigger
-from tests.pump import Pump
+from etl.runs.messages import ExtractMessage
+from etl.runs.outcome import Trigger
+from testkit.fake_server import Answered, Asked, Outside
+from testkit.runner import Pump
 from worker import adhoc
 
 
@@ -95,7 +95,7 @@ def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, outs
 
 
 def test_a_dripping_answer_makes_a_source_slow(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("etl.share.RATE_WINDOW", 0.5)
+    monkeypatch.setattr("etl.runs.share.RATE_WINDOW", 0.5)
 
     def drip(handler: object) -> None:
         handler.wfile.write(b"HTTP/1.0 200 OK\r\nContent-Length: 1000\r\n\r\n[")  # type: ignore[attr-defined]

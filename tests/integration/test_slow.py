@@ -11,12 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-import settings
-from bench.rig import Servers, make_database
+from config import settings
 from db.queries import items
 from db.session import Database
 from etl.errors import StorageConflictError
-from tests.pump import Pump
+from testkit.runner import Pump
+from testkit.service import Servers, make_database
 from web.app import create_app
 
 # In place of PostgreSQL's own: whoever searches waits, and is counted.

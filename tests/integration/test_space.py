@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from bench.outside import Answered, Outside
 from etl.errors import ETLError, FormatError, ScratchError
 from etl.files import space
 from etl.files.archive import MAX_DIRECTORY, make_plain
-from tests.reading import Recorder, read
+from testkit.fake_server import Answered, Outside
+from testkit.reading import Recorder, read
 
 LARGE = b"id,text\n" + b"1,x\n" * 10_000_000
 

@@ -15,15 +15,15 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from bench.outside import Answered, Outside
+from broker.host_states import RedisStore, SharedStore
+from config.settings import SettingError
 from db.queries.items import Filters, RecentTotals
 from db.queries.manners import note_gone, note_postponed
 from db.session import Database
-from etl.breaker import BreakerPolicy
-from etl.gate import Gate
-from hosts import RedisStore, SharedStore
-from settings import SettingError
-from tests.pump import Pump
+from etl.hosts.breaker import BreakerPolicy
+from etl.hosts.limiter import Gate
+from testkit.fake_server import Answered, Outside
+from testkit.runner import Pump
 from web.app import create_app
 from web.blueprints import stats
 from web.keys import hash_key

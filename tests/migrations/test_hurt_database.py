@@ -8,10 +8,10 @@ from pathlib import Path
 import alembic.command
 import pytest
 
-from bench.outside import Answered, Asked, Outside, as_json
-from bench.rig import Servers, alembic_config, make_database
 from db.session import Database
-from tests.pump import Pump
+from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.runner import Pump
+from testkit.service import Servers, alembic_config, make_database
 
 COUNT = 40
 

@@ -16,9 +16,9 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from bench.rig import Servers, alembic_config, make_database
 from db.models import Base, Xid8
 from db.session import Database
+from testkit.service import Servers, alembic_config, make_database
 
 ischema_names["xid8"] = Xid8
 
@@ -92,7 +92,7 @@ def test_models_and_migrations_agree_on_defaults_and_checks(servers: Servers, mi
 def test_two_migrations_at_once_do_not_disturb_each_other(servers: Servers) -> None:
     url = make_database(servers, "together")
     # Alembic's context is one per process.
-    script = f"import alembic.command; from bench.rig import alembic_config; alembic.command.upgrade(alembic_config({url!r}), 'head')"
+    script = f"import alembic.command; from testkit.service import alembic_config; alembic.command.upgrade(alembic_config({url!r}), 'head')"
     processes = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(2)]
     assert [process.wait(60) for process in processes] == [0, 0]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from etl import breaker, budget
-from etl.breaker import BreakerPolicy, Circuit, State
-from etl.budget import Budget
+from etl.hosts import breaker, budget
+from etl.hosts.breaker import BreakerPolicy, Circuit, State
+from etl.hosts.budget import Budget
 
 POLICY = BreakerPolicy(threshold=5, reset=60)
 

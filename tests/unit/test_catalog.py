@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from etl.catalog import load_catalog
+from config.settings import PROJECT
+from etl.declare.catalog import load_catalog
 from etl.errors import ConfigError
-from settings import PROJECT
 
 GOOD = "  - {name: a, type: csv, file: a.csv}\n"
 

@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.convert import Moment, identifier, number, tags, text
+from etl.mapping.convert import Moment, identifier, number, tags, text
 
 BERLIN = Moment(ZoneInfo("Europe/Berlin"), ("%d.%m.%Y",))
 

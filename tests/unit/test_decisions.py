@@ -10,8 +10,15 @@ from typing import Any
 import pytest
 
 from etl import payload
-from etl.backoff import LONGEST, wait_before
-from etl.changes import (
+from etl.declare.request import fill
+from etl.declare.source import fingerprint, parse
+from etl.errors import ConfigError, FormatError, RecordError
+from etl.extract.batching import MAX_BYTES, Batcher
+from etl.extract.pager import next_link
+from etl.mapping.mapper import Mapper
+from etl.records import BadRecord, Counts, Page, Position, RawBatch, RawRecord, StoredRecord
+from etl.runs.backoff import LONGEST, wait_before
+from etl.runs.changes import (
     Changes,
     InFlightIds,
     KnownContent,
@@ -20,14 +27,7 @@ from etl.changes import (
     changed_records,
     single_valued,
 )
-from etl.errors import ConfigError, FormatError, RecordError
-from etl.extract.batching import MAX_BYTES, Batcher
-from etl.extract.pager import next_link
-from etl.mapping import Mapper
-from etl.outcome import Failure, Status, judge, must_stop
-from etl.records import BadRecord, Counts, Page, Position, RawBatch, RawRecord, StoredRecord
-from etl.request import fill
-from etl.source import fingerprint, parse
+from etl.runs.outcome import Failure, Status, judge, must_stop
 
 
 def mapper(**more: object) -> Mapper:

@@ -12,10 +12,10 @@ import pytest
 import yaml
 from msgspec import Struct, inspect
 
-from etl.catalog import load_catalog
+from config.settings import PROJECT
+from etl.declare.catalog import load_catalog
+from etl.declare.source import AnySource, SourcesFile, parse
 from etl.errors import ConfigError
-from etl.source import AnySource, SourcesFile, parse
-from settings import PROJECT
 
 TEXT = (PROJECT / "docs/sources.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```yaml\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

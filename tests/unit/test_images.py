@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from settings import PROJECT
+from config.settings import PROJECT
 
 
 def own_modules(folder: str) -> set[str]:

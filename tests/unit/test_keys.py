@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from settings import PROJECT
+from config.settings import PROJECT
 from web.keys import hash_key, is_known, stored_form
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from etl import payload
+from etl.declare.paths import path
+from etl.declare.source import ApiSource, parse
 from etl.errors import FormatError, RefusedError
 from etl.extract import document
 from etl.extract.batching import MAX_BYTES, Batcher
@@ -17,10 +19,8 @@ from etl.extract.pager import MAX_LINK, next_link
 from etl.extract.pieces import PIECE
 from etl.files.lines import MAX_ROW_LINES
 from etl.files.rows import MAX_COLUMNS, MAX_NAME, MAX_NAMES, Format, Rows, column_names, numbered, read_header
-from etl.mapping import Mapper
-from etl.paths import path
+from etl.mapping.mapper import Mapper
 from etl.records import BadRecord, Page, Position, RawRecord
-from etl.source import ApiSource, parse
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,7 +9,7 @@ import pytest
 from bench.neighbours import launcher
 from bench.neighbours.figures import Figure, percentile
 from bench.neighbours.sources import KINDS, neighbours
-from etl.source import parse
+from etl.declare.source import parse
 
 
 def test_a_percentile_is_one_of_the_values() -> None:

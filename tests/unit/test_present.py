@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from etl.breaker import Circuit, State
-from etl.gate import HostState
+from etl.hosts.breaker import Circuit, State
+from etl.hosts.limiter import HostState
 from web.present.health import BrokerView, DatabaseView, present_health, present_unhealthy
 from web.present.hosts import declared_host, present_hosts
 

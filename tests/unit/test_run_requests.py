@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.run_requests import WantedSource, first_refusal
+from etl.runs.run_requests import WantedSource, first_refusal
 
 SOURCE = WantedSource("shop", "csv", enabled=True, paused=False, set_aside_until=None)
 UNTIL = datetime(2026, 1, 31, 12, tzinfo=UTC)

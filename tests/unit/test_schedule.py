@@ -3,8 +3,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.schedule import delay, due, next_slot
-from etl.source import Schedule
+from etl.declare.source import Schedule
+from etl.runs.schedule import delay, due, next_slot
 
 
 def at(text: str) -> datetime:

@@ -11,12 +11,12 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from etl.catalog import DEFAULTABLE, load_catalog
+from config.settings import PROJECT
+from etl.declare.catalog import DEFAULTABLE, load_catalog
+from etl.declare.schema import FILE, sources_schema, text
+from etl.declare.source import parse
 from etl.errors import ConfigError
 from etl.item import TARGETS
-from etl.schema import FILE, sources_schema, text
-from etl.source import parse
-from settings import PROJECT
 
 SCHEMA = sources_schema()
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -177,7 +177,7 @@ def test_every_field_of_an_item_may_be_mapped() -> None:
 
 def test_the_shipped_file_fits_and_names_the_schema() -> None:
     shipped = (PROJECT / "sources.yaml").read_text(encoding="utf-8")
-    assert shipped.splitlines()[0] == f"# yaml-language-server: $schema=./{FILE.name}"
+    assert shipped.splitlines()[0] == f"# yaml-language-server: $schema=./docs/{FILE.name}"
     assert list(VALIDATOR.iter_errors(yaml.safe_load(shipped))) == []
 
 

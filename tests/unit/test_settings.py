@@ -1,6 +1,6 @@
 import pytest
 
-import settings
+from config import settings
 
 
 @pytest.mark.parametrize(

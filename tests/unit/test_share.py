@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.share import Pace, set_aside_for, slow_processes
+from etl.runs.share import Pace, set_aside_for, slow_processes
 
 
 @pytest.mark.parametrize(("processes", "slow"), [(0, 1), (1, 1), (2, 1), (3, 1), (4, 2), (8, 4)])

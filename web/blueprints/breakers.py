@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 from flask.views import MethodView
 
+from broker.messaging import BROKER_ERRORS
 from db.queries.manners import end_pause, postponed_sources
 from etl.errors import BrokerUnavailableError, UnknownHostError
-from etl.gate import HostState
-from messaging import BROKER_ERRORS
+from etl.hosts.limiter import HostState
 from web.extensions import service
 from web.present.hosts import declared_host, present_host, present_hosts
 from web.requests import Resource

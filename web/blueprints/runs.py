@@ -9,14 +9,14 @@ import marshmallow as ma
 from flask import url_for
 from flask.views import MethodView
 
+from broker.messaging import publish
 from db.queries.closing import end_run
 from db.queries.events import list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, get_run, list_runs
 from etl.errors import AlreadyActiveError, SourceInactiveError
-from etl.outcome import Failure, Outcome, Status, Trigger
-from etl.run_requests import Refusal
-from messaging import publish
+from etl.runs.outcome import Failure, Outcome, Status, Trigger
+from etl.runs.run_requests import Refusal
 from web.cursors import RunCursor, unpack
 from web.extensions import service
 from web.present.runs import present_requested, present_run, present_run_with_events, present_runs
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from etl.run_requests import RequestedRun
+    from etl.runs.run_requests import RequestedRun
 
 blueprint = Resource("runs", __name__, description="Passes over sources.")
 

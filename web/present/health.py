@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from etl.breaker import State
-from etl.outcome import Status
-from etl.share import SET_ASIDE
+from etl.hosts.breaker import State
+from etl.runs.outcome import Status
+from etl.runs.share import SET_ASIDE
 from web.present.hosts import declared_host
 from web.schemas.stats import HealthStatus
 

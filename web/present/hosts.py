@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.breaker import State
+from etl.declare.request import fill
+from etl.hosts.breaker import State
 from etl.http.address import host_of
-from etl.request import fill
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from etl.gate import HostState
+    from etl.hosts.limiter import HostState
 
 
 def present_hosts(states: dict[str, tuple[HostState, float]]) -> dict[str, Any]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from etl.outcome import ACTIVE
 from etl.records import Counts
+from etl.runs.outcome import ACTIVE
 from web.cursors import RunCursor, pack
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
-    from etl.run_requests import Requested
+    from etl.runs.run_requests import Requested
 
 
 def present_run(row: Row[Any]) -> dict[str, Any]:

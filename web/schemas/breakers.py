@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from marshmallow import Schema, fields, validate
 
-from etl.breaker import State
+from etl.hosts.breaker import State
 
 
 class BreakerSchema(Schema):

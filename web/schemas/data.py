@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from marshmallow import Schema, fields, validate
 
 from db.queries.items import SORTABLE
+from etl.declare.source import AnySource
 from etl.item import FIELDS, Kind
-from etl.source import AnySource
 from web.schemas.text import Moment, Text
 
 if TYPE_CHECKING:

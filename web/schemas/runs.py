@@ -6,8 +6,8 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from etl.outcome import Status
-from etl.run_requests import RequestStatus
+from etl.runs.outcome import Status
+from etl.runs.run_requests import RequestStatus
 from web.schemas.text import Text
 
 

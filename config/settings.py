@@ -1,0 +1,253 @@
+"""Everything the environment may say, read once and typed.
+
+Order of precedence: the process environment, then `.env`, then `$STATE_DIR/runtime.env`, which the running local stack
+writes. This is the only module that reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from dotenv import dotenv_values
+
+from etl.declare.duration import duration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+PROJECT = Path(__file__).resolve().parent.parent
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+# What a worker process needs before it holds any record: bytes.
+LEAST_MEMORY = 128 * 2**20
+LARGEST_RECORD = 16 * 1024 * 1024
+PLACEHOLDERS = ("changeme", "change-me", "your-", "example", "placeholder", "xxx", "todo")
+
+T = TypeVar("T")
+
+
+class SettingError(Exception):
+    """A setting is missing or wrong; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The typed settings of one process."""
+
+    database_url: str
+    redis_url: str
+    sources_file: Path
+    state_dir: Path
+    web_host: str
+    web_port: int
+    flower_port: int
+    samples_port: int
+    worker_processes: int
+    worker_memory: int
+    etl_interval: timedelta
+    enable_scheduler: bool
+    batch_size: int
+    max_record: int
+    max_retries: int
+    breaker_threshold: int
+    breaker_reset: timedelta
+    lease: timedelta
+    runs_retention: timedelta
+    read_timeout: timedelta
+    allowed_private_hosts: tuple[str, ...]
+    csv_roots: tuple[Path, ...]
+    api_keys: tuple[str, ...] = field(repr=False)
+    flower_basic_auth: str | None = field(repr=False)
+    alert_urls: tuple[str, ...] = field(repr=False)
+    log_level: str
+    log_format: str
+    environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def public(self) -> bool:
+        """True when the web listens on more than the loopback interface."""
+        return self.web_host not in LOOPBACK
+
+    @property
+    def key_file(self) -> Path:
+        """Where the local stack keeps its admin key."""
+        return self.state_dir / "admin-key"
+
+    def secret(self, name: str) -> str | None:
+        """The value that `${name}` in a source stands for, or None when it is not set."""
+        return self.environment.get(name) or None
+
+
+@cache
+def load() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingError: a value does not fit; the message names the variable.
+    """
+    return read(environment())
+
+
+def load_connected() -> Settings:
+    """The settings of a process that needs the database.
+
+    Raises:
+        SettingError: there is none.
+    """
+    settings = load()
+    if not settings.database_url:
+        raise SettingError("DATABASE_URL: is not set; `make up` brings a database, or name one in .env")
+    return settings
+
+
+def environment() -> dict[str, str]:
+    """Merge the three places settings come from."""
+    merged = explicit_environment()
+    return {**read_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env"), **merged}
+
+
+def explicit_environment() -> dict[str, str]:
+    """What the operator said: the process environment, then `.env`. An empty value is no value."""
+    given = {**read_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
+    return {name: value.strip() for name, value in given.items() if value.strip()}
+
+
+def read(env: Mapping[str, str]) -> Settings:
+    """Type the settings found in `env`."""
+    return Settings(
+        database_url=_get(env, "DATABASE_URL", _postgres_url, ""),
+        redis_url=_get(env, "REDIS_URL", _redis_url, ""),
+        sources_file=_get(env, "SOURCES_FILE", _path, "sources.yaml"),
+        state_dir=_get(env, "STATE_DIR", _path, ".local"),
+        web_host=_get(env, "WEB_HOST", str, "127.0.0.1"),
+        web_port=_get(env, "WEB_PORT", _port, "8000"),
+        flower_port=_get(env, "FLOWER_PORT", _port, "5555"),
+        samples_port=_get(env, "SAMPLES_PORT", _port, "8001"),
+        worker_processes=_get(env, "WORKER_PROCESSES", _count, str(os.cpu_count() or 1)),
+        worker_memory=_get(env, "WORKER_MEMORY", _memory, "512MiB"),
+        etl_interval=_get(env, "ETL_INTERVAL", _positive_duration, "30m"),
+        enable_scheduler=_get(env, "ENABLE_SCHEDULER", _flag, "true"),
+        batch_size=_get(env, "BATCH_SIZE", _count, "5000"),
+        max_record=_get(env, "MAX_RECORD", _record_size, "4 MiB"),
+        max_retries=_get(env, "MAX_RETRIES", _natural, "3"),
+        breaker_threshold=_get(env, "BREAKER_THRESHOLD", _count, "5"),
+        breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
+        lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
+        runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
+        read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
+        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _words, ""),
+        csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
+        api_keys=_get(env, "API_KEYS", _words, ""),
+        flower_basic_auth=_get(env, "FLOWER_BASIC_AUTH", str, "") or None,
+        alert_urls=_get(env, "ALERT_URLS", _words, ""),
+        log_level=_get(env, "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+        log_format=_get(env, "LOG_FORMAT", _one_of("console", "json"), "console"),
+        environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', _port, '8001')}", **env},
+    )
+
+
+def is_placeholder(value: str) -> bool:
+    """True for a secret that was never filled in."""
+    return any(word in value.lower() for word in PLACEHOLDERS)
+
+
+def read_file(path: Path) -> dict[str, str]:
+    """The variables of one env file; `$` stays as it is written."""
+    if not path.is_file():
+        return {}
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}
+
+
+def _get(env: Mapping[str, str], name: str, convert: Callable[[str], T], default: str) -> T:
+    try:
+        return convert(env.get(name, "").strip() or default)
+    except ValueError as error:
+        raise SettingError(f"{name}: {error}") from error
+
+
+def _postgres_url(text: str) -> str:
+    if text and not re.match(r"postgres(ql)?(\+psycopg2)?://", text):
+        raise ValueError("expected postgresql://user:password@host:port/database")
+    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", text)
+
+
+def _redis_url(text: str) -> str:
+    if text and not re.match(r"(rediss?|sentinel)://", text):
+        raise ValueError("expected redis://, rediss:// or sentinel://")
+    return text
+
+
+def _path(text: str) -> Path:
+    return PROJECT / Path(text).expanduser()
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise ValueError("expected a port number, 1 to 65535")
+    return int(text)
+
+
+def _natural(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _natural(text) < 1:
+        raise ValueError("expected a whole number of at least 1")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    """Bytes, or so many KiB, MiB or GiB."""
+    match = re.fullmatch(r"(\d{1,15}) ?(KiB|MiB|GiB)?", text)
+    if not match or not int(match[1]):
+        raise ValueError("expected a number of bytes of at least 1, or one with KiB, MiB or GiB, such as 4 MiB")
+    return int(match[1]) * {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[match[2]]
+
+
+def _record_size(text: str) -> int:
+    """What a worker can hold a few of."""
+    if _size(text) > LARGEST_RECORD:
+        raise ValueError("expected at most 16 MiB")
+    return _size(text)
+
+
+def _positive_duration(text: str) -> timedelta:
+    value = duration(text)
+    if not value:
+        raise ValueError("expected more than zero")
+    return value
+
+
+def _memory(text: str) -> int:
+    size = _size(text)
+    if size < LEAST_MEMORY:
+        raise ValueError("expected at least 128MiB")
+    return size
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
+        raise ValueError("expected true or false")
+    return text.lower() in {"true", "1", "yes"}
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        for choice in choices:
+            if text.lower() == choice.lower():
+                return choice
+        raise ValueError(f"expected one of {', '.join(choices)}")
+
+    return convert

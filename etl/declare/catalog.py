@@ -1,0 +1,111 @@
+"""The sources file: read, checked as a whole, and refused as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import yaml
+
+from etl.declare.source import AnySource, Schedule, SourcesFile, explain, parse, secrets_of
+from etl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+# What `defaults` may set for all sources.
+DEFAULTABLE = ("schedule", "timeout", "timezone", "max_rejected")
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A validated source with the schedule that applies to it."""
+
+    source: AnySource
+    schedule: Schedule
+
+
+def load_catalog(path: Path, interval: str, secret: Callable[[str], str | None]) -> list[Scheduled]:
+    """Read a sources file.
+
+    Args:
+        path: the YAML file.
+        interval: how often a source is pulled when neither it nor the file's defaults say.
+        secret: gives the value of `${NAME}`, None when it is not set.
+
+    Raises:
+        ConfigError: one line that names the file, the source and the key.
+    """
+    try:
+        file = msgspec.convert(_read(path), SourcesFile)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{path.name}: {explain(error)}") from error
+    defaults = file.defaults if isinstance(file.defaults, dict) else {}
+    for key in defaults:
+        if key not in DEFAULTABLE:
+            raise ConfigError(f"{path.name}: defaults: unknown key `{key}`; there are {', '.join(DEFAULTABLE)}")
+    seen: set[str] = set()
+    return [
+        _entry(path.name, number, {**defaults, **entry}, seen, interval, secret)
+        for number, entry in enumerate(file.sources, 1)
+    ]
+
+
+def _entry(
+    file: str, number: int, entry: dict[str, Any], seen: set[str], interval: str, secret: Callable[[str], str | None]
+) -> Scheduled:
+    label = f"{file}: source {entry['name']!r}" if entry.get("name") else f"{file}: source number {number}"
+    try:
+        source = parse(entry)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error.message}") from error
+    if source.name in seen:
+        raise ConfigError(f"{label}: duplicate `name`")
+    seen.add(source.name)
+    for name in secrets_of(source) if source.enabled else ():
+        if not secret(name):
+            raise ConfigError(
+                f"{label}: `{_place(entry, name)}`: the secret {name} is not set in the environment or .env"
+            )
+    return Scheduled(source, source.schedule or Schedule(every=interval))
+
+
+def _place(value: Any, secret: str, path: str = "") -> str:
+    """The key whose value names a secret."""
+    if isinstance(value, dict):
+        found = (_place(child, secret, f"{path}.{key}" if path else str(key)) for key, child in value.items())
+        return next(filter(None, found), "")
+    return path if f"${{{secret}}}" in str(value) else ""
+
+
+def _read(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: not UTF-8") from error
+    try:
+        return yaml.load(text, _StrictLoader)  # noqa: S506 -- a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}:" if mark else ""
+        raise ConfigError(f"{path.name}:{place} {getattr(error, 'problem', None) or 'not valid YAML'}") from error
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice in one mapping: YAML would keep the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 -- PyYAML calls it so
+        """Build a mapping whose keys are all different."""
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key `{key}` stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep=deep)

@@ -1,0 +1,65 @@
+"""What declared things are made of: the base type, common kinds of text, and the checks they share."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+from msgspec import Meta, Struct
+
+from etl.declare.duration import PATTERN
+from etl.declare.paths import path
+
+Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$(?!\\n)", description="lower-case letters, digits and _")]
+Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
+Rate = Annotated[
+    str, Meta(pattern="^[1-9][0-9]{0,5}/[smhd]$(?!\\n)", description="requests per second, minute, hour or day: 10/m")
+]
+Url = Annotated[
+    str,
+    Meta(
+        pattern=r"^(https?://[^/@]+|\$\{[A-Za-z_][A-Za-z0-9_]*\})(/.*)?$(?!\n)",
+        description="http or https, without user info; may start with ${NAME}",
+    ),
+]
+Scalar = str | int | float | bool
+
+
+class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of all declared things: an unknown key is an error."""
+
+
+def interval_of(rate: str | None) -> float:
+    """Seconds between two requests at a rate, 0 without one."""
+    if rate is None:
+        return 0.0
+    count, _, unit = rate.partition("/")
+    return {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[unit] / int(count)
+
+
+def zone(name: str) -> ZoneInfo:
+    """The time zone of this name."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"`timezone`: unknown time zone {name!r}") from error
+
+
+def check_path(text: str, key: str) -> None:
+    """Refuse what is not JMESPath, naming the key."""
+    try:
+        path(text)
+    except ValueError as error:
+        raise ValueError(f"`{key}`: {error}") from error
+
+
+def check_cron(line: str) -> None:
+    """Refuse what is not a five-field cron line."""
+    try:
+        next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 -- only tries the line
+    except CronSimError as error:
+        raise ValueError(f"`cron`: {line!r} is not a cron line: {error}") from error
+    except StopIteration as error:
+        raise ValueError(f"`cron`: {line!r} names a date that never comes") from error

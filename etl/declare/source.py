@@ -1,0 +1,277 @@
+"""What can be declared about a source. These types are the validation: an unknown key or a bad value is refused.
+
+A source document (YAML or JSON) becomes an `ApiSource`, `CsvSource` or `RssSource` through `parse`. Durations are text
+such as `30m`; secrets are named `${NAME}` and never resolved here.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from etl import payload
+from etl.declare.duration import seconds
+from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
+from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
+from etl.declare.request import SECRET, Request
+from etl.errors import ConfigError
+from etl.item import TARGETS
+
+# The lease and the time limit of a task lie above it: seconds.
+_TARGETS = tuple(field.name for field in TARGETS)
+LONGEST_TIMEOUT = 600.0
+# What decides how a record is mapped: a change makes a new mapping version.
+MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")
+# Settings that a resume position does not depend on.
+_POLICY_KEYS = (
+    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change"),
+    *("map", "dates", "timezone"),
+)
+
+
+class Schedule(Model, frozen=True):
+    """When a source is pulled: every so often, or by a cron line in a time zone."""
+
+    every: Duration | None = None
+    cron: str | None = None
+    timezone: str = "UTC"
+    jitter: Duration = "0s"
+
+    def __post_init__(self) -> None:
+        if (self.every is None) == (self.cron is None):
+            raise ValueError("exactly one of `every` and `cron` is needed")
+        if self.every is not None and seconds(self.every) < 1:
+            raise ValueError("`every` must be at least 1s")
+        zone(self.timezone)
+        if self.cron is not None:
+            check_cron(self.cron)
+
+
+class Incremental(Model, frozen=True):
+    """Ask only for what changed: the highest `field` seen, less `lookback`, goes out as `param`.
+
+    `missing` says what becomes of a record without the field: it is taken as any other, left out, or it fails the run.
+    """
+
+    field: str
+    param: str
+    lookback: Duration = "0s"
+    missing: Literal["include", "exclude", "fail"] = "include"
+
+    def __post_init__(self) -> None:
+        check_path(self.field, "field")
+
+
+class Dialect(Model, frozen=True):
+    """How a CSV file is written.
+
+    Without a `delimiter` it is found out from the first rows: comma, semicolon, tab or bar. Without an `encoding` a
+    byte order mark decides, else UTF-8; a row that is not UTF-8 is read as `fallback_encoding`.
+    """
+
+    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
+    quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
+    encoding: Annotated[str, Meta(min_length=1)] | None = None
+    fallback_encoding: Annotated[str, Meta(min_length=1)] | None = "cp1252"
+    header: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("encoding", "fallback_encoding"):
+            name = getattr(self, key)
+            try:
+                "a".encode(name or "utf-8")
+            except LookupError as error:
+                raise ValueError(f"`{key}`: unknown encoding {name!r}") from error
+
+
+class Source(Model, frozen=True, kw_only=True, tag_field="type"):
+    """What all sources have in common."""
+
+    name: Name
+    enabled: bool = True
+    schedule: Schedule | None = None
+    timeout: Duration = "30s"
+    rate: Rate | None = None
+    honour_cache: bool = True
+    map: dict[str, str] | None = None
+    ignore: list[str] = []
+    identity: Literal["external_id", "content"] | list[str] = "external_id"
+    identity_change: bool = False
+    timezone: str = "UTC"
+    dates: list[str] = []
+    max_rejected: Annotated[float, Meta(ge=0, le=100)] = 50
+
+    def __post_init__(self) -> None:
+        zone(self.timezone)
+        for target, mapped in (self.map or {}).items():
+            if target not in _TARGETS:
+                raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(_TARGETS)}")
+            if not mapped:
+                raise ValueError(f"`map.{target}` is empty")
+        if self.identity == []:
+            raise ValueError("`identity` is an empty list")
+        for pattern in self.dates:
+            _check_format(pattern)
+        if not 0.1 <= seconds(self.timeout) <= LONGEST_TIMEOUT:
+            raise ValueError("`timeout` must be between 100ms and 10m")
+
+    @property
+    def kind(self) -> str:
+        """`api`, `csv` or `rss`."""
+        return str(self.__struct_config__.tag)
+
+
+class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
+    """A REST API that answers JSON."""
+
+    request: Request
+    records: str = "@"
+    allow_missing: bool = False
+    paginate: Paging = NoPaging()
+    incremental: Incremental | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_path(self.records, "records")
+        if isinstance(self.paginate, NextUrlPaging | LinkPaging) and "${" in self.request.url.partition("?")[0][2:]:
+            raise ValueError("`request.url`: a secret in the path would be stored with the addresses of the next pages")
+
+
+class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
+    """CSV files on disk, or one by URL.
+
+    `file` is a path, a folder or a pattern such as `exports/*.csv`. Mode `append` reads only what was added to a file
+    since the last run.
+    """
+
+    file: str | None = None
+    request: Request | None = None
+    mode: Literal["full", "append"] = "full"
+    csv: Dialect = Dialect()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.file is None) == (self.request is None):
+            raise ValueError("exactly one of `file` and `request` is needed")
+        if self.mode == "append" and self.file is None:
+            raise ValueError("`mode`: only a `file` can be read in mode append")
+
+
+class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):
+    """An RSS or Atom feed.
+
+    `entry_id` says what identifies an entry: its guid, its link, a hash of title and date, or the first of these that
+    it has.
+    """
+
+    request: Request
+    entry_id: Literal["auto", "guid", "link", "hash"] = "auto"
+
+
+AnySource = ApiSource | CsvSource | RssSource
+
+
+class SourcesFile(Model, frozen=True):
+    """`sources.yaml` as a whole; its sources are checked one by one, so that an error can name its source."""
+
+    sources: list[dict[str, Any]]
+    defaults: dict[str, Any] | UnsetType = UNSET
+
+
+def parse(document: dict[str, Any]) -> AnySource:
+    """Validate one source document.
+
+    Raises:
+        ConfigError: names the key that is wrong.
+    """
+    try:
+        source: AnySource = msgspec.convert(document, type=AnySource)
+    except msgspec.ValidationError as error:
+        raise ConfigError(explain(error)) from error
+    return source
+
+
+def dump(source: AnySource) -> dict[str, Any]:
+    """The document of a source, defaults left out."""
+    document = msgspec.to_builtins(source)
+    assert isinstance(document, dict)
+    return document
+
+
+def secrets_of(source: AnySource) -> list[str]:
+    """The names of the secrets that the request of a source refers to; nowhere else are they filled in."""
+    return list(dict.fromkeys(SECRET.findall(payload.encode(dump(source).get("request")).decode())))
+
+
+def fingerprint(source: AnySource) -> str:
+    """Changes when cursors and validators of this source lose their meaning."""
+    document = {key: value for key, value in dump(source).items() if key not in _POLICY_KEYS}
+    return payload.digest(payload.encode(document)).hex()
+
+
+def mapping_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The part of a document that decides how its records are mapped."""
+    return {key: document.get(key) for key in MAPPING_KEYS}
+
+
+def identity_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The keys that decide what identifies the records of a document, and their values."""
+    return {
+        "type": document.get("type"),
+        "identity": document.get("identity", "external_id"),
+        # Unmapped, `id` is the first of the usual names.
+        "map.external_id": (document.get("map") or {}).get("external_id", "id"),
+        "records": document.get("records", "@"),
+        "entry_id": document.get("entry_id", "auto"),
+    }
+
+
+def _check_format(pattern: str) -> None:
+    """Refuse what is not a format of dates: it must read what it writes."""
+    written = datetime(2000, 1, 2, 3, 4, 5).strftime(pattern)  # noqa: DTZ001 -- only tries the pattern
+    try:
+        datetime.strptime(written, pattern)  # noqa: DTZ007 -- the same
+    except ValueError as error:
+        raise ValueError(f"`dates`: {pattern!r} is not a format of dates: {error}") from error
+
+
+_EXPECTED = {
+    "name": "lower-case letters, digits and _, at most 100",
+    "url": "an http or https address without user and password",
+    "token_url": "an http or https address without user and password",
+    "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
+    **dict.fromkeys(("every", "jitter", "timeout", "lookback"), "a duration such as 30s, 30m, 1h or 7d"),
+}
+_CHOICES = {
+    "type": "api, csv and rss",
+    "style": "none, page, offset, cursor, next_url and link_header",
+    "kind": "header, query, bearer, basic and oauth2_client_credentials",
+    "identity": "external_id, content and a list of keys",
+    "mode": "full and append",
+    "entry_id": "auto, guid, link and hash",
+    "missing": "include, exclude and fail",
+    "into": "query and body",
+    "send": "header and body",
+}
+
+
+def explain(error: msgspec.ValidationError) -> str:
+    """The key first, then what is wrong with it."""
+    text, _, path = str(error).partition(" - at `")
+    key = path.rstrip("`").removeprefix("$").removeprefix(".")
+    last = key.rpartition(".")[2]
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
+    if unknown:
+        return f"unknown key `{key + '.' if key else ''}{unknown[1]}`"
+    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
+    if missing:
+        return f"missing key `{key + '.' if key else ''}{missing[1]}`"
+    if text.startswith("Expected `str") and last in _EXPECTED:
+        return f"`{key}`: expected {_EXPECTED[last]}"
+    if text.startswith("Invalid") and last in _CHOICES:
+        return f"`{key}`: {text}; there are {_CHOICES[last]}"
+    return f"`{key}`: {text}" if key else text

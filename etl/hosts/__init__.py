@@ -1,0 +1,1 @@
+"""Whether a host may be called: its circuit, its budget, one limiter before both."""

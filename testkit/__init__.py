@@ -1,0 +1,1 @@
+"""What tests and benchmarks run the service with: real servers and processes, and a fake outside world."""

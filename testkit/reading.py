@@ -1,0 +1,124 @@
+"""Reads a source the way a worker does, without a worker: what it reported is kept, and no time passes."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace as replace_struct
+
+from etl.declare.source import parse, secrets_of
+from etl.errors import ETLError, WaitError
+from etl.extract import open_source, target_for
+from etl.extract.context import Context
+from etl.hosts.breaker import BreakerPolicy
+from etl.hosts.budget import Budget
+from etl.hosts.limiter import Gate, LocalStore
+from etl.http.client import Answer, HttpClient, Policy
+from etl.records import Checkpoint, Page, Position
+from etl.runs.share import Pace
+
+
+class Recorder:
+    """The caller's side of an extraction: what it was told, and no real waiting."""
+
+    has_stored = False
+    pace = Pace()
+
+    def __init__(self) -> None:
+        self.attempts = 0
+        self.waits: list[float] = []
+        self.slept: list[float] = []
+        self.warnings: list[str] = []
+        self.fresh: list[float] = []
+        self.moved: list[str | None] = []
+        self.rest: tuple[list[int], list[int], float] | None = None
+        self.gate = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
+
+    def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
+        policy = Policy(retries, private, time.monotonic() + seconds)
+        client = Persistent(policy, self.gate, self, sleep=self._sleep)
+        client.recorder = self
+        return client
+
+    def keep(self, seconds: float) -> None:
+        assert seconds > 0
+        self.attempts += 1
+
+    def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
+        self.waits.append(seconds)
+
+    def _sleep(self, seconds: float) -> None:
+        """The time that a pause takes has passed for the gate as well."""
+        self.slept.append(seconds)
+        for host in list(self.gate._store._states):
+            state = self.gate._store._states[host]
+            self.gate._store._states[host] = replace_struct(state, budget=Budget())
+
+    def warn(self, code: str, message: str) -> None:
+        self.warnings.append(code)
+
+    def alive(self) -> None:
+        pass
+
+    def may_go_on(self) -> bool:
+        return True
+
+    def answered_after(self, seconds: float) -> None:
+        pass
+
+    def answered(self, fresh: float, moved_to: str | None) -> None:
+        self.fresh.append(fresh)
+        self.moved.append(moved_to)
+
+    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
+        self.rest = (hours, days, interval)
+
+
+class Persistent(HttpClient):
+    """Goes on after a short wait, as the next slice of a run does."""
+
+    recorder: Recorder
+
+    def _logical(self, attempt: Any, tries: int) -> Answer:
+        while True:
+            try:
+                return super()._logical(attempt, tries)
+            except WaitError as error:
+                if error.seconds > 5:
+                    raise
+                tries = error.tries
+                self.recorder._sleep(error.seconds)
+
+
+def context(client: HttpClient, folder: Path, checkpoint: Checkpoint | None = None, roots: Any = None) -> Context:
+    report = client.recorder  # type: ignore[attr-defined]
+    return Context(
+        lambda: client,
+        report,
+        folder / "scratch",
+        roots or (folder,),
+        folder,
+        checkpoint or Checkpoint(),
+        datetime.now(UTC),
+    )
+
+
+def read(
+    document: dict[str, Any],
+    client: HttpClient,
+    tmp_path: Path,
+    position: Position | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> list[Page]:
+    """The pages of a source; those that stream are read while they can be."""
+    source = parse({"name": "a", "timeout": "2s", **document})
+    secrets = dict.fromkeys(secrets_of(source), "s3cret")
+    extractor = open_source(source, target_for(source, secrets), context(client, tmp_path, checkpoint))
+    return [replace_struct(page, records=list(page.records)) for page in extractor.pages(position or Position())]
+
+
+def records(pages: list[Page]) -> list[Any]:
+    return [record for page in pages for record in page.records]

@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCE ?=
+ARGS ?=
+NAME ?=
 FAULTS ?=
 BENCH ?=
 NEIGHBOURS ?=
@@ -10,7 +12,7 @@ WALK ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format requirements faults bench neighbours clients walk docker-up docker-down
+        test lint format migration requirements faults bench neighbours clients walk docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -68,8 +70,8 @@ db-shell: .venv/installed ## psql on the stack's database
 clean: .venv/installed ## stop, and remove all data of the stack
 	@$(BIN)/python -m stack clean
 
-test: .venv/installed .venv/suites ## every test, with servers of its own
-	@$(BIN)/python -m pytest
+test: .venv/installed .venv/suites ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: .venv/lint ## style, types, layers, secrets
 	@$(BIN)/ruff check .
@@ -84,6 +86,9 @@ format: .venv/lint ## format the code
 
 faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
 	@$(BIN)/python -m bench.faults $(FAULTS)
+
+migration: .venv/lint ## a new migration from what the models have: make migration NAME="what it does"
+	@$(BIN)/python -m testkit.migration $(NAME)
 
 requirements: .venv/installed ## pin the requirements anew
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools

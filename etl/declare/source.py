@@ -21,8 +21,8 @@ from etl.declare.request import SECRET, Request
 from etl.errors import ConfigError
 from etl.item import TARGETS
 
-# The lease and the time limit of a task lie above it: seconds.
 _TARGETS = tuple(field.name for field in TARGETS)
+# The lease and the time limit of a task lie above it: seconds.
 LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
 MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")

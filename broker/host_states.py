@@ -14,7 +14,7 @@ import structlog
 
 from broker.messaging import BROKER_ERRORS, client, make_producer
 from etl.hosts.breaker import Circuit
-from etl.hosts.limiter import HostState, LocalStore
+from etl.hosts.limiter import HostState, LocalHostStates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ return 1
 log = structlog.get_logger(__name__)
 
 
-class RedisStore:
+class RedisHostStates:
     """The states of hosts in Redis, by its clock."""
 
     def __init__(self, app: Celery | None = None) -> None:
@@ -128,12 +128,12 @@ class RedisStore:
         }
 
 
-class SharedStore:
+class HostStatesWithFallback:
     """Redis while it answers, else what this process has seen itself: a host is never locked out by a lost Redis."""
 
-    def __init__(self, shared: RedisStore) -> None:
+    def __init__(self, shared: RedisHostStates) -> None:
         self._shared = shared
-        self._local = LocalStore()
+        self._local = LocalHostStates()
         self._away_until = 0.0
 
     def update(self, host: str, change: Change) -> Any:

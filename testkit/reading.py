@@ -15,7 +15,7 @@ from etl.extract import open_source, target_for
 from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.budget import Budget
-from etl.hosts.limiter import Gate, LocalStore
+from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.http.client import Answer, HttpClient, Policy
 from etl.records import Checkpoint, Page, Position
 from etl.runs.share import Pace
@@ -35,11 +35,11 @@ class Recorder:
         self.fresh: list[float] = []
         self.moved: list[str | None] = []
         self.rest: tuple[list[int], list[int], float] | None = None
-        self.gate = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
+        self.limiter = HostLimiter(LocalHostStates(), BreakerPolicy(5, 60), "test")
 
     def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
         policy = Policy(retries, private, time.monotonic() + seconds)
-        client = Persistent(policy, self.gate, self, sleep=self._sleep)
+        client = Persistent(policy, self.limiter, self, sleep=self._sleep)
         client.recorder = self
         return client
 
@@ -51,11 +51,11 @@ class Recorder:
         self.waits.append(seconds)
 
     def _sleep(self, seconds: float) -> None:
-        """The time that a pause takes has passed for the gate as well."""
+        """The time that a pause takes has passed for the limiter as well."""
         self.slept.append(seconds)
-        for host in list(self.gate._store._states):
-            state = self.gate._store._states[host]
-            self.gate._store._states[host] = replace_struct(state, budget=Budget())
+        for host in list(self.limiter._store._states):
+            state = self.limiter._store._states[host]
+            self.limiter._store._states[host] = replace_struct(state, budget=Budget())
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(code)

@@ -20,7 +20,7 @@ from etl.declare.catalog import Scheduled
 from etl.declare.source import Schedule, parse
 from etl.errors import LeaseLostError, StorageUnavailableError
 from etl.hosts.breaker import BreakerPolicy
-from etl.hosts.limiter import Gate, LocalStore
+from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.runs.messages import BatchMessage, ExtractMessage, Message
 from etl.runs.outcome import Trigger
 from web.present.runs import present_run
@@ -35,12 +35,12 @@ class Pump:
         self.settings = settings
         self.folder = folder
         self.messages: list[Message] = []
-        self.gate = Gate(LocalStore(), BreakerPolicy(5, 60), "test")
+        self.limiter = HostLimiter(LocalHostStates(), BreakerPolicy(5, 60), "test")
         self.slice_seconds = SLICE_SECONDS
 
     @property
     def process(self) -> Process:
-        return Process("test", self.settings, self.database, self.gate)
+        return Process("test", self.settings, self.database, self.limiter)
 
     def declare(self, *documents: dict[str, Any]) -> None:
         """Apply sources; those given before and not now are disabled."""

@@ -10,7 +10,7 @@ from flask import Flask
 from flask.json.provider import JSONProvider
 from flask_smorest import Api
 
-from broker.host_states import RedisStore
+from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
 from web import auth, pages
@@ -101,7 +101,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
 def _service(settings: Settings, database: Database) -> Service:
     producer = make_producer()
     lane = Lane(SLOW_AT_WORK, SLOW_WAITING, settings.read_timeout)
-    return Service(settings, database, producer, RedisStore(producer), lane)
+    return Service(settings, database, producer, RedisHostStates(producer), lane)
 
 
 def _database(settings: Settings) -> Database:

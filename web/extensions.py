@@ -12,7 +12,7 @@ from db.queries.items import RecentTotals
 if TYPE_CHECKING:
     from celery import Celery
 
-    from broker.host_states import RedisStore
+    from broker.host_states import RedisHostStates
     from config.settings import Settings
     from db.session import Database
     from web.lane import Lane
@@ -25,7 +25,7 @@ class Service:
     settings: Settings
     database: Database
     producer: Celery
-    hosts: RedisStore
+    hosts: RedisHostStates
     slow: Lane
     totals: RecentTotals = field(default_factory=RecentTotals)
     # Answers of `/stats` by page, and the snapshot they were read from.

@@ -168,7 +168,7 @@ class Slice:
         settings = self._process.settings
         policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._deadline.at)
         return Context(
-            connect=partial(HttpClient, policy, self._process.gate, self._reporter),
+            connect=partial(HttpClient, policy, self._process.limiter, self._reporter),
             reporter=self._reporter,
             scratch=_scratch(settings, self.lease.claim.run_id),
             roots=settings.csv_roots,

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from broker.host_states import RedisStore, SharedStore
+from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config import settings
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
-from etl.hosts.limiter import Gate
+from etl.hosts.limiter import HostLimiter
 from etl.runs.messages import Message
 from worker.app import pool_size
 
@@ -26,7 +26,7 @@ Publish = Callable[[list[Message]], object]
 
 @dataclass(frozen=True)
 class Process:
-    """The settings, the database and the gate before the hosts; `name` is known in leases and logs.
+    """The settings, the database and the limiter before the hosts; `name` is known in leases and logs.
 
     `settings.worker_processes` is how many the worker really has: `--concurrency` may have said otherwise.
     """
@@ -34,7 +34,7 @@ class Process:
     name: str
     settings: Settings
     database: Database
-    gate: Gate
+    limiter: HostLimiter
 
     @property
     def lease_seconds(self) -> float:
@@ -55,4 +55,4 @@ def _process(pid: int) -> Process:
     name = f"{socket.gethostname()}:{pid}"
     policy = BreakerPolicy(mine.breaker_threshold, mine.breaker_reset.total_seconds())
     database = Database(mine.database_url, name=f"kasparro-worker-{pid}")
-    return Process(name, mine, database, Gate(SharedStore(RedisStore()), policy, name))
+    return Process(name, mine, database, HostLimiter(HostStatesWithFallback(RedisHostStates()), policy, name))

@@ -1,6 +1,6 @@
-"""The gate before every host: one circuit breaker and one budget for all workers and sources.
+"""The limiter before every host: one circuit breaker and one budget for all workers and sources.
 
-The state of a host is small and lives in a `Store`; each event reads it, decides, and writes it back if nobody else
+The state of a host is small and lives in `HostStates`; each event reads it, decides, and writes it back if nobody else
 has in the meantime.
 """
 
@@ -33,14 +33,14 @@ class HostState(msgspec.Struct, frozen=True, omit_defaults=True):
 Change = Callable[[HostState, float], tuple[HostState, Any]]
 
 
-class Store(Protocol):
+class HostStates(Protocol):
     """Keeps the states of hosts."""
 
     def update(self, host: str, change: Change) -> Any:
         """Apply a change as one step; what it returned. The change may be tried several times."""
 
 
-class LocalStore:
+class LocalHostStates:
     """The states as this process alone knows them."""
 
     def __init__(self) -> None:
@@ -71,10 +71,10 @@ class Admission:
     reason: str = ""
 
 
-class Gate:
+class HostLimiter:
     """What one worker process asks before, and tells after, each call."""
 
-    def __init__(self, store: Store, policy: BreakerPolicy, caller: str) -> None:
+    def __init__(self, store: HostStates, policy: BreakerPolicy, caller: str) -> None:
         """`caller` names this process among all others."""
         self._store = store
         self._policy = policy

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from etl.hosts.limiter import Admission, Gate
+    from etl.hosts.limiter import Admission, HostLimiter
     from etl.http.target import Target
     from etl.records import Validator
     from etl.reporter import Reporter
@@ -97,11 +97,11 @@ class HttpClient:
     """Makes one logical call at a time."""
 
     def __init__(
-        self, policy: Policy, gate: Gate, reporter: Reporter, *, sleep: Callable[[float], None] = time.sleep
+        self, policy: Policy, limiter: HostLimiter, reporter: Reporter, *, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        """`gate` is asked before each attempt, and told how each call ended."""
+        """`limiter` is asked before each attempt, and told how each call ended."""
         self._policy = policy
-        self._gate = gate
+        self._limiter = limiter
         self._reporter = reporter
         self._sleep = sleep
         self._guard = Guard(policy.private_hosts)
@@ -205,12 +205,12 @@ class HttpClient:
                 tries = 1 if attempt.part and attempt.part.has_grown() else tries + 1
                 self._after_failure(host, error, admission, tries)
             except BaseException:
-                self._gate.released(host)
+                self._limiter.released(host)
                 raise
             else:
-                self._gate.succeeded(host, admission)
+                self._limiter.succeeded(host, admission)
                 if wait := pause_asked(answer.headers):
-                    self._gate.pause(host, wait, "its rate limit is used up")
+                    self._limiter.pause(host, wait, "its rate limit is used up")
                 return answer
 
     def _admit(self, attempt: Attempt, tries: int) -> Admission:
@@ -221,7 +221,7 @@ class HttpClient:
         """
         target = attempt.target
         while True:
-            admission = self._gate.admit(target.host, target.interval, attempt.lasts + PROBE_MARGIN)
+            admission = self._limiter.admit(target.host, target.interval, attempt.lasts + PROBE_MARGIN)
             if admission.allowed:
                 return admission
             if admission.broken:
@@ -238,7 +238,7 @@ class HttpClient:
                 self._pause(limited, tries, admission.wait)
 
     def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
-        """Tell the gate, and wait for the next try.
+        """Tell the limiter, and wait for the next try.
 
         Raises:
             FetchError: there is none.
@@ -248,12 +248,12 @@ class HttpClient:
         wait = wait_before(tries, random.random())  # noqa: S311 -- spread, not secrecy
         wait = max(wait, error.retry_after or 0.0)
         if limited:
-            self._gate.pause(host, wait, error.message)
+            self._limiter.pause(host, wait, error.message)
         if admission.probe or tries > self._policy.max_retries:
             if limited:
-                self._gate.released(host)
+                self._limiter.released(host)
             else:
-                self._gate.failed(host, error.message)
+                self._limiter.failed(host, error.message)
             if wait <= self._longest_wait():
                 raise error
         self._pause(error, tries, wait)

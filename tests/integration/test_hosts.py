@@ -11,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from broker import host_states as hosts
-from broker.host_states import RedisStore, SharedStore
+from broker.host_states import HostStatesWithFallback, RedisHostStates
 from broker.messaging import make_producer
 from etl.hosts.breaker import BreakerPolicy, State
-from etl.hosts.limiter import Gate, HostState, LocalStore
+from etl.hosts.limiter import HostLimiter, HostState, LocalHostStates
 from testkit.fake_server import Answered, Outside
 from testkit.service import Servers
 
@@ -22,21 +22,21 @@ POLICY = BreakerPolicy(threshold=5, reset=1)
 
 
 @pytest.fixture
-def store(servers: Servers) -> Iterator[RedisStore]:
+def store(servers: Servers) -> Iterator[RedisHostStates]:
     app = make_producer()
     app.conf.broker_url = servers.valkey.url
-    store = RedisStore(app)
+    store = RedisHostStates(app)
     for host in store.all():
         store.update(host, lambda _, __: (HostState(), None))
     yield store
     app.close()
 
 
-def gates(store: RedisStore, count: int) -> list[Gate]:
-    return [Gate(store, POLICY, f"worker{number}") for number in range(count)]
+def gates(store: RedisHostStates, count: int) -> list[HostLimiter]:
+    return [HostLimiter(store, POLICY, f"worker{number}") for number in range(count)]
 
 
-def test_failures_of_all_workers_count_together(store: RedisStore) -> None:
+def test_failures_of_all_workers_count_together(store: RedisHostStates) -> None:
     workers = gates(store, 5)
     for worker in workers:
         assert worker.admit("h", 0, 10).allowed
@@ -48,10 +48,10 @@ def test_failures_of_all_workers_count_together(store: RedisStore) -> None:
     assert workers[0].admit("other", 0, 10).allowed
 
 
-def test_threads_that_meet_lose_no_failure(store: RedisStore) -> None:
+def test_threads_that_meet_lose_no_failure(store: RedisHostStates) -> None:
     policy = BreakerPolicy(threshold=200, reset=1)
     threads = [
-        threading.Thread(target=lambda: [Gate(store, policy, "w").failed("h", "down") for _ in range(25)])
+        threading.Thread(target=lambda: [HostLimiter(store, policy, "w").failed("h", "down") for _ in range(25)])
         for _ in range(8)
     ]
     for thread in threads:
@@ -63,7 +63,7 @@ def test_threads_that_meet_lose_no_failure(store: RedisStore) -> None:
     assert state.circuit.state(now) is State.OPEN
 
 
-def test_a_reset_closes_it_and_ends_the_pause(store: RedisStore) -> None:
+def test_a_reset_closes_it_and_ends_the_pause(store: RedisHostStates) -> None:
     (worker,) = gates(store, 1)
     for _ in range(5):
         worker.failed("h", "down")
@@ -74,7 +74,7 @@ def test_a_reset_closes_it_and_ends_the_pause(store: RedisStore) -> None:
     assert store.reset("unknown") is None
 
 
-def test_what_nobody_remembers_takes_no_room(store: RedisStore) -> None:
+def test_what_nobody_remembers_takes_no_room(store: RedisHostStates) -> None:
     (worker,) = gates(store, 1)
     worker.succeeded("h", worker.admit("h", 0, 10))
     worker.failed("h", "down")
@@ -82,7 +82,7 @@ def test_what_nobody_remembers_takes_no_room(store: RedisStore) -> None:
     assert store.all() == {}
 
 
-def test_a_success_goes_to_redis_only_after_a_failure(store: RedisStore) -> None:
+def test_a_success_goes_to_redis_only_after_a_failure(store: RedisHostStates) -> None:
     (worker,) = gates(store, 1)
     before = worker.admit("h", 0, 10)
     worker.failed("h", "down")
@@ -92,7 +92,7 @@ def test_a_success_goes_to_redis_only_after_a_failure(store: RedisStore) -> None
     assert store.all() == {}
 
 
-def test_junk_in_redis_is_forgotten(store: RedisStore) -> None:
+def test_junk_in_redis_is_forgotten(store: RedisHostStates) -> None:
     store._guarded(lambda redis: redis.set(hosts.PREFIX + "h", "junk"))
     assert gates(store, 1)[0].admit("h", 0, 10).allowed
 
@@ -100,7 +100,7 @@ def test_junk_in_redis_is_forgotten(store: RedisStore) -> None:
 def test_without_redis_a_process_goes_by_what_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
     app = make_producer()
     app.conf.broker_url = "redis://127.0.0.1:1/0"
-    worker = Gate(SharedStore(RedisStore(app)), POLICY, "w")
+    worker = HostLimiter(HostStatesWithFallback(RedisHostStates(app)), POLICY, "w")
     started = time.monotonic()
     for _ in range(5):
         assert worker.admit("h", 0, 10).allowed
@@ -110,12 +110,12 @@ def test_without_redis_a_process_goes_by_what_it_sees(monkeypatch: pytest.Monkey
     assert time.monotonic() - started < 5
 
 
-def test_redis_is_used_again_when_it_is_back(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_is_used_again_when_it_is_back(store: RedisHostStates, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "AWAY_SECONDS", 0.0)
     url = store._app.conf.broker_url
     store._app.conf.broker_url = "redis://127.0.0.1:1/0"
-    lost = RedisStore(store._app)
-    worker = Gate(SharedStore(lost), POLICY, "w")
+    lost = RedisHostStates(store._app)
+    worker = HostLimiter(HostStatesWithFallback(lost), POLICY, "w")
     worker.failed("h", "down")
     app = make_producer()
     app.conf.broker_url = url
@@ -129,16 +129,16 @@ WORKER = """
 import sys, time
 from etl.hosts.breaker import BreakerPolicy
 from etl.errors import ETLError
-from etl.hosts.limiter import Gate
+from etl.hosts.limiter import HostLimiter
 from etl.http.client import HttpClient, Policy
 from etl.http.target import Target
-from broker.host_states import RedisStore, SharedStore
+from broker.host_states import RedisHostStates, HostStatesWithFallback
 from testkit.reading import Recorder
 url, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
-gate = Gate(SharedStore(RedisStore()), BreakerPolicy(5, 1), name)
+limiter = HostLimiter(HostStatesWithFallback(RedisHostStates()), BreakerPolicy(5, 1), name)
 ends = time.monotonic() + seconds
 while time.monotonic() < ends:
-    client = HttpClient(Policy(0, ("127.0.0.1",), ends), gate, Recorder())
+    client = HttpClient(Policy(0, ("127.0.0.1",), ends), limiter, Recorder())
     try:
         client.get(Target(url, url), 2.0)
     except ETLError:
@@ -146,7 +146,7 @@ while time.monotonic() < ends:
 """
 
 
-def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisStore, outside: Outside) -> None:
+def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisHostStates, outside: Outside) -> None:
     arrivals: list[float] = []
 
     def answer(_: object) -> Answered:
@@ -167,9 +167,9 @@ def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisStore, o
 
 
 def test_a_local_store_is_safe_for_threads() -> None:
-    store = LocalStore()
-    gate = Gate(store, BreakerPolicy(1000, 1), "w")
-    threads = [threading.Thread(target=lambda: [gate.failed("h", "x") for _ in range(100)]) for _ in range(4)]
+    store = LocalHostStates()
+    limiter = HostLimiter(store, BreakerPolicy(1000, 1), "w")
+    threads = [threading.Thread(target=lambda: [limiter.failed("h", "x") for _ in range(100)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

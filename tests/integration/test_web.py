@@ -15,13 +15,13 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
-from broker.host_states import RedisStore, SharedStore
+from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config.settings import SettingError
 from db.queries.items import Filters, RecentTotals
 from db.queries.manners import note_gone, note_postponed
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
-from etl.hosts.limiter import Gate
+from etl.hosts.limiter import HostLimiter
 from testkit.fake_server import Answered, Outside
 from testkit.runner import Pump
 from web.app import create_app
@@ -415,10 +415,10 @@ def test_an_open_address_needs_keys(pump: Pump) -> None:
 
 
 def test_breakers_are_shown_and_reset(client: FlaskClient, pump: Pump) -> None:
-    store = RedisStore()
-    gate = Gate(SharedStore(store), BreakerPolicy(1, 60), "worker")
-    gate.failed("dead.test:81", "it answered 503")
-    gate.pause("busy.test", 60, "429")
+    store = RedisHostStates()
+    limiter = HostLimiter(HostStatesWithFallback(store), BreakerPolicy(1, 60), "worker")
+    limiter.failed("dead.test:81", "it answered 503")
+    limiter.pause("busy.test", 60, "429")
     pump.declare({"name": "far", "type": "api", "request": {"url": "http://dead.test:81/a"}})
     try:
         shown = {one["host"]: one for one in client.get("/breakers").json["breakers"]}

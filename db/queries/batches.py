@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
-from db.queries.turns import share_run
+from db.queries.run_locks import lock_run_shared
 from db.statement import text
 from etl.errors import LeaseLostError
 from etl.item import COLUMNS
@@ -375,7 +375,7 @@ def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
         SELECT 1 FROM etl_batches WHERE batch_id = :batch_id AND token = :token AND state = :state FOR UPDATE
     """)
     values = {"batch_id": claim.batch_id, "token": claim.token, "state": state}
-    if not share_run(connection, claim.run_id) or not connection.execute(batch, values).first():
+    if not lock_run_shared(connection, claim.run_id) or not connection.execute(batch, values).first():
         raise LeaseLostError(f"batch {claim.batch_id} is no longer ours")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from db.queries.events import record_event
-from db.queries.turns import own_run
+from db.queries.run_locks import lock_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
@@ -42,7 +42,7 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
     tally = _tally(connection, run_id)
     if tally is None or tally.outcome() is None:
         return None
-    own_run(connection, run_id)
+    lock_run(connection, run_id)
     tally = _tally(connection, run_id)
     outcome = None if tally is None else tally.outcome()
     if tally is None or outcome is None:
@@ -53,7 +53,7 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
 
 def end_run(connection: Connection, run_id: UUID, outcome: Outcome) -> bool:
     """End a run now, whatever stage it is in: cancelled, or given up. What is in flight then fails the fence."""
-    own_run(connection, run_id)
+    lock_run(connection, run_id)
     tally = _tally(connection, run_id)
     if tally is None:
         return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from db.queries.events import record_event
-from db.queries.turns import own_run
+from db.queries.run_locks import lock_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
@@ -310,7 +310,7 @@ def check_cancellable(connection: Connection, run_id: UUID) -> None:
     Raises:
         UnknownRunError, RunFinishedError: there is nothing to cancel.
     """
-    status = own_run(connection, run_id)
+    status = lock_run(connection, run_id)
     if status is None:
         raise UnknownRunError(f"there is no run {run_id}")
     if status not in {Status.QUEUED, Status.RUNNING}:

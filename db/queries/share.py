@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
 from db.queries.events import record_event
-from db.queries.turns import own_run
+from db.queries.run_locks import lock_run
 from db.queries.upkeep import PROCESSES
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
@@ -126,7 +126,7 @@ def note_death(connection: Connection, run_id: UUID, token: int, cause: str) -> 
 
     None when the claim was not held any more: then the source is not to blame.
     """
-    own_run(connection, run_id)
+    lock_run(connection, run_id)
     row = connection.execute(_DIED, {"run_id": run_id, "token": token}).first()
     if row is None:
         return None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
 from db.queries.events import record_event
-from db.queries.turns import own_run
+from db.queries.run_locks import lock_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.runs.messages import BatchMessage, ExtractMessage
@@ -73,7 +73,7 @@ def worn_out_runs(connection: Connection) -> list[UUID]:
 def give_up_run(connection: Connection, run_id: UUID) -> bool:
     """End a run that is worn out; False when it is not any more."""
     # Whoever ends a run has it alone before locking its row.
-    own_run(connection, run_id)
+    lock_run(connection, run_id)
     query = text(f"{_WORN_OUT} AND run_id = :run_id")
     row = connection.execute(query, {"run_id": run_id, "max_attempts": MAX_RUN_ATTEMPTS}).first()
     if row is None:

@@ -21,9 +21,9 @@ from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run, end_run
 from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.run_locks import lock_run_shared
 from db.queries.runs import claim_run
 from db.queries.stats import known_items, overall, source_totals
-from db.queries.turns import share_run
 from db.queries.upkeep import add_partitions, recount, roll_up
 from db.session import Database
 from etl.declare.source import parse
@@ -315,7 +315,7 @@ def test_a_run_can_be_ended_while_its_batches_never_stop_loading(pump: Pump) -> 
         time.sleep(wait)
         while not over.is_set():
             with pump.database.transaction() as connection:
-                if not share_run(connection, run_id):
+                if not lock_run_shared(connection, run_id):
                     return
                 time.sleep(0.3)
 
@@ -923,7 +923,7 @@ def test_giving_a_run_up_takes_its_turn_before_its_row(pump: Pump) -> None:
         lease_expires_at = now() - interval '1 s'"""
     )
     with ThreadPoolExecutor(1) as pool, pump.database.transaction() as sharer:
-        assert share_run(sharer, run_id)
+        assert lock_run_shared(sharer, run_id)
         giving_up = pool.submit(pump.database.transact, sweep.give_up_run, run_id)
         time.sleep(0.3)
         # Who shares the run may go on to lock its row: nobody waits for it in a circle.

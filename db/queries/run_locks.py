@@ -27,12 +27,12 @@ _ALONE = text("""
 """)
 
 
-def share_run(connection: Connection, run_id: UUID) -> bool:
+def lock_run_shared(connection: Connection, run_id: UUID) -> bool:
     """Keep a run from ending until the transaction is over; False when it is not running."""
     return connection.execute(_SHARED, {"run_id": str(run_id)}).first() is not None
 
 
-def own_run(connection: Connection, run_id: UUID) -> str | None:
+def lock_run(connection: Connection, run_id: UUID) -> str | None:
     """Have a run alone until the transaction is over: its status, None when there is no such run."""
     row = connection.execute(_ALONE, {"run_id": str(run_id)}).first()
     return None if row is None else row.status

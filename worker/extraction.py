@@ -11,7 +11,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.closing import close_run
-from db.queries.manners import note_gone, note_not_moved, note_poll, note_postponed
+from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
 from etl.declare.source import secrets_of

@@ -10,7 +10,7 @@ import structlog
 from db.queries.events import record_event
 from db.queries.share import send_slow_runs
 from etl.runs.polling import Heard
-from etl.runs.schedule import Rest
+from etl.runs.schedule import QuietHours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ class RunReporter:
     def rests(self, hours: list[int], days: list[int], interval: float) -> None:
         """Keep the times of rest, which come with an answer."""
         assert self.heard is not None
-        self.heard = replace(self.heard, rest=Rest(hours, days, interval))
+        self.heard = replace(self.heard, rest=QuietHours(hours, days, interval))
 
     def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         """Put it on the run's record."""

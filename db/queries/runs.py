@@ -16,7 +16,7 @@ from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.records import Position
 from etl.runs.outcome import Failure, Stage, Status, Trigger
 from etl.runs.polling import ServerHints
-from etl.runs.schedule import Rest
+from etl.runs.schedule import QuietHours
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
         mapping_version=row.mapping_version,
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
-        hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, Rest), row.noted),
+        hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, QuietHours), row.noted),
         slow=row.slow,
         answered=row.answered,
         misses=row.misses,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from etl.http.address import same_origin
 from etl.http.freshness import clamp
-from etl.runs.schedule import Rest
+from etl.runs.schedule import QuietHours
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -27,7 +27,7 @@ class ServerHints:
 
     moved_to: str | None = None
     moved_count: int = 0
-    rest: Rest | None = None
+    rest: QuietHours | None = None
     noted: bool = False
 
     @property
@@ -42,7 +42,7 @@ class Heard:
 
     fresh: float
     moved_to: str | None
-    rest: Rest | None = None
+    rest: QuietHours | None = None
 
     def and_then(self, fresh: float, moved_to: str | None) -> Heard:
         """With another answer. Of several the one that goes stale first counts."""
@@ -60,7 +60,7 @@ class PollResult:
 
     fresh: float
     asked_at: datetime | None
-    rest: Rest | None
+    rest: QuietHours | None
     moved_to: str | None
     moved_count: int
 
@@ -72,7 +72,7 @@ def poll_result(
     moved_to, count = _moved(heard.moved_to, before)
     rest = (heard.rest or before.rest) if honour_cache else None
     fresh = clamp(max(heard.fresh, rest.interval if rest else 0.0) if honour_cache else 0.0)
-    rest = None if rest == Rest() else rest
+    rest = None if rest == QuietHours() else rest
     if not (before.noted or fresh or rest or moved_to):
         return None
     return PollResult(fresh, asked_at, rest, moved_to, count)

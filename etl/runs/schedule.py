@@ -31,7 +31,7 @@ MAX_COUNTED = 10_000
 MAX_LOOKED_AT = 2_000
 
 
-class Rest(msgspec.Struct, frozen=True, omit_defaults=True):
+class QuietHours(msgspec.Struct, frozen=True, omit_defaults=True):
     """When a source asks not to be polled: hours (0 to 23, UTC), days (0 is Monday), and more often than the interval.
 
     The interval is in seconds.
@@ -47,7 +47,7 @@ class Rest(msgspec.Struct, frozen=True, omit_defaults=True):
         return moment.hour in self.hours or moment.weekday() in self.days
 
 
-def may_rest(schedule: Schedule, rest: Rest, now: datetime) -> bool:
+def may_be_quiet(schedule: Schedule, rest: QuietHours, now: datetime) -> bool:
     """True when a slot can be left out, because one within a week lies outside of the times of rest."""
     if not rest.covers(now):
         return False
@@ -84,7 +84,7 @@ class Wishes:
 
     not_before: datetime | None = None
     is_set_aside: bool = False
-    rest: Rest | None = None
+    rest: QuietHours | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def decide(schedule: Schedule, name: str, first: datetime, now: datetime, wishes
 def _left_out(schedule: Schedule, slot: datetime, now: datetime, wishes: Wishes) -> NotNow | None:
     if wishes.not_before is not None and wishes.not_before > max(slot, now):
         return NotNow.SET_ASIDE if wishes.is_set_aside else NotNow.ASKED_TO_WAIT
-    return NotNow.QUIET_HOUR if wishes.rest and may_rest(schedule, wishes.rest, now) else None
+    return NotNow.QUIET_HOUR if wishes.rest and may_be_quiet(schedule, wishes.rest, now) else None
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime:

@@ -18,7 +18,7 @@ from sqlalchemy import text
 from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config.settings import SettingError
 from db.queries.items import Filters, RecentTotals
-from db.queries.manners import note_gone, note_postponed
+from db.queries.polling_hints import note_gone, note_postponed
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter

@@ -8,7 +8,7 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS
-from db.queries.manners import end_pause, postponed_sources
+from db.queries.polling_hints import clear_server_wait, postponed_sources
 from etl.errors import BrokerUnavailableError, UnknownHostError
 from etl.hosts.limiter import HostState
 from web.extensions import service
@@ -65,5 +65,5 @@ class BreakerReset(MethodView):
 def _end_pauses(connection: Connection, host: str, environment: Mapping[str, str]) -> list[str]:
     """End what this host asked of its sources; their names."""
     names = [row.name for row in postponed_sources(connection) if declared_host(row.url, environment) == host]
-    end_pause(connection, names)
+    clear_server_wait(connection, names)
     return names

@@ -49,7 +49,7 @@ def postponed_sources(connection: Connection) -> list[Row[Any]]:
     return list(connection.execute(query).all())
 
 
-def end_pause(connection: Connection, names: list[str]) -> None:
+def clear_server_wait(connection: Connection, names: list[str]) -> None:
     """Forget what the servers of these sources asked for."""
     query = text("UPDATE sources SET not_before = NULL, not_before_reason = NULL WHERE name = ANY (:names)")
     connection.execute(query, {"names": names})

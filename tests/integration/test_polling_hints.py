@@ -14,7 +14,7 @@ from db.queries.slots import claim_slots
 from etl.declare.source import Schedule
 from etl.runs.outcome import Outcome, Status
 from etl.runs.polling import MOVED_AFTER
-from etl.runs.schedule import Rest, may_rest
+from etl.runs.schedule import QuietHours, may_be_quiet
 from testkit.fake_server import Answered, Asked, Outside, as_json
 from testkit.runner import Pump
 
@@ -293,9 +293,9 @@ def test_a_growing_file_that_is_replaced_in_mid_run_is_read_anew(pump: Pump, mon
 
 def test_a_daily_source_is_not_starved_by_an_hour_of_rest() -> None:
     midnight = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
-    assert not may_rest(Schedule(every="24h"), Rest(hours=[0]), midnight)
-    assert may_rest(Schedule(every="30m"), Rest(hours=[0]), midnight)
-    assert not may_rest(Schedule(every="30m"), Rest(hours=[1]), midnight)
+    assert not may_be_quiet(Schedule(every="24h"), QuietHours(hours=[0]), midnight)
+    assert may_be_quiet(Schedule(every="30m"), QuietHours(hours=[0]), midnight)
+    assert not may_be_quiet(Schedule(every="30m"), QuietHours(hours=[1]), midnight)
 
 
 def test_a_limit_by_the_hour_is_waited_for_once_something_is_stored(pump: Pump, outside: Outside) -> None:

@@ -16,7 +16,7 @@ from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.budget import Budget
 from etl.hosts.limiter import HostLimiter, LocalHostStates
-from etl.http.client import Answer, HttpClient, Policy
+from etl.http.client import FetchResult, HttpClient, Policy
 from etl.records import Checkpoint, Page, Position
 from etl.runs.share import Pace
 
@@ -82,7 +82,7 @@ class Persistent(HttpClient):
 
     recorder: Recorder
 
-    def _logical(self, attempt: Any, tries: int) -> Answer:
+    def _logical(self, attempt: Any, tries: int) -> FetchResult:
         while True:
             try:
                 return super()._logical(attempt, tries)

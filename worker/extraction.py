@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from etl.declare.source import AnySource
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
     from etl.records import Checkpoint
     from etl.runs.messages import Message
     from etl.runs.slices import SliceEnd, Start
@@ -148,7 +148,7 @@ class Slice:
         with elsewhere():
             self._publish(list(messages))
 
-    def _request(self, source: AnySource) -> Target | None:
+    def _request(self, source: AnySource) -> PreparedRequest | None:
         """The first request of a source, None for files.
 
         Raises:

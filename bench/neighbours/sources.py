@@ -10,13 +10,13 @@ from bench.neighbours import answers, launcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.neighbours.answers import Answer
+    from bench.neighbours.answers import FetchResult
 
 # In this order an address's second number is made from the kind.
 KINDS = ("healthy", "dead", "dripping", "hostile", "deadly")
 EVERY = {"healthy": "10s"}
 _TYPES = ("api", "rss", "csv")
-_HOSTILE: dict[str, tuple[Answer, dict[str, Any]]] = {
+_HOSTILE: dict[str, tuple[FetchResult, dict[str, Any]]] = {
     "bare_returns": (answers.bare_returns, {"type": "csv"}),
     "equal_columns": (answers.equal_columns, {"type": "csv"}),
     "link_header": (answers.link_header, {"type": "api", "paginate": {"style": "link_header"}}),
@@ -34,7 +34,7 @@ class Neighbour:
     name: str
     kind: str
     number: int
-    answer: Answer | None
+    answer: FetchResult | None
     keys: dict[str, Any] = field(default_factory=lambda: {"type": "api"})
 
     @property
@@ -65,14 +65,14 @@ def _numbered(kind: str, count: int, answer: Any, types: tuple[str, ...] = ("api
         yield Neighbour(f"{kind}_{number}", kind, number, answer(number), {"type": types[number % len(types)]})
 
 
-def _dead(number: int) -> Answer | None:
+def _dead(number: int) -> FetchResult | None:
     """Half refuse; of the others one in four sends headers before it falls silent."""
     if number % 2 == 0:
         return None
     return answers.silence_after_headers if number % 8 == 1 else answers.silence
 
 
-def _dripping(number: int) -> Answer:
+def _dripping(number: int) -> FetchResult:
     return answers.dripping_csv if number % 2 else answers.dripping_json
 
 

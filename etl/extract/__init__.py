@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from etl.declare.source import AnySource
     from etl.extract.context import Context
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
     from etl.records import Page, Position
 
     class Extractor(Protocol):
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
             """The pages from `position.cursor` (None: the start) to the end of the source."""
 
 
-def target_for(source: AnySource, secrets: dict[str, str]) -> Target | None:
+def target_for(source: AnySource, secrets: dict[str, str]) -> PreparedRequest | None:
     """The first request of a source with its secrets, None for files."""
     return None if source.request is None else target_of(source.request, secrets, interval_of(source.rate))
 
 
-def open_source(source: AnySource, target: Target | None, context: Context) -> Extractor:
+def open_source(source: AnySource, target: PreparedRequest | None, context: Context) -> Extractor:
     """The extractor of a source; `target` is its first request, None for files."""
     if target is None:
         assert isinstance(source, CsvSource)

@@ -18,7 +18,7 @@ from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import ApiCursor, Broken, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
-from etl.http.client import Answer
+from etl.http.client import FetchResult
 from etl.records import Kept, Page, Position
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from etl.declare.source import ApiSource
     from etl.extract.context import Context
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
     from etl.records import Record, Records
 
 # The largest page that may be read in pieces: bytes.
@@ -40,7 +40,7 @@ _EXPIRED = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.G
 class ApiExtractor:
     """Reads pages to the end."""
 
-    def __init__(self, source: ApiSource, target: Target, context: Context) -> None:
+    def __init__(self, source: ApiSource, target: PreparedRequest, context: Context) -> None:
         """`target` is the source's request with its secrets."""
         self._source = source
         self._target = target
@@ -85,12 +85,12 @@ class ApiExtractor:
             begun = Position(cursor=page.following)
 
     @contextlib.contextmanager
-    def _fetched(self, cursor: ApiCursor, begun: Position) -> Iterator[tuple[Target, Answer, BinaryIO]]:
+    def _fetched(self, cursor: ApiCursor, begun: Position) -> Iterator[tuple[PreparedRequest, FetchResult, BinaryIO]]:
         """A page, fetched; a large one that an earlier slice has begun is read from the copy that it left."""
         since = self._watermark.parameter(cursor.since) if self._watermark else []
         target = self._pager.request(cursor, since)
         if begun.validator and self._copy(begun.validator, "about").exists():
-            answer = msgspec.json.decode(self._copy(begun.validator, "about").read_bytes(), type=Answer)
+            answer = msgspec.json.decode(self._copy(begun.validator, "about").read_bytes(), type=FetchResult)
             with self._copy(begun.validator, "body").open("rb") as copy:
                 yield target, answer, copy
             return
@@ -113,7 +113,7 @@ class ApiExtractor:
         scratch = self._context.scratch
         return scratch.with_name(f"{scratch.name}-{digest}.{part}")
 
-    def _keep(self, answer: Answer, file: BinaryIO) -> None:
+    def _keep(self, answer: FetchResult, file: BinaryIO) -> None:
         """A large page may fill many batches, and so take several slices."""
         file.seek(0)
         with self._copy(answer.digest, "body").open("wb") as body:
@@ -123,12 +123,14 @@ class ApiExtractor:
                 copy.write(chunk)
         self._copy(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
 
-    def _forget(self, answer: Answer) -> None:
+    def _forget(self, answer: FetchResult) -> None:
         if answer.size > STREAM_OVER:
             for part in ("about", "body"):
                 self._copy(answer.digest, part).unlink(missing_ok=True)
 
-    def _page(self, cursor: ApiCursor, target: Target, answer: Answer, file: BinaryIO, watermark: str | None) -> Page:
+    def _page(
+        self, cursor: ApiCursor, target: PreparedRequest, answer: FetchResult, file: BinaryIO, watermark: str | None
+    ) -> Page:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
             return Page(cursor.kept(), [], None, size=answer.size, kept=self._context.kept(target, known))
@@ -136,7 +138,7 @@ class ApiExtractor:
         return self._read(cursor, target, answer, document, watermark)
 
     def _read(
-        self, cursor: ApiCursor, target: Target, answer: Answer, document: Document, watermark: str | None
+        self, cursor: ApiCursor, target: PreparedRequest, answer: FetchResult, document: Document, watermark: str | None
     ) -> Page:
         if len(document.records):
             self._pager.check_body(answer.digest)
@@ -156,7 +158,7 @@ class ApiExtractor:
             kept,
         )
 
-    def _following(self, cursor: ApiCursor, answer: Answer, document: Document) -> ApiCursor | None:
+    def _following(self, cursor: ApiCursor, answer: FetchResult, document: Document) -> ApiCursor | None:
         """The next page's cursor. Where it cannot be had, this page is still good: the cursor carries the error."""
         try:
             return self._pager.following(cursor, answer, document)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from etl.http.client import Answer, HttpClient
-    from etl.http.target import Target
+    from etl.http.client import FetchResult, HttpClient
+    from etl.http.target import PreparedRequest
     from etl.records import Checkpoint
     from etl.reporter import Reporter
 
@@ -45,13 +45,13 @@ class Context:
         """What is known of the last answer."""
         return self.checkpoint.kept.validator
 
-    def is_known(self, target: Target, answer: Answer) -> bool:
+    def is_known(self, target: PreparedRequest, answer: FetchResult) -> bool:
         """True when an answer says just what the last one said, in so many words or not."""
         known = self.known
         same_body = known is not None and known.request == target.digest and known.digest == answer.digest
         return answer.unchanged or same_body
 
-    def kept(self, target: Target, answer: Answer) -> Kept:
+    def kept(self, target: PreparedRequest, answer: FetchResult) -> Kept:
         """What to know of this answer next time. A mark that the server no longer gives is forgotten."""
         if answer.unchanged:
             return Kept(validator=self.known)

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from etl.declare.source import CsvSource
     from etl.extract.context import Context
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
     from etl.records import Position
 
 
 class CsvDownload:
     """Reads a file by way of a local copy, known by the hash of what was sent; slices elsewhere fetch it anew."""
 
-    def __init__(self, source: CsvSource, target: Target, context: Context) -> None:
+    def __init__(self, source: CsvSource, target: PreparedRequest, context: Context) -> None:
         """`target` is the source's request with its secrets."""
         self._timeout = seconds(source.timeout)
         self._target = target

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from etl.declare.source import RssSource
     from etl.extract.context import Context
-    from etl.http.client import Answer
-    from etl.http.target import Target
+    from etl.http.client import FetchResult
+    from etl.http.target import PreparedRequest
     from etl.records import Position, Record
 
 # Feeds are read into memory, twice; the largest in use are a third of this: bytes.
@@ -26,7 +26,7 @@ MAX_FEED = 32 * 1024 * 1024
 class FeedExtractor:
     """Reads a whole feed as one page."""
 
-    def __init__(self, source: RssSource, target: Target, context: Context) -> None:
+    def __init__(self, source: RssSource, target: PreparedRequest, context: Context) -> None:
         """`target` is the source's request with its secrets."""
         self._source = source
         self._target = target
@@ -51,7 +51,7 @@ class FeedExtractor:
             context.reporter.warn("feed_warning", warning)
         yield Page({"at": None}, _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
 
-    def _parse(self, answer: Answer, body: bytes) -> Feed:
+    def _parse(self, answer: FetchResult, body: bytes) -> Feed:
         job = FeedJob(
             body=body,
             content_type=answer.headers.get("content-type", ""),

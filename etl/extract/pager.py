@@ -18,8 +18,8 @@ from etl.http.address import is_upgrade, same_origin
 if TYPE_CHECKING:
     from etl.declare.paging import Paging
     from etl.extract.document import Document
-    from etl.http.client import Answer
-    from etl.http.target import Target
+    from etl.http.client import FetchResult
+    from etl.http.target import PreparedRequest
     from etl.records import Cursor
 
 # What a Link header, and any cursor, may have: characters.
@@ -80,7 +80,7 @@ class ApiCursor(msgspec.Struct, frozen=True):
 class Pager:
     """Follows one style of paging."""
 
-    def __init__(self, paging: Paging, target: Target) -> None:
+    def __init__(self, paging: Paging, target: PreparedRequest) -> None:
         """`target` is the request for the first page."""
         self._paging = paging
         self._target = target
@@ -122,7 +122,7 @@ class Pager:
             raise FormatError("paging loops: a page led back to one already read", code="paging_loop")
         self._seen.add(mark)
 
-    def request(self, cursor: ApiCursor, extra: list[tuple[str, str]]) -> Target:
+    def request(self, cursor: ApiCursor, extra: list[tuple[str, str]]) -> PreparedRequest:
         """The request for a page; `extra` goes into the query of all but those whose address the server gave."""
         paging, at = self._paging, cursor.at
         if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
@@ -139,7 +139,7 @@ class Pager:
     def _into_body(self, paging: Parametrised) -> bool:
         return paging.into == "body" or (paging.into is None and self._target.body is not None)
 
-    def following(self, cursor: ApiCursor, answer: Answer, document: Document) -> ApiCursor | None:
+    def following(self, cursor: ApiCursor, answer: FetchResult, document: Document) -> ApiCursor | None:
         """The cursor of the next page, None after the last."""
         paging, count = self._paging, len(document.records)
         if isinstance(paging, NoPaging) or (paging.more is not None and not document.find(paging.more)):
@@ -161,7 +161,7 @@ class Pager:
         _check_cursor(at)
         return cursor.next(at)
 
-    def _resolve(self, answer: Answer, link: Any) -> str | None:
+    def _resolve(self, answer: FetchResult, link: Any) -> str | None:
         if not link:
             return None
         try:
@@ -173,7 +173,7 @@ class Pager:
             raise RefusedError("the next page is on another host", code=_FOREIGN_PAGE)
         return self._target.without_secrets(url)
 
-    def _is_ours(self, url: str, answer: Answer) -> bool:
+    def _is_ours(self, url: str, answer: FetchResult) -> bool:
         """Whether a next page may be asked for: secrets stay with their origin, and nobody is sent elsewhere."""
         target = self._target
         if same_origin(url, target.url) or is_upgrade(target.url, url):
@@ -207,13 +207,13 @@ def _check_cursor(at: Any) -> None:
         raise FormatError("the cursor of the next page holds a NUL character", code="bad_page")
 
 
-def _with_query(target: Target, added: list[tuple[str, str]]) -> Target:
+def _with_query(target: PreparedRequest, added: list[tuple[str, str]]) -> PreparedRequest:
     names = {name for name, _ in added}
     kept = [pair for pair in target.params if pair[0] not in names]
     return replace(target, params=tuple(kept + added))
 
 
-def _with_body(target: Target, added: list[tuple[str, Any]]) -> Target:
+def _with_body(target: PreparedRequest, added: list[tuple[str, Any]]) -> PreparedRequest:
     body = target.body or {}
     for path, value in added:
         body = _placed(body, path.split("."), value)

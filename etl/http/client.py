@@ -31,7 +31,7 @@ from etl.http.failure import translated
 from etl.http.freshness import freshness
 from etl.http.status import PERMANENT, REDIRECTS, check_status, pause_asked
 from etl.http.token import Tokens
-from etl.http.transport import Guard, make_session
+from etl.http.transport import ConnectionLimits, make_session
 from etl.runs.backoff import wait_before
 from etl.runs.share import LEAST_RATE, QUICK_ANSWER
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     import requests
 
     from etl.hosts.limiter import Admission, HostLimiter
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
     from etl.records import Validator
     from etl.reporter import Reporter
 
@@ -65,7 +65,7 @@ PROBE_MARGIN = 10.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class FetchResult:
     """A complete response.
 
     `base` is where its relative links start from, `fresh` the seconds it stays fresh for, `moved_to` the address that
@@ -104,7 +104,7 @@ class HttpClient:
         self._limiter = limiter
         self._reporter = reporter
         self._sleep = sleep
-        self._guard = Guard(policy.private_hosts)
+        self._guard = ConnectionLimits(policy.private_hosts)
         self._ends = 0.0
         self._tokens = Tokens(self)
 
@@ -115,13 +115,13 @@ class HttpClient:
 
     def get(
         self,
-        target: Target,
+        target: PreparedRequest,
         timeout: float,
         tries: int = 0,
         known: Validator | None = None,
         *,
         limit: int = MAX_BODY,
-    ) -> tuple[Answer, bytes]:
+    ) -> tuple[FetchResult, bytes]:
         """Fetch a body into memory within `timeout` seconds; empty when the answer is `unchanged`.
 
         `known` makes the request conditional. Raises as `fetch` does.
@@ -132,14 +132,14 @@ class HttpClient:
 
     def fetch(
         self,
-        target: Target,
+        target: PreparedRequest,
         timeout: float,
         file: BinaryIO,
         tries: int = 0,
         known: Validator | None = None,
         *,
         limit: int = MAX_DOWNLOAD,
-    ) -> Answer:
+    ) -> FetchResult:
         """Fetch a body of at most `limit` bytes into a file, from its start, within `timeout` seconds.
 
         Raises:
@@ -156,8 +156,8 @@ class HttpClient:
         return self._logical(Attempt(target, timeout, timeout, read, _of(target, known)), tries)
 
     def download(
-        self, target: Target, timeout: float, path: Path, tries: int = 0, known: Validator | None = None
-    ) -> Answer:
+        self, target: PreparedRequest, timeout: float, path: Path, tries: int = 0, known: Validator | None = None
+    ) -> FetchResult:
         """Fetch a body into the file of this path, which may go on from where an earlier call ended.
 
         `timeout` is the limit of each silence in seconds. The file stays after a WaitError. Raises as `fetch` does.
@@ -181,10 +181,10 @@ class HttpClient:
         part.forget()
         return answer
 
-    def _logical(self, attempt: Attempt, tries: int) -> Answer:
+    def _logical(self, attempt: Attempt, tries: int) -> FetchResult:
         return self._with_token(attempt, tries) if attempt.target.grant else self._call(attempt, tries)
 
-    def _with_token(self, attempt: Attempt, tries: int) -> Answer:
+    def _with_token(self, attempt: Attempt, tries: int) -> FetchResult:
         """Once more with a new token if the server does not take the one we had."""
         assert attempt.target.grant is not None
         try:
@@ -195,7 +195,7 @@ class HttpClient:
             self._tokens.forget(attempt.target.grant)
             return self._call(self._tokens.sign(attempt, tries), tries)
 
-    def _call(self, attempt: Attempt, tries: int) -> Answer:
+    def _call(self, attempt: Attempt, tries: int) -> FetchResult:
         host = attempt.target.host
         while True:
             admission = self._admit(attempt, tries)
@@ -268,7 +268,7 @@ class HttpClient:
     def _longest_wait(self) -> float:
         return LONGEST_WAIT_MIDWAY if self._reporter.has_stored else LONGEST_WAIT
 
-    def _attempt(self, attempt: Attempt) -> Answer:
+    def _attempt(self, attempt: Attempt) -> FetchResult:
         target = attempt.target
         pace, started = self._reporter.pace, time.monotonic()
         within = pace.answer_within(attempt.timeout)
@@ -277,7 +277,7 @@ class HttpClient:
         self._guard.set(within)
         return translated(target.shown, started, lambda: self._follow(attempt))
 
-    def _follow(self, attempt: Attempt) -> Answer:
+    def _follow(self, attempt: Attempt) -> FetchResult:
         """Follow redirects by hand, so that secrets stay with their origin."""
         target, url, permanent = attempt.target, attempt.target.url, True
         started = time.monotonic()
@@ -297,14 +297,14 @@ class HttpClient:
         raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
 
     @staticmethod
-    def _next_hop(target: Target, response: requests.Response) -> str:
+    def _next_hop(target: PreparedRequest, response: requests.Response) -> str:
         url = urljoin(response.url, response.headers["location"])
         if target.is_post and not (response.status_code in {307, 308} and same_origin(url, target.url)):
             raise RefusedError(f"{target.shown}: a POST was redirected elsewhere", code="redirected_post")
         return url
 
     @staticmethod
-    def _answer(attempt: Attempt, response: requests.Response, moved_to: str | None) -> Answer:
+    def _answer(attempt: Attempt, response: requests.Response, moved_to: str | None) -> FetchResult:
         target = attempt.target
         asked_part = attempt.part is not None and bool(attempt.part.size)
         if asked_part and response.status_code == 416 and attempt.part:
@@ -314,7 +314,7 @@ class HttpClient:
         unchanged = response.status_code == 304
         received = Received(0, "") if unchanged else attempt.read(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
-        return Answer(
+        return FetchResult(
             base=target.base(response.url),
             headers=headers,
             size=received.size,
@@ -350,7 +350,7 @@ class HttpClient:
 class Attempt:
     """A request and what is done with its body. Its answer must begin within `timeout` and end when it `lasts`."""
 
-    target: Target
+    target: PreparedRequest
     timeout: float
     lasts: float
     read: Callable[[requests.Response], Received]
@@ -373,12 +373,12 @@ class Attempt:
         return replace(self, target=replace(self.target, secret_headers=headers))
 
 
-def _of(target: Target, known: Validator | None) -> Validator | None:
+def _of(target: PreparedRequest, known: Validator | None) -> Validator | None:
     """What is known of an answer to this very request."""
     return known if known and known.request == target.digest else None
 
 
-def _data(target: Target) -> bytes | list[tuple[str, str]] | None:
+def _data(target: PreparedRequest) -> bytes | list[tuple[str, str]] | None:
     if target.body is not None:
         return payload.encode(target.body)
     return None if target.form is None else list(target.form)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import requests
 
     from etl.http.client import Policy
-    from etl.http.target import Target
-    from etl.http.transport import Guard
+    from etl.http.target import PreparedRequest
+    from etl.http.transport import ConnectionLimits
     from etl.reporter import Reporter
 
 # A download may take longer than an ordinary request, and than a slice, as long as it moves.
@@ -33,7 +33,7 @@ class Arrivals:
     """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
 
     def __init__(
-        self, guard: Guard, reporter: Reporter, policy: Policy, ends: float, timeout: float, *, patient: bool
+        self, guard: ConnectionLimits, reporter: Reporter, policy: Policy, ends: float, timeout: float, *, patient: bool
     ) -> None:
         """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
         now = time.monotonic()
@@ -99,7 +99,7 @@ class _Begun(msgspec.Struct, frozen=True):
 class Part:
     """A download that has come in as far as it has. It stays after an error, if the server can go on with it."""
 
-    def __init__(self, path: Path, target: Target) -> None:
+    def __init__(self, path: Path, target: PreparedRequest) -> None:
         """`path` is where it is kept; what it belongs to is written beside it."""
         self._path = path
         self._about = path.with_name(path.name + ".about")

@@ -28,7 +28,7 @@ class Grant:
 
 
 @dataclass(frozen=True)
-class Target:
+class PreparedRequest:
     """A request with its secrets filled in; `shown` is its address as it was declared, for logs and errors.
 
     `body` is sent as JSON, `form` as a form; with either the request is a POST. `interval` is the time between two
@@ -67,7 +67,7 @@ class Target:
         asked = [self.url, self.params, self.headers, self.body]
         return payload.digest(payload.encode(asked)).hex()
 
-    def at(self, url: str) -> Target:
+    def at(self, url: str) -> PreparedRequest:
         """The same request at another address of the same origin; its query is the one in the address."""
         return replace(self, url=url, params=())
 
@@ -87,7 +87,7 @@ class Target:
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
 
 
-def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) -> Target:
+def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) -> PreparedRequest:
     """A declared request with the secrets it names. What holds a secret is kept apart from what does not."""
     headers, secret_headers = _split(request.headers, secrets)
     written = {name: _written(value) for name, value in request.params.items()}
@@ -102,7 +102,7 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
         secret_headers["Authorization"] = basic(fill(auth.username, secrets), fill(auth.password, secrets))
     elif isinstance(auth, QueryAuth):
         secret_params[auth.name] = fill(auth.value, secrets)
-    return Target(
+    return PreparedRequest(
         url=fill(url, secrets),
         shown=request.url.partition("?")[0],
         params=tuple(params.items()),

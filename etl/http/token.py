@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from etl import payload
 from etl.errors import FormatError, RefusedError
-from etl.http.target import Grant, Target, basic
+from etl.http.target import Grant, PreparedRequest, basic
 
 if TYPE_CHECKING:
     from etl.http.client import Attempt, HttpClient
@@ -78,14 +78,14 @@ def _decoded(grant: Grant, body: bytes) -> Any:
         raise FormatError(f"{grant.shown}: the answer is not JSON", code="token_refused") from None
 
 
-def _target(grant: Grant) -> Target:
+def _target(grant: Grant) -> PreparedRequest:
     form = [("grant_type", "client_credentials"), *grant.params]
     headers: dict[str, str] = {}
     if grant.in_body:
         form += [("client_id", grant.client_id), ("client_secret", grant.client_secret)]
     else:
         headers["Authorization"] = basic(grant.client_id, grant.client_secret)
-    return Target(
+    return PreparedRequest(
         url=grant.url,
         shown=grant.shown,
         headers={"Accept": "application/json"},

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 
 
-class Guard:
+class ConnectionLimits:
     """What the connections of a session obey: a deadline that the owner sets, and the private hosts it may reach."""
 
     def __init__(self, private: Sequence[str]) -> None:
@@ -50,7 +50,7 @@ class Guard:
         return left
 
 
-def make_session(guard: Guard) -> requests.Session:
+def make_session(guard: ConnectionLimits) -> requests.Session:
     """A session without proxies, netrc, cookies and automatic retries, whose connections obey the guard."""
     session = _Session()
     session.trust_env = False
@@ -70,7 +70,7 @@ class _Session(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: ConnectionLimits) -> None:
         self._guard = guard
         super().__init__(pool_connections=4, pool_maxsize=2)
 
@@ -86,7 +86,7 @@ class _Adapter(HTTPAdapter):
 class _Guarded(HTTPConnection):
     """Connects to an address that was checked at this very moment; the name stays for Host and TLS."""
 
-    def __init__(self, *args: Any, guard: Guard, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, guard: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._guard = guard
         self.response_class = partial(_Response, guard=guard)  # type: ignore[assignment]
@@ -120,7 +120,7 @@ class _HTTPSPool(HTTPSConnectionPool):
 class _Response(http.client.HTTPResponse):
     """Reads against the deadline, and refuses headers that were cut off."""
 
-    def __init__(self, sock: socket.socket, *args: Any, guard: Guard, **kwargs: Any) -> None:
+    def __init__(self, sock: socket.socket, *args: Any, guard: ConnectionLimits, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         self._watched = _Watched(sock, guard)
@@ -136,7 +136,7 @@ class _Response(http.client.HTTPResponse):
 class _Watched(io.RawIOBase):
     """A socket's bytes; each read waits at most until the deadline."""
 
-    def __init__(self, sock: socket.socket, guard: Guard) -> None:
+    def __init__(self, sock: socket.socket, guard: ConnectionLimits) -> None:
         self._sock = sock
         self._guard = guard
         self._file = sock.makefile("rb", buffering=0)

@@ -12,7 +12,7 @@ from etl.runs.schedule import QuietHours
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from etl.http.target import Target
+    from etl.http.target import PreparedRequest
 
 # A permanent redirect is believed once this many runs in a row have met it.
 MOVED_AFTER = 5
@@ -85,7 +85,7 @@ def _moved(moved_to: str | None, before: ServerHints) -> tuple[str | None, int]:
     return moved_to, before.moved_count + 1 if before.moved_to == moved_to else 1
 
 
-def settled_target(target: Target | None, hints: ServerHints) -> Target | None:
+def settled_target(target: PreparedRequest | None, hints: ServerHints) -> PreparedRequest | None:
     """The request at the address the source has moved to for good; secrets stay with their origin."""
     address = hints.new_address
     if target is None or address is None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from etl.errors import LeaseLostError
-from etl.http.target import Target
+from etl.http.target import PreparedRequest
 from testkit.fake_server import Answered, Asked, Outside
 from testkit.reading import Recorder
 from testkit.runner import Pump
@@ -170,7 +170,7 @@ def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: 
     part.write_bytes(b"rubbish")
     part.with_name("a.part.about").write_bytes(b'{"request":"another","etag":"\\"a\\""}')
     url = outside.on("/a", Answered(b"whole"))
-    client.download(Target(url, url), 5, part)
+    client.download(PreparedRequest(url, url), 5, part)
     assert part.read_bytes() == b"whole"
     assert not outside.asked[0].headers.get("range")
 
@@ -227,5 +227,5 @@ def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, out
 
     url = outside.on("/a", Shop(cuts=0))
     with pytest.raises(LeaseLostError):
-        Loser().client().download(Target(url, url), 5, part)
+        Loser().client().download(PreparedRequest(url, url), 5, part)
     assert part.exists()

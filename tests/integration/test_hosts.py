@@ -131,7 +131,7 @@ from etl.hosts.breaker import BreakerPolicy
 from etl.errors import ETLError
 from etl.hosts.limiter import HostLimiter
 from etl.http.client import HttpClient, Policy
-from etl.http.target import Target
+from etl.http.target import PreparedRequest
 from broker.host_states import RedisHostStates, HostStatesWithFallback
 from testkit.reading import Recorder
 url, name, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -140,7 +140,7 @@ ends = time.monotonic() + seconds
 while time.monotonic() < ends:
     client = HttpClient(Policy(0, ("127.0.0.1",), ends), limiter, Recorder())
     try:
-        client.get(Target(url, url), 2.0)
+        client.get(PreparedRequest(url, url), 2.0)
     except ETLError:
         time.sleep(0.02)
 """

@@ -23,7 +23,7 @@ from etl.errors import ETLError, FetchError, PostponedError, RefusedError, Scrat
 from etl.http.address import is_allowed
 from etl.http.freshness import freshness
 from etl.http.status import pause_asked
-from etl.http.target import Target
+from etl.http.target import PreparedRequest
 from etl.records import Position
 from testkit.fake_server import Answered, Asked, Outside, as_json
 from testkit.reading import Recorder, read, records
@@ -563,7 +563,7 @@ def test_a_full_disk_is_not_the_hosts_fault(outside: Outside) -> None:
     class Full(io.BytesIO):
         write = full
 
-    seen, target = Recorder(), Target(outside.json("/a", []), "shown")
+    seen, target = Recorder(), PreparedRequest(outside.json("/a", []), "shown")
     for _ in range(6):
         with pytest.raises(ScratchError):
             seen.client(retries=0).fetch(target, 2.0, Full())

@@ -78,12 +78,12 @@ class FilePages:
         if resumed is not None and resumed.is_in(start):
             at = replace(start, offset=resumed.offset, row=resumed.row)
         fallbacks = 0
-        for stretch in rows.stretches(at.offset, at.row):
+        for chunk in rows.chunks(at.offset, at.row):
             self._reporter.alive()
-            fallbacks += stretch.fallbacks
-            following = replace(start, offset=stretch.offset, row=stretch.row)
-            page_size = stretch.offset - at.offset
-            yield Page(at.kept(), stretch.records, following.kept(), start.file, page_size, kept=during)
+            fallbacks += chunk.fallbacks
+            following = replace(start, offset=chunk.offset, row=chunk.row)
+            page_size = chunk.offset - at.offset
+            yield Page(at.kept(), chunk.records, following.kept(), start.file, page_size, kept=during)
             at = following
         if fallbacks:
             message = f"{fallbacks} lines are not {form.encoding} and were read as {form.fallback}"

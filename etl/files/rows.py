@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_FIELD = 1024 * 1024
 # The bytes of a stretch, small enough for the cache of a processor, and the rows of one that is read row by row.
-STRETCH = 64 * 1024
+CHUNK = 64 * 1024
 SLOW_ROWS = 1000
 # In mode append, what may still be being written: bytes.
 MAX_HELD_BACK = 64 * 1024
@@ -52,7 +52,7 @@ class Format:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class RowChunk:
     """Some rows, and where the next ones start; `fallbacks` counts the lines read in the fallback encoding."""
 
     records: list[Record]
@@ -73,19 +73,19 @@ class Rows:
         self._growing = growing
         self._single_until = 0
 
-    def stretches(self, offset: int, row: int) -> Iterator[Stretch]:
+    def chunks(self, offset: int, row: int) -> Iterator[RowChunk]:
         """Stretches up to the end; `row` is the number of rows before the offset."""
         while offset < self._size:
-            stretch = self._quick(offset, row) or self._careful(offset, row)
-            if stretch.offset == offset:
+            chunk = self._quick(offset, row) or self._careful(offset, row)
+            if chunk.offset == offset:
                 return
-            yield stretch
-            offset, row = stretch.offset, stretch.row
+            yield chunk
+            offset, row = chunk.offset, chunk.row
 
-    def _quick(self, offset: int, row: int) -> Stretch | None:
+    def _quick(self, offset: int, row: int) -> RowChunk | None:
         """A stretch parsed at once, None when something about it is odd."""
         self._file.seek(offset)
-        data = self._file.read(min(STRETCH, self._size - offset))
+        data = self._file.read(min(CHUNK, self._size - offset))
         at_end = offset + len(data) >= self._size
         data = data if at_end and not self._growing else self._whole_rows(data)
         if not data:
@@ -100,7 +100,7 @@ class Rows:
         if any(count != width for count in map(len, rows)):
             return None
         columns = self._columns or []
-        return Stretch(
+        return RowChunk(
             [dict(zip(columns, fields, strict=True)) for fields in rows], offset + len(data), row + len(rows)
         )
 
@@ -117,7 +117,7 @@ class Rows:
                 return data[: end + 1]
         return b""
 
-    def _careful(self, offset: int, row: int) -> Stretch:
+    def _careful(self, offset: int, row: int) -> RowChunk:
         """A stretch read row by row."""
         lines = Lines(self._file, offset, self._form.encoding, self._form.fallback, self._single_until)
         records: list[Record] = []
@@ -129,10 +129,10 @@ class Rows:
             if fields != []:
                 row += 1
                 records.append(self._record(fields, row, raw))
-            if len(records) >= SLOW_ROWS or lines.offset >= min(self._size, offset + STRETCH):
+            if len(records) >= SLOW_ROWS or lines.offset >= min(self._size, offset + CHUNK):
                 break
         self._single_until = lines.single_until
-        return Stretch(records, lines.offset, row, lines.fallbacks)
+        return RowChunk(records, lines.offset, row, lines.fallbacks)
 
     def _is_incomplete(self, offset: int, raw: bytes, fields: list[str] | BadRecord) -> bool:
         """True for the last row of a file that is still being written to."""

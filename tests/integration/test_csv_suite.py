@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from etl.files.rows import STRETCH
+from etl.files.rows import CHUNK
 from etl.records import BadRecord, Page, Position
 from testkit.reading import Recorder, read, records
 
@@ -136,9 +136,7 @@ def test_wide_rows(tmp_path: Path) -> None:
 def field(chance: random.Random) -> str:
     """A short text as a rule, now and then one that does not fit into what is left of a stretch, or into a whole one."""
     if chance.random() < 0.005:
-        return chance.choice("x\nü") * (
-            chance.choice([STRETCH // 3, STRETCH, 2 * STRETCH]) // 2 + chance.randint(-5, 5)
-        )
+        return chance.choice("x\nü") * (chance.choice([CHUNK // 3, CHUNK, 2 * CHUNK]) // 2 + chance.randint(-5, 5))
     return "".join(chance.choices(PIECES, k=chance.randint(0, 6)))
 
 
@@ -149,7 +147,7 @@ def made(chance: random.Random, *, spoiled: bool) -> tuple[bytes, list[Any], dic
     quoting = csv.QUOTE_ALL if end == "\n" else chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
     bad = [delimiter * width + "long", "short", f'"x"y{delimiter}z']
     body, expected = bytearray(delimiter.join(f"c{n}" for n in range(width)) + end, "utf-8"), []
-    while len(body) < 5 * STRETCH:
+    while len(body) < 5 * CHUNK:
         if spoiled and chance.random() < 0.01:
             expected.append((chance.choice(bad) + end).encode())
             body += expected[-1]

@@ -161,8 +161,8 @@ def test_a_link_header_has_a_largest_length() -> None:
 def rows(body: bytes) -> list[Any]:
     form = Format(",", '"', "utf-8", None)
     columns, offset = read_header(io.BytesIO(body), 0, form)
-    stretches = Rows(io.BytesIO(body), len(body), form, columns, growing=False).stretches(offset, 0)
-    return [record for stretch in stretches for record in stretch.records]
+    chunks = Rows(io.BytesIO(body), len(body), form, columns, growing=False).chunks(offset, 0)
+    return [record for chunk in chunks for record in chunk.records]
 
 
 @pytest.mark.parametrize("ending", ["\r", "\n", "\r\n"])

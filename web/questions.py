@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from db.queries.items import Filters, Order, Place
+from db.queries.items import Filters, KeysetPosition, Order
 from web.cursors import ItemCursor, unpack
 from web.errors import InvalidRequestError
 
@@ -22,7 +22,7 @@ class Question:
     order: Order
     size: int
     page: int | None
-    after: Place | None
+    after: KeysetPosition | None
 
     @property
     def place(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def read_question(query: dict[str, Any]) -> Question:
     return Question(Filters(**{name: query[name] for name in _FILTERS if name in query}), order, size, page, after)
 
 
-def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
+def _order(query: dict[str, Any]) -> tuple[Order, KeysetPosition | None]:
     """The order asked for; a cursor brings its own, and the place."""
     if "cursor" not in query:
         return Order(query["sort_by"], query["sort_order"] == "desc"), None
@@ -49,7 +49,7 @@ def _order(query: dict[str, Any]) -> tuple[Order, Place | None]:
         raise InvalidRequestError("query", "page", "give either `page` or `cursor`")
     cursor = unpack(query["cursor"], ItemCursor)
     try:
-        place = Place(cursor.typed_value(), cursor.item_id)
+        place = KeysetPosition(cursor.typed_value(), cursor.item_id)
     except ValueError as error:
         raise InvalidRequestError("query", "cursor", "not a cursor that this service gave") from error
     return Order(cursor.sort_by, cursor.descending), place

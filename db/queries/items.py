@@ -84,7 +84,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Place:
+class KeysetPosition:
     """The last item of a page: the next page starts after it."""
 
     value: str | datetime | Decimal | None
@@ -133,7 +133,13 @@ def is_quick(filters: Filters, order: Order) -> bool:
 
 
 def list_small_items(
-    connection: Connection, filters: Filters, order: Order, *, size: int, offset: int = 0, after: Place | None = None
+    connection: Connection,
+    filters: Filters,
+    order: Order,
+    *,
+    size: int,
+    offset: int = 0,
+    after: KeysetPosition | None = None,
 ) -> Page | None:
     """As `list_items`, but nothing when one of the items is so large that the page may be, too.
 
@@ -147,7 +153,13 @@ def list_small_items(
 
 
 def list_items(
-    connection: Connection, filters: Filters, order: Order, *, size: int, offset: int = 0, after: Place | None = None
+    connection: Connection,
+    filters: Filters,
+    order: Order,
+    *,
+    size: int,
+    offset: int = 0,
+    after: KeysetPosition | None = None,
 ) -> Page:
     """A page of items: by offset, or after a place. It holds one item at least, and about PAGE_BYTES at most."""
     rows, values = _rows(filters, order, size, offset, after)
@@ -163,7 +175,9 @@ def list_items(
     return _page(_json_items.decode(found or "[]"), count, order, size)
 
 
-def _rows(filters: Filters, order: Order, size: int, offset: int, after: Place | None) -> tuple[str, dict[str, Any]]:
+def _rows(
+    filters: Filters, order: Order, size: int, offset: int, after: KeysetPosition | None
+) -> tuple[str, dict[str, Any]]:
     """The query for the items of a page and one more, and its parameters."""
     where, values = _where(filters)
     if after is not None:
@@ -236,7 +250,7 @@ def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
     return [_CONDITIONS[name] for name in values] or ["true"], values
 
 
-def _after(order: Order, place: Place) -> str:
+def _after(order: Order, place: KeysetPosition) -> str:
     """The keyset condition. Absent values sort last, so they come after every present one."""
     column, sign = order.sort_by, "<" if order.descending else ">"
     if place.value is None:

@@ -13,7 +13,7 @@ import msgspec
 
 
 @dataclass
-class Asked:
+class Request:
     """A request as it came in."""
 
     path: str
@@ -23,7 +23,7 @@ class Asked:
 
 
 @dataclass
-class Answered:
+class Response:
     """What to answer. `raw` is called with the handler instead, for answers that break the rules."""
 
     body: bytes = b""
@@ -32,14 +32,14 @@ class Answered:
     raw: Callable[[BaseHTTPRequestHandler], None] | None = None
 
 
-Handler = Callable[[Asked], Answered]
+Handler = Callable[[Request], Response]
 
 
-class Outside:
+class FakeServer:
     """Start with `with`; add paths with `on`. With HTTP/1.0 a connection ends with its answer."""
 
     def __init__(self, version: str = "HTTP/1.0") -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[Request] = []
         self._handlers: dict[str, Handler] = {}
         outer = self
 
@@ -61,7 +61,7 @@ class Outside:
         self.port = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Outside:
+    def __enter__(self) -> FakeServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
         return self
@@ -71,9 +71,9 @@ class Outside:
         self._server.server_close()
         self._thread.join()
 
-    def on(self, path: str, handler: Handler | Answered | list[Answered]) -> str:
+    def on(self, path: str, handler: Handler | Response | list[Response]) -> str:
         """Answer a path by a function, always the same, or one after the other (the last stays); its address."""
-        if isinstance(handler, Answered):
+        if isinstance(handler, Response):
             answer = handler
             self._handlers[path] = lambda _: answer
         elif isinstance(handler, list):
@@ -91,9 +91,9 @@ class Outside:
         parts = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
-        asked = Asked(parts.path, query, {name.lower(): value for name, value in handler.headers.items()}, body)
+        asked = Request(parts.path, query, {name.lower(): value for name, value in handler.headers.items()}, body)
         self.asked.append(asked)
-        answer = self._handlers.get(parts.path, lambda _: Answered(b"not here", 404))(asked)
+        answer = self._handlers.get(parts.path, lambda _: Response(b"not here", 404))(asked)
         try:
             if answer.raw:
                 answer.raw(handler)
@@ -107,5 +107,5 @@ class Outside:
             pass
 
 
-def as_json(value: Any) -> Answered:
-    return Answered(msgspec.json.encode(value), headers={"Content-Type": "application/json"})
+def as_json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), headers={"Content-Type": "application/json"})

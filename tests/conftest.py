@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from config import settings
 from db.session import Database
-from testkit.fake_server import Outside
+from testkit.fake_server import FakeServer
 from testkit.runner import Pump
 from testkit.service import Servers, alembic_config, isolate, make_database
 
@@ -64,9 +64,9 @@ def database(_database: Database) -> Database:
 
 
 @pytest.fixture
-def outside() -> Iterator[Outside]:
+def fake_server() -> Iterator[FakeServer]:
     """A server that plays the outside world."""
-    with Outside() as server:
+    with FakeServer() as server:
         yield server
 
 

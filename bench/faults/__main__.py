@@ -13,7 +13,7 @@ from bench.faults.against import run_against
 from bench.faults.arena import Arena, Report
 from bench.faults.scenarios import SCENARIOS
 from bench.faults.truth import Truth
-from testkit.fake_server import Outside
+from testkit.fake_server import FakeServer
 from testkit.service import Servers, running_servers
 
 CONTROL = "control"
@@ -42,8 +42,8 @@ def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Pat
     place = folder / name
     place.mkdir()
     started = time.monotonic()
-    with Outside() as outside:
-        arena = Arena(servers, outside, truth, place, report)
+    with FakeServer() as fake_server:
+        arena = Arena(servers, fake_server, truth, place, report)
         try:
             report.verdict = function(arena, count)
         finally:

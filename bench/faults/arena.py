@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.faults.truth import Truth
-    from testkit.fake_server import Outside
+    from testkit.fake_server import FakeServer
     from testkit.service import Servers
 
 QUIET_SECONDS = 300.0
@@ -64,16 +64,16 @@ class Report:
 class Arena:
     """Everything a scenario breaks."""
 
-    def __init__(self, servers: Servers, outside: Outside, truth: Truth, folder: Path, report: Report) -> None:
+    def __init__(self, servers: Servers, fake_server: FakeServer, truth: Truth, folder: Path, report: Report) -> None:
         """Make a database and declare the sources; nothing is started."""
         self.servers = servers
-        self.url = outside.url
+        self.url = fake_server.url
         self.truth = truth
         self.report = report
         self.dice = random.Random(report.seed)
         self.service = Service(servers, make_database(servers, "faults", template="migrated"), folder)
         self.service.environment |= {"LEASE_SECONDS": "5", "BATCH_SIZE": "1000", "WORKER_PROCESSES": "2"}
-        self._document = truth.document(outside)
+        self._document = truth.document(fake_server)
         self._begin()
 
     def renew(self) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 
 DUPLICATE_EVERY = 100
 
@@ -37,7 +37,7 @@ class Truth:
     def names(self) -> list[str]:
         return [f"s{number}" for number in range(self.sources)]
 
-    def document(self, server: Outside) -> str:
+    def document(self, server: FakeServer) -> str:
         """The sources file."""
         lines = ["sources:"]
         for name in self.names:
@@ -56,12 +56,12 @@ class Truth:
         """The ids that must be in quarantine."""
         return {f"r{n}" for n in range(self.records) if self._is_bad(n)}
 
-    def _answer(self, asked: Asked) -> Answered:
+    def _answer(self, asked: Request) -> Response:
         with self._lock:
             self.requests += 1
             if self._dice.random() < self.trouble:
                 self.refused += 1
-                return Answered(status=self._dice.choice((429, 500, 503)))
+                return Response(status=self._dice.choice((429, 500, 503)))
         time.sleep(self.delay)
         first = (int(asked.query["page"]) - 1) * self.page
         last = min(first + self.page, self.records)

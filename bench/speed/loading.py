@@ -10,7 +10,7 @@ import yaml
 from bench.speed import data, peers, reference
 from bench.speed.arms import Memory, settle, timed_run
 from bench.speed.outcome import Outcome
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 
 if TYPE_CHECKING:
     from bench.speed.arms import Bench
@@ -108,11 +108,11 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     path = bench.folder / "products.csv"
     size = data.write_csv(path, data.products(count))
     loops, by_file = [], {name: [] for name in ("paged", *FEEDS)}
-    with Outside("HTTP/1.1") as outside:
-        sources, sizes_of = answered(outside, count, sizes.entries)
+    with FakeServer("HTTP/1.1") as fake_server:
+        sources, sizes_of = answered(fake_server, count, sizes.entries)
         megabytes = {name: each / 1e6 for name, each in {**sizes_of, "products": size}.items()}
         for _ in range(sizes.rounds):
-            loop = reference.load_api(bench.database(), outside.url + "/paged")
+            loop = reference.load_api(bench.database(), fake_server.url + "/paged")
             seconds = fetched(bench, [csv_source(path), *sources])
             loops.append((count / seconds["paged"], count / loop))
             rates = {name: megabytes[name] / seconds[name] for name in seconds}
@@ -125,16 +125,16 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     ]
 
 
-def answered(outside: Outside, count: int, entries: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def answered(fake_server: FakeServer, count: int, entries: int) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Answer with so many products in pages, and with feeds of so many entries; their sources, and sizes in bytes."""
     pages = data.json_pages(count, 1000)
-    url = outside.on("/paged", lambda asked: Answered(pages[int(asked.query["page"]) - 1]))
+    url = fake_server.on("/paged", lambda asked: Response(pages[int(asked.query["page"]) - 1]))
     request = {"url": url}
     sources = [{"name": "paged", "type": "api", "request": request, "paginate": {"style": "page"}, "map": data.MAPPING}]
     sizes = {"paged": sum(map(len, pages))}
     for name, paragraphs in FEEDS.items():
         feed = data.feed(entries, paragraphs)
-        sources.append({"name": name, "type": "rss", "request": {"url": outside.on(f"/{name}", Answered(feed))}})
+        sources.append({"name": name, "type": "rss", "request": {"url": fake_server.on(f"/{name}", Response(feed))}})
         sizes[name] = len(feed)
     return sources, sizes
 

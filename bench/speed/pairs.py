@@ -11,7 +11,7 @@ from bench.speed.comparison import Comparison, in_turns
 from bench.speed.loading import FEEDS, answered, fetched, loaded
 from bench.speed.reading import FIRST, deep_page, filled, latency, rate
 from bench.speed.running import unchanged_rate
-from testkit.fake_server import Outside
+from testkit.fake_server import FakeServer
 from testkit.service import make_database
 from testkit.tree import PRESENT, checked_out
 
@@ -60,8 +60,8 @@ def _load(bench: Bench, sizes: Sizes) -> Iterator[Measure]:
 @contextlib.contextmanager
 def _api(bench: Bench, sizes: Sizes) -> Iterator[Measure]:
     count = sizes.rows * 2 // 5
-    with Outside("HTTP/1.1") as outside:
-        sources, bytes_of = answered(outside, count, sizes.entries)
+    with FakeServer("HTTP/1.1") as fake_server:
+        sources, bytes_of = answered(fake_server, count, sizes.entries)
 
         def measure() -> Figures:
             seconds = fetched(bench, sources)

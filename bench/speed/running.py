@@ -15,7 +15,7 @@ from bench.speed.loading import declare
 from bench.speed.outcome import Outcome
 from db.queries.slots import claim_slots, seconds_to_next
 from db.session import Database
-from testkit.fake_server import Answered, Asked, Outside
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.service import PYTHON
 
 if TYPE_CHECKING:
@@ -59,18 +59,18 @@ def tiny(bench: Bench, sizes: Sizes) -> list[Outcome]:
 
 def unchanged_rate(bench: Bench, count: int) -> float:
     """Runs per second of so many sources whose server answers that nothing has changed."""
-    with Outside() as outside, bench.service() as service:
-        request = {"url": outside.on("/a", _unchanged)}
+    with FakeServer() as fake_server, bench.service() as service:
+        request = {"url": fake_server.on("/a", _unchanged)}
         names = [f"s{number}" for number in range(count)]
         declare(service, *({"name": name, "type": "api", "request": request} for name in names))
         _run_all(service, names)
         return count / _run_all(service, names)
 
 
-def _unchanged(asked: Asked) -> Answered:
+def _unchanged(asked: Request) -> Response:
     if asked.headers.get("if-none-match"):
-        return Answered(status=304)
-    return Answered(b'[{"id": 1}]', headers={"ETag": '"a"'})
+        return Response(status=304)
+    return Response(b'[{"id": 1}]', headers={"ETag": '"a"'})
 
 
 def _run_all(service: Service, names: list[str]) -> float:

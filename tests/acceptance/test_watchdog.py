@@ -8,7 +8,7 @@ import pytest
 import requests
 
 from config.settings import PROJECT
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 from testkit.service import PYTHON, Service, wait_until
 
 LAUNCHER = PROJECT / "bench" / "neighbours" / "launcher.py"
@@ -17,13 +17,13 @@ KEY = "of-the-watchdog-tests"  # pragma: allowlist secret
 
 
 @pytest.fixture
-def shop(service: Service, outside: Outside) -> Service:
+def shop(service: Service, fake_server: FakeServer) -> Service:
     """A service with one worker process whose sources named after defects have them, and one good source."""
     service.environment |= {"API_KEYS": KEY, "WORKER_PROCESSES": "1", "WORKER_MEMORY": "256MiB", "LEASE_SECONDS": "60"}
-    lines = ["sources:", f"  - {{name: good, type: api, request: {{url: '{outside.json('/good', [{'id': 1}])}'}}}}"]
+    lines = ["sources:", f"  - {{name: good, type: api, request: {{url: '{fake_server.json('/good', [{'id': 1}])}'}}}}"]
     for name in DEFECTS:
-        outside.on(f"/{name}", Answered(b"[]"))
-        lines.append(f"  - {{name: {name}, type: api, request: {{url: '{outside.url}/{name}'}}}}")
+        fake_server.on(f"/{name}", Response(b"[]"))
+        lines.append(f"  - {{name: {name}, type: api, request: {{url: '{fake_server.url}/{name}'}}}}")
     assert service.declare("\n".join(lines)).returncode == 0
     service.start_web()
     _start_worker(service)

@@ -14,16 +14,16 @@ from etl.declare.source import parse
 from etl.errors import FormatError, RefusedError
 from etl.extract import open_source, target_for
 from etl.records import Checkpoint, Kept, Position
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.reading import Recorder, context, read, records
 
 
-def paged(outside: Outside, answer: Callable[[Asked], Any]) -> str:
-    return outside.on("/items", lambda asked: as_json(answer(asked)))
+def paged(fake_server: FakeServer, answer: Callable[[Request], Any]) -> str:
+    return fake_server.on("/items", lambda asked: as_json(answer(asked)))
 
 
-def test_pages_by_number(outside: Outside, tmp_path: Path) -> None:
-    url = paged(outside, lambda asked: [{"id": asked.query["p"]}] if int(asked.query["p"]) < 4 else [])
+def test_pages_by_number(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = paged(fake_server, lambda asked: [{"id": asked.query["p"]}] if int(asked.query["p"]) < 4 else [])
     pages = read(
         {"type": "api", "request": {"url": url}, "paginate": {"style": "page", "param": "p"}},
         Recorder().client(),
@@ -32,75 +32,77 @@ def test_pages_by_number(outside: Outside, tmp_path: Path) -> None:
     assert records(pages) == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
 
 
-def test_pages_by_offset(outside: Outside, tmp_path: Path) -> None:
+def test_pages_by_offset(fake_server: FakeServer, tmp_path: Path) -> None:
     data = [{"id": n} for n in range(5)]
 
-    def answer(asked: Asked) -> Any:
+    def answer(asked: Request) -> Any:
         start = int(asked.query["offset"])
         return data[start : start + int(asked.query["limit"])]
 
     paginate = {"style": "offset", "limit": 2}
     pages = read(
-        {"type": "api", "request": {"url": paged(outside, answer)}, "paginate": paginate}, Recorder().client(), tmp_path
+        {"type": "api", "request": {"url": paged(fake_server, answer)}, "paginate": paginate},
+        Recorder().client(),
+        tmp_path,
     )
     assert records(pages) == data
 
 
-def test_pages_by_cursor_in_the_body(outside: Outside, tmp_path: Path) -> None:
+def test_pages_by_cursor_in_the_body(fake_server: FakeServer, tmp_path: Path) -> None:
     following = {None: "b", "b": "c", "c": None}
 
-    def answer(asked: Asked) -> Any:
+    def answer(asked: Request) -> Any:
         at = asked.query.get("cursor")
         return {"items": [] if at == "b" else [{"id": at}], "meta": {"next": following[at]}}
 
     document = {"type": "api", "records": "items", "paginate": {"style": "cursor", "next": "meta.next"}}
-    pages = read({**document, "request": {"url": paged(outside, answer)}}, Recorder().client(), tmp_path)
+    pages = read({**document, "request": {"url": paged(fake_server, answer)}}, Recorder().client(), tmp_path)
     assert records(pages) == [{"id": None}, {"id": "c"}]
 
 
-def test_pages_by_next_address(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Any:
+def test_pages_by_next_address(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Any:
         at = int(asked.query.get("at", 0))
         return {"items": [{"id": at}], "next": f"?at={at + 1}" if at < 2 else None}
 
     document = {"type": "api", "records": "items", "paginate": {"style": "next_url"}}
-    pages = read({**document, "request": {"url": paged(outside, answer)}}, Recorder().client(), tmp_path)
+    pages = read({**document, "request": {"url": paged(fake_server, answer)}}, Recorder().client(), tmp_path)
     assert records(pages) == [{"id": 0}, {"id": 1}, {"id": 2}]
 
 
-def test_pages_by_link_header(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_pages_by_link_header(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Response:
         at = int(asked.query.get("at", 0))
         link = {"Link": f'</items?at={at + 1}>; rel="next"'} if at < 2 else {}
         return replace(as_json([{"id": at}]), headers=link)
 
     pages = read(
-        {"type": "api", "request": {"url": outside.on("/items", answer)}, "paginate": {"style": "link_header"}},
+        {"type": "api", "request": {"url": fake_server.on("/items", answer)}, "paginate": {"style": "link_header"}},
         Recorder().client(),
         tmp_path,
     )
     assert records(pages) == [{"id": 0}, {"id": 1}, {"id": 2}]
 
 
-def test_a_loop_of_pages_is_a_failure(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Any:
+def test_a_loop_of_pages_is_a_failure(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Any:
         return {"items": [{"id": 1}], "next": "?at=a" if asked.query.get("at") == "b" else "?at=b"}
 
     document = {"type": "api", "records": "items", "paginate": {"style": "next_url"}}
     with pytest.raises(FormatError, match="loop"):
-        read({**document, "request": {"url": paged(outside, answer)}}, Recorder().client(), tmp_path)
+        read({**document, "request": {"url": paged(fake_server, answer)}}, Recorder().client(), tmp_path)
 
 
-def test_the_next_page_must_be_of_the_same_origin(outside: Outside, tmp_path: Path) -> None:
-    url = outside.json("/items", {"items": [{"id": 1}], "next": "http://example.com/x"})
+def test_the_next_page_must_be_of_the_same_origin(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.json("/items", {"items": [{"id": 1}], "next": "http://example.com/x"})
     document = {"type": "api", "records": "items", "paginate": {"style": "next_url"}}
     with pytest.raises(RefusedError) as caught:
         read({**document, "request": {"url": url}}, Recorder().client(), tmp_path)
     assert caught.value.code == "foreign_page"
 
 
-def test_too_many_pages_is_a_failure(outside: Outside, tmp_path: Path) -> None:
-    url = paged(outside, lambda asked: [{"id": asked.query["page"]}])
+def test_too_many_pages_is_a_failure(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = paged(fake_server, lambda asked: [{"id": asked.query["page"]}])
     with pytest.raises(FormatError) as caught:
         read(
             {"type": "api", "request": {"url": url}, "paginate": {"style": "page", "max_pages": 3}},
@@ -108,37 +110,37 @@ def test_too_many_pages_is_a_failure(outside: Outside, tmp_path: Path) -> None:
             tmp_path,
         )
     assert caught.value.code == "too_many_pages"
-    assert len(outside.asked) == 3
+    assert len(fake_server.asked) == 3
 
 
 @pytest.mark.parametrize("body", [b"<html>sign in</html>", b'{"error": "no"}', b'{"items": 3}', b"[NaN]", b""])
-def test_what_is_no_list_of_records_is_a_failure(outside: Outside, tmp_path: Path, body: bytes) -> None:
-    url = outside.on("/items", Answered(body))
+def test_what_is_no_list_of_records_is_a_failure(fake_server: FakeServer, tmp_path: Path, body: bytes) -> None:
+    url = fake_server.on("/items", Response(body))
     with pytest.raises(FormatError):
         read({"type": "api", "request": {"url": url}, "records": "items"}, Recorder().client(), tmp_path)
 
 
-def test_entries_that_are_no_objects_are_bad_records(outside: Outside, tmp_path: Path) -> None:
-    url = outside.json("/items", [{"id": 1}, None, 3])
+def test_entries_that_are_no_objects_are_bad_records(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.json("/items", [{"id": 1}, None, 3])
     found = records(read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path))
     assert [getattr(record, "rule", None) for record in found] == [None, "not_an_object", "not_an_object"]
 
 
-def test_incremental_asks_from_the_watermark_less_the_lookback(outside: Outside, tmp_path: Path) -> None:
-    url = outside.json(
+def test_incremental_asks_from_the_watermark_less_the_lookback(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.json(
         "/items", [{"id": 1, "at": "2026-01-01T10:00:00Z"}, {"id": 2, "at": "2026-01-01T09:00:00+00:00"}]
     )
     incremental = {"field": "at", "param": "since", "lookback": "1h"}
     document = {"type": "api", "request": {"url": url}, "incremental": incremental}
     (page,) = read(document, Recorder().client(), tmp_path)
     assert page.watermark == "2026-01-01T10:00:00Z"
-    assert "since" not in outside.asked[0].query
+    assert "since" not in fake_server.asked[0].query
     read(document, Recorder().client(), tmp_path, Position(watermark=page.watermark))
-    assert outside.asked[1].query["since"] == "2026-01-01T09:00:00Z"
+    assert fake_server.asked[1].query["since"] == "2026-01-01T09:00:00Z"
 
 
-def test_more_ends_the_paging(outside: Outside, tmp_path: Path) -> None:
-    url = paged(outside, lambda asked: {"items": [{"id": asked.query["page"]}], "page": int(asked.query["page"])})
+def test_more_ends_the_paging(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = paged(fake_server, lambda asked: {"items": [{"id": asked.query["page"]}], "page": int(asked.query["page"])})
     paginate = {"style": "page", "more": "page < `3`"}
     pages = read(
         {"type": "api", "request": {"url": url}, "records": "items", "paginate": paginate},
@@ -146,62 +148,68 @@ def test_more_ends_the_paging(outside: Outside, tmp_path: Path) -> None:
         tmp_path,
     )
     assert records(pages) == [{"id": "1"}, {"id": "2"}, {"id": "3"}]
-    assert len(outside.asked) == 3
+    assert len(fake_server.asked) == 3
 
 
-def test_a_short_page_ends_the_paging_where_it_is_said_to(outside: Outside, tmp_path: Path) -> None:
+def test_a_short_page_ends_the_paging_where_it_is_said_to(fake_server: FakeServer, tmp_path: Path) -> None:
     data = [{"id": n} for n in range(5)]
-    url = paged(outside, lambda asked: data[int(asked.query["offset"]) :][:2])
+    url = paged(fake_server, lambda asked: data[int(asked.query["offset"]) :][:2])
     paginate = {"style": "offset", "limit": 2, "short_page_ends": True}
     assert (
         records(read({"type": "api", "request": {"url": url}, "paginate": paginate}, Recorder().client(), tmp_path))
         == data
     )
-    assert len(outside.asked) == 3
+    assert len(fake_server.asked) == 3
 
 
-def test_pages_by_a_value_in_the_body_of_a_post(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Any:
+def test_pages_by_a_value_in_the_body_of_a_post(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Any:
         number = payload.decode(asked.body)["page"]["number"]
         return [{"id": number}] if number < 3 else []
 
     document = {
         "type": "api",
-        "request": {"url": paged(outside, answer), "body": {"query": "all", "page": {"size": 1}, "key": "${KEY}"}},
+        "request": {"url": paged(fake_server, answer), "body": {"query": "all", "page": {"size": 1}, "key": "${KEY}"}},
         "paginate": {"style": "page", "param": "page.number"},
     }
     assert records(read(document, Recorder().client(), tmp_path)) == [{"id": 1}, {"id": 2}]
-    assert payload.decode(outside.asked[0].body) == {"query": "all", "page": {"size": 1, "number": 1}, "key": "s3cret"}
+    assert payload.decode(fake_server.asked[0].body) == {
+        "query": "all",
+        "page": {"size": 1, "number": 1},
+        "key": "s3cret",
+    }
 
 
-def test_a_post_is_not_sent_elsewhere(outside: Outside, tmp_path: Path) -> None:
-    with Outside() as other:
+def test_a_post_is_not_sent_elsewhere(fake_server: FakeServer, tmp_path: Path) -> None:
+    with FakeServer() as other:
         for status in (302, 307):
-            url = outside.on("/a", Answered(status=status, headers={"Location": other.json("/b", [])}))
+            url = fake_server.on("/a", Response(status=status, headers={"Location": other.json("/b", [])}))
             with pytest.raises(RefusedError) as caught:
                 read({"type": "api", "request": {"url": url, "body": {"key": "${KEY}"}}}, Recorder().client(), tmp_path)
             assert caught.value.code == "redirected_post"
         assert other.asked == []
 
 
-def test_a_server_that_ignores_the_paging_is_noticed(outside: Outside, tmp_path: Path) -> None:
+def test_a_server_that_ignores_the_paging_is_noticed(fake_server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         read(
-            {"type": "api", "request": {"url": outside.json("/a", [{"id": 1}])}, "paginate": {"style": "page"}},
+            {"type": "api", "request": {"url": fake_server.json("/a", [{"id": 1}])}, "paginate": {"style": "page"}},
             Recorder().client(),
             tmp_path,
         )
     assert caught.value.code == "paging_loop"
-    assert len(outside.asked) == 2
+    assert len(fake_server.asked) == 2
 
 
-def test_a_cursor_that_the_server_has_forgotten_starts_the_run_anew_once(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_cursor_that_the_server_has_forgotten_starts_the_run_anew_once(
+    fake_server: FakeServer, tmp_path: Path
+) -> None:
+    def answer(asked: Request) -> Response:
         if asked.query.get("cursor") == "old":
-            return Answered(status=410)
+            return Response(status=410)
         return as_json({"items": [{"id": 1}], "next": None})
 
-    url = outside.on("/a", answer)
+    url = fake_server.on("/a", answer)
     document = {
         "type": "api",
         "request": {"url": url},
@@ -213,14 +221,14 @@ def test_a_cursor_that_the_server_has_forgotten_starts_the_run_anew_once(outside
     position = Position({"number": 7, "at": "old", "since": "5"}, watermark="9")
     assert records(read(document, seen.client(), tmp_path, position)) == [{"id": 1}]
     assert seen.warnings == ["cursor_expired"]
-    assert outside.asked[1].query == {"since": "5"}
+    assert fake_server.asked[1].query == {"since": "5"}
     with pytest.raises(RefusedError):
         read(document, seen.client(), tmp_path, Position({"number": 2, "at": "old", "restarted": True}))
 
 
 @pytest.mark.parametrize(("missing", "count"), [("include", 3), ("exclude", 2), ("fail", 0)])
-def test_records_without_a_cursor_value(outside: Outside, tmp_path: Path, missing: str, count: int) -> None:
-    url = outside.json("/a", [{"id": 1, "at": 9}, {"id": 2}, {"id": 3, "at": "10"}])
+def test_records_without_a_cursor_value(fake_server: FakeServer, tmp_path: Path, missing: str, count: int) -> None:
+    url = fake_server.json("/a", [{"id": 1, "at": 9}, {"id": 2}, {"id": 3, "at": "10"}])
     incremental = {"field": "at", "param": "since", "missing": missing}
     document = {"type": "api", "request": {"url": url}, "incremental": incremental}
     if missing == "fail":
@@ -232,16 +240,21 @@ def test_records_without_a_cursor_value(outside: Outside, tmp_path: Path, missin
     assert pages[0].watermark == "10"
 
 
-def test_an_answer_without_the_list_can_be_allowed(outside: Outside, tmp_path: Path) -> None:
-    document = {"type": "api", "request": {"url": outside.json("/a", {})}, "records": "items", "allow_missing": True}
+def test_an_answer_without_the_list_can_be_allowed(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = {
+        "type": "api",
+        "request": {"url": fake_server.json("/a", {})},
+        "records": "items",
+        "allow_missing": True,
+    }
     assert records(read(document, Recorder().client(), tmp_path)) == []
 
 
 # Large answers
 
 
-def large(record: bytes, count: int, head: bytes = b"[", tail: bytes = b"]") -> Answered:
-    return Answered(head + b",".join([record] * count) + tail)
+def large(record: bytes, count: int, head: bytes = b"[", tail: bytes = b"]") -> Response:
+    return Response(head + b",".join([record] * count) + tail)
 
 
 @pytest.mark.parametrize(
@@ -253,10 +266,10 @@ def large(record: bytes, count: int, head: bytes = b"[", tail: bytes = b"]") -> 
     ],
 )
 def test_large_answers_are_read_in_pieces(
-    outside: Outside, tmp_path: Path, records_at: str, head: bytes, tail: bytes
+    fake_server: FakeServer, tmp_path: Path, records_at: str, head: bytes, tail: bytes
 ) -> None:
     record = b'{"id": 1, "price": 1.10, "name": "\\u00e4\\ud83d\\ude00", "more": {"items": [1, {"a": null}]}}'
-    url = outside.on("/a", large(record, 20_000, head, tail))
+    url = fake_server.on("/a", large(record, 20_000, head, tail))
     found = records(
         read({"type": "api", "request": {"url": url}, "records": records_at}, Recorder().client(), tmp_path)
     )
@@ -265,13 +278,13 @@ def test_large_answers_are_read_in_pieces(
     assert str(found[0]["price"]) == "1.10"
 
 
-def test_a_large_answer_says_where_to_go_on(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_large_answer_says_where_to_go_on(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Response:
         tail = b'], "meta": {"next": "b"}}' if "cursor" not in asked.query else b'], "meta": {"next": null}}'
         return large(b'{"id": "%s"}' % asked.query.get("cursor", "a").encode(), 100_000, b'{"items": [', tail)
 
     document = {"type": "api", "records": "items", "paginate": {"style": "cursor", "next": "meta.next"}}
-    pages = read({**document, "request": {"url": outside.on("/a", answer)}}, Recorder().client(), tmp_path)
+    pages = read({**document, "request": {"url": fake_server.on("/a", answer)}}, Recorder().client(), tmp_path)
     assert [page.records[-1]["id"] for page in pages] == ["a", "b"]
 
 
@@ -281,16 +294,16 @@ def test_a_large_answer_says_where_to_go_on(outside: Outside, tmp_path: Path) ->
         (large(b'{"id": 1}', 200_000, tail=b""), "bad_json"),
         (large(b'{"id": NaN}', 200_000), "bad_json"),
         (large(b"[" * 100 + b"]" * 100, 10_000), "too_deep"),
-        (Answered(b"[" * 2_000_000), "too_deep"),
+        (Response(b"[" * 2_000_000), "too_deep"),
         (large(b'{"id": 1}', 200_000, b'{"other": [', b"]}"), "no_records"),
         (large(b'{"id": 1}', 200_000, b'{"items": {"a": [', b"]}}"), "no_records"),
         (large(b'{"id": 1}', 200_000, b'{"items": [], "items": [', b"]}"), "no_records"),
     ],
 )
 def test_a_large_answer_that_is_broken_gives_nothing(
-    outside: Outside, tmp_path: Path, answer: Answered, code: str
+    fake_server: FakeServer, tmp_path: Path, answer: Response, code: str
 ) -> None:
-    document = {"type": "api", "request": {"url": outside.on("/a", answer)}, "records": "items"}
+    document = {"type": "api", "request": {"url": fake_server.on("/a", answer)}, "records": "items"}
     if answer.body.startswith(b"["):
         document["records"] = "@"
     with pytest.raises(FormatError) as caught:
@@ -298,23 +311,23 @@ def test_a_large_answer_that_is_broken_gives_nothing(
     assert caught.value.code == code
 
 
-def test_half_a_pair_of_surrogates_is_not_lost_in_a_large_answer(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", large(b'{"id": "\\ud83dx"}', 100_000))
+def test_half_a_pair_of_surrogates_is_not_lost_in_a_large_answer(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", large(b'{"id": "\\ud83dx"}', 100_000))
     found = records(read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path))
     assert found[0]["id"] == "\ud83dx"
 
 
-def test_keys_with_dots_are_not_taken_for_paths(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", large(b'{"id": 1}', 200_000, b'{"a.b": [{"id": 2}], "a": {"b": [', b"]}}"))
+def test_keys_with_dots_are_not_taken_for_paths(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", large(b'{"id": 1}', 200_000, b'{"a.b": [{"id": 2}], "a": {"b": [', b"]}}"))
     found = records(read({"type": "api", "request": {"url": url}, "records": "a.b"}, Recorder().client(), tmp_path))
     assert len(found) == 200_000
     assert found[0] == {"id": 1}
 
 
-def test_a_small_nesting_bomb_is_refused(outside: Outside, tmp_path: Path) -> None:
+def test_a_small_nesting_bomb_is_refused(fake_server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(FormatError):
         read(
-            {"type": "api", "request": {"url": outside.on("/a", Answered(b"[" * 200_000))}},
+            {"type": "api", "request": {"url": fake_server.on("/a", Response(b"[" * 200_000))}},
             Recorder().client(),
             tmp_path,
         )
@@ -323,11 +336,11 @@ def test_a_small_nesting_bomb_is_refused(outside: Outside, tmp_path: Path) -> No
 # Answers that have not changed
 
 
-def with_marks(body: Any, **marks: str) -> Callable[[Asked], Answered]:
-    def answer(asked: Asked) -> Answered:
+def with_marks(body: Any, **marks: str) -> Callable[[Request], Response]:
+    def answer(asked: Request) -> Response:
         known = asked.headers.get("if-none-match"), asked.headers.get("if-modified-since")
         if any(known) and known == (marks.get("ETag"), marks.get("Last-Modified")):
-            return Answered(status=304, headers={**marks, "Cache-Control": "max-age=60"})
+            return Response(status=304, headers={**marks, "Cache-Control": "max-age=60"})
         return replace(as_json(body), headers=marks)
 
     return answer
@@ -337,46 +350,50 @@ def with_marks(body: Any, **marks: str) -> Callable[[Asked], Answered]:
     "marks", [{"ETag": 'W/"a b"'}, {"Last-Modified": "Mon, 01  Jan 2024 odd"}, {"ETag": "x", "Last-Modified": "y"}, {}]
 )
 def test_an_unchanged_answer_costs_one_request_and_gives_nothing(
-    outside: Outside, tmp_path: Path, marks: dict[str, str]
+    fake_server: FakeServer, tmp_path: Path, marks: dict[str, str]
 ) -> None:
-    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], **marks))}}
+    document = {"type": "api", "request": {"url": fake_server.on("/a", with_marks([{"id": 1}], **marks))}}
     (first,) = read(document, Recorder().client(), tmp_path)
     seen = Recorder()
     (second,) = read(document, seen.client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
     assert len(first.records) == 1
     assert len(second.records) == 0
     assert second.kept == first.kept
-    assert len(outside.asked) == 2
+    assert len(fake_server.asked) == 2
     assert seen.fresh == [60 if marks else 0]
 
 
-def test_a_mark_that_the_server_no_longer_gives_is_forgotten(outside: Outside, tmp_path: Path) -> None:
-    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], ETag="x"))}}
+def test_a_mark_that_the_server_no_longer_gives_is_forgotten(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = {"type": "api", "request": {"url": fake_server.on("/a", with_marks([{"id": 1}], ETag="x"))}}
     (first,) = read(document, Recorder().client(), tmp_path)
-    outside.json("/a", [{"id": 2}])
+    fake_server.json("/a", [{"id": 2}])
     (second,) = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
     assert records([second]) == [{"id": 2}]
     assert second.kept.validator.etag is None
 
 
-def test_marks_are_good_for_the_same_request_only(outside: Outside, tmp_path: Path) -> None:
-    document = {"type": "api", "request": {"url": outside.on("/a", with_marks([{"id": 1}], ETag="x"))}}
+def test_marks_are_good_for_the_same_request_only(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = {"type": "api", "request": {"url": fake_server.on("/a", with_marks([{"id": 1}], ETag="x"))}}
     (first,) = read(document, Recorder().client(), tmp_path)
     document["request"]["params"] = {"a": 1}
     (second,) = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first.kept))
-    assert "if-none-match" not in outside.asked[1].headers
+    assert "if-none-match" not in fake_server.asked[1].headers
     assert len(second.records) == 1
 
 
-def test_a_run_of_several_pages_leaves_no_mark(outside: Outside, tmp_path: Path) -> None:
-    url = paged(outside, lambda asked: [{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else [])
+def test_a_run_of_several_pages_leaves_no_mark(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = paged(fake_server, lambda asked: [{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else [])
     pages = read({"type": "api", "request": {"url": url}, "paginate": {"style": "page"}}, Recorder().client(), tmp_path)
     assert [page.kept for page in pages] == [Kept()] * 3
 
 
-def test_a_304_that_was_not_asked_for_is_a_failure(outside: Outside, tmp_path: Path) -> None:
+def test_a_304_that_was_not_asked_for_is_a_failure(fake_server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
-        read({"type": "api", "request": {"url": outside.on("/a", Answered(status=304))}}, Recorder().client(), tmp_path)
+        read(
+            {"type": "api", "request": {"url": fake_server.on("/a", Response(status=304))}},
+            Recorder().client(),
+            tmp_path,
+        )
     assert caught.value.code == "http_304"
 
 
@@ -384,19 +401,21 @@ def test_a_304_that_was_not_asked_for_is_a_failure(outside: Outside, tmp_path: P
     ("hops", "moved"), [((301, 308), True), ((301, 302), False), ((302,), False), ((307, 301), False)]
 )
 def test_only_a_chain_of_permanent_redirects_is_a_move(
-    outside: Outside, tmp_path: Path, hops: tuple[int, ...], moved: bool
+    fake_server: FakeServer, tmp_path: Path, hops: tuple[int, ...], moved: bool
 ) -> None:
     for number, status in enumerate(hops):
-        outside.on(f"/{number}", Answered(status=status, headers={"Location": f"/{number + 1}"}))
-    outside.json(f"/{len(hops)}", [])
+        fake_server.on(f"/{number}", Response(status=status, headers={"Location": f"/{number + 1}"}))
+    fake_server.json(f"/{len(hops)}", [])
     seen = Recorder()
-    read({"type": "api", "request": {"url": outside.url + "/0"}}, seen.client(), tmp_path)
-    assert seen.moved == [f"{outside.url}/{len(hops)}" if moved else None]
+    read({"type": "api", "request": {"url": fake_server.url + "/0"}}, seen.client(), tmp_path)
+    assert seen.moved == [f"{fake_server.url}/{len(hops)}" if moved else None]
 
 
 @pytest.mark.parametrize("following", ['"%s"' % ("x" * 100_000), '"\\u0000"', '"\\ud800"'])
-def test_a_cursor_that_cannot_be_kept_ends_the_run_by_name(outside: Outside, tmp_path: Path, following: str) -> None:
-    url = outside.on("/a", Answered(b'{"items": [{"id": 1}], "next": %b}' % following.encode()))
+def test_a_cursor_that_cannot_be_kept_ends_the_run_by_name(
+    fake_server: FakeServer, tmp_path: Path, following: str
+) -> None:
+    url = fake_server.on("/a", Response(b'{"items": [{"id": 1}], "next": %b}' % following.encode()))
     document = {"type": "api", "records": "items", "paginate": {"style": "cursor", "next": "next"}}
     found: list[Any] = []
     source = parse({"name": "a", **document, "request": {"url": url}})
@@ -409,45 +428,50 @@ def test_a_cursor_that_cannot_be_kept_ends_the_run_by_name(outside: Outside, tmp
     assert found == [{"id": 1}]
 
 
-def test_a_cursor_in_a_post_keeps_its_digits(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_cursor_in_a_post_keeps_its_digits(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Response:
         after = payload.decode(asked.body).get("search_after")
-        return Answered(
+        return Response(
             b'{"items": [{"id": 1}], "next": [1.50, "a"]}' if after is None else b'{"items": [], "next": null}'
         )
 
     document = {
         "type": "api",
-        "request": {"url": outside.on("/a", answer), "body": {}},
+        "request": {"url": fake_server.on("/a", answer), "body": {}},
         "records": "items",
         "paginate": {"style": "cursor", "next": "next", "param": "search_after"},
     }
     read(document, Recorder().client(), tmp_path)
-    assert outside.asked[1].body == b'{"search_after":[1.50,"a"]}'
+    assert fake_server.asked[1].body == b'{"search_after":[1.50,"a"]}'
 
 
 @pytest.mark.parametrize("value", ["infinity", "nan", "soon"])
-def test_a_cursor_value_has_to_mean_something(outside: Outside, tmp_path: Path, value: str) -> None:
+def test_a_cursor_value_has_to_mean_something(fake_server: FakeServer, tmp_path: Path, value: str) -> None:
     incremental = {"field": "at", "param": "since"}
-    url = outside.json("/a", [{"id": 1, "at": value}])
+    url = fake_server.json("/a", [{"id": 1, "at": value}])
     with pytest.raises(FormatError) as caught:
         read({"type": "api", "request": {"url": url}, "incremental": incremental}, Recorder().client(), tmp_path)
     assert caught.value.code == "bad_cursor"
 
 
-def test_a_large_answer_may_say_with_an_object_that_there_is_more(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_large_answer_may_say_with_an_object_that_there_is_more(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Response:
         number = int(asked.query["page"])
         tail = b'], "more": {"after": 2}}' if number == 1 else b'], "more": {}}'
         return large(b'{"id": %d}' % number, 150_000, b'{"items": [', tail)
 
     paginate = {"style": "page", "more": "more"}
-    document = {"type": "api", "request": {"url": outside.on("/a", answer)}, "records": "items", "paginate": paginate}
+    document = {
+        "type": "api",
+        "request": {"url": fake_server.on("/a", answer)},
+        "records": "items",
+        "paginate": paginate,
+    }
     assert len(read(document, Recorder().client(), tmp_path)) == 2
 
 
-def test_a_large_page_is_fetched_once_however_many_slices_it_takes(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", replace(large(b'{"id": 1}', 200_000), headers={"ETag": "x"}))
+def test_a_large_page_is_fetched_once_however_many_slices_it_takes(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", replace(large(b'{"id": 1}', 200_000), headers={"ETag": "x"}))
     document = {"type": "api", "request": {"url": url}}
     source = parse({"name": "a", **document})
     extractor = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path))
@@ -457,5 +481,5 @@ def test_a_large_page_is_fetched_once_however_many_slices_it_takes(outside: Outs
     (resumed,) = read(document, Recorder().client(), tmp_path, position)
     assert (len(resumed.records), resumed.validator) == (200_000, page.validator)
     assert resumed.kept.validator.etag == "x"
-    assert len(outside.asked) == 1
+    assert len(fake_server.asked) == 1
     assert not list(tmp_path.glob("scratch*"))

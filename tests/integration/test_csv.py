@@ -15,7 +15,7 @@ from etl.declare.source import parse
 from etl.errors import ConfigError, ETLError, FormatError
 from etl.extract import open_source, target_for
 from etl.records import BadRecord, Checkpoint, Position
-from testkit.fake_server import Answered, Asked, Outside
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder, context, read, records
 
 
@@ -101,8 +101,8 @@ def test_files_outside_of_the_allowed_folders_are_refused(tmp_path: Path, name: 
         list(extractor.pages(Position()))
 
 
-def test_csv_by_address(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/x", [Answered(status=500), Answered(gzip.compress(b"a\n1\n2\n"))])
+def test_csv_by_address(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/x", [Response(status=500), Response(gzip.compress(b"a\n1\n2\n"))])
     pages = read({"type": "csv", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert records(pages) == [{"a": "1"}, {"a": "2"}]
     assert not (tmp_path / "scratch").exists()
@@ -149,26 +149,26 @@ def test_an_unchanged_file_is_hashed_and_not_read(tmp_path: Path) -> None:
     assert records(changed) == [{"a": "2"}]
 
 
-def test_an_unchanged_download_is_one_request(outside: Outside, tmp_path: Path) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_an_unchanged_download_is_one_request(fake_server: FakeServer, tmp_path: Path) -> None:
+    def answer(asked: Request) -> Response:
         if asked.headers.get("if-none-match") == "x":
-            return Answered(status=304)
-        return Answered(b"a\n1\n", headers={"ETag": "x"})
+            return Response(status=304)
+        return Response(b"a\n1\n", headers={"ETag": "x"})
 
-    document = {"type": "csv", "request": {"url": outside.on("/x", answer)}}
+    document = {"type": "csv", "request": {"url": fake_server.on("/x", answer)}}
     first = read(document, Recorder().client(), tmp_path)
     again = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
     assert records(again) == []
-    assert len(outside.asked) == 2
-    outside.on("/x", Answered(b"a\n1\n"))
+    assert len(fake_server.asked) == 2
+    fake_server.on("/x", Response(b"a\n1\n"))
     by_hash = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
     assert records(by_hash) == []
     assert not list(tmp_path.glob("scratch*"))
 
 
-def test_a_download_is_resumed_without_asking_again(outside: Outside, tmp_path: Path) -> None:
+def test_a_download_is_resumed_without_asking_again(fake_server: FakeServer, tmp_path: Path) -> None:
     body = b"a\n" + b"".join(b"%0100d\n" % n for n in range(10_000))
-    document = {"type": "csv", "request": {"url": outside.on("/x", Answered(body, headers={"ETag": "x"}))}}
+    document = {"type": "csv", "request": {"url": fake_server.on("/x", Response(body, headers={"ETag": "x"}))}}
     source = parse({"name": "a", **document})
     pages = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path)).pages(Position())
     first = next(pages)
@@ -176,7 +176,7 @@ def test_a_download_is_resumed_without_asking_again(outside: Outside, tmp_path: 
     rest = read(document, Recorder().client(), tmp_path, Position(first.following))
     assert len(records([first])) + len(records(rest)) == 10_000
     assert rest[-1].kept.validator.etag == "x"
-    assert len(outside.asked) == 1
+    assert len(fake_server.asked) == 1
 
 
 # Folders and patterns

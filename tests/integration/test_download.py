@@ -11,7 +11,7 @@ import pytest
 
 from etl.errors import LeaseLostError
 from etl.http.target import PreparedRequest
-from testkit.fake_server import Answered, Asked, Outside
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder
 from testkit.runner import Pump
 
@@ -32,7 +32,7 @@ class Shop:
         self.etag = etag
         self.asked: list[str | None] = []
 
-    def __call__(self, asked: Asked) -> Answered:
+    def __call__(self, asked: Request) -> Response:
         wanted = asked.headers.get("range")
         self.asked.append(wanted)
         first = 0
@@ -40,7 +40,7 @@ class Shop:
             first = int(wanted.removeprefix("bytes=").rstrip("-"))
         body = BODY[first:]
         self.cuts -= 1
-        return Answered(raw=lambda handler: self._send(handler, body, first, cut=self.cuts >= 0))
+        return Response(raw=lambda handler: self._send(handler, body, first, cut=self.cuts >= 0))
 
     def _send(self, handler: Any, body: bytes, first: int, *, cut: bool) -> None:
         handler.send_response(206 if first else 200)
@@ -54,50 +54,50 @@ class Shop:
         handler.wfile.write(body[:700_000] if cut else body)
 
 
-def test_a_download_goes_on_where_it_stopped(pump: Pump, outside: Outside) -> None:
+def test_a_download_goes_on_where_it_stopped(pump: Pump, fake_server: FakeServer) -> None:
     shop = Shop(cuts=3)
-    pump.declare(csv_source(outside.on("/a", shop)))
+    pump.declare(csv_source(fake_server.on("/a", shop)))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
     assert shop.asked == [None, "bytes=700000-", "bytes=1400000-", "bytes=2100000-"]
 
 
-def test_steps_forward_count_as_no_failures(pump: Pump, outside: Outside) -> None:
+def test_steps_forward_count_as_no_failures(pump: Pump, fake_server: FakeServer) -> None:
     """One retry is allowed; three cuts are met."""
     assert pump.settings.max_retries == 1
-    pump.declare(csv_source(outside.on("/a", Shop(cuts=3))))
+    pump.declare(csv_source(fake_server.on("/a", Shop(cuts=3))))
     assert pump.run("shop")["status"] == "success"
 
 
-def test_without_ranges_it_starts_anew_until_the_retries_are_used_up(pump: Pump, outside: Outside) -> None:
+def test_without_ranges_it_starts_anew_until_the_retries_are_used_up(pump: Pump, fake_server: FakeServer) -> None:
     shop = Shop(cuts=9, ranges=False)
-    pump.declare(csv_source(outside.on("/a", shop)))
+    pump.declare(csv_source(fake_server.on("/a", shop)))
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"], shop.asked) == ("failed", "connection_failed", [None, None])
     assert list((pump.settings.state_dir / "downloads").glob("*")) == []
 
 
-def test_a_file_that_changed_in_between_is_read_from_its_start(pump: Pump, outside: Outside) -> None:
+def test_a_file_that_changed_in_between_is_read_from_its_start(pump: Pump, fake_server: FakeServer) -> None:
     shop = Shop(cuts=1)
 
-    def changing(asked: Asked) -> Answered:
+    def changing(asked: Request) -> Response:
         if shop.asked:
             shop.etag = '"b"'
         return shop(asked)
 
-    pump.declare(csv_source(outside.on("/a", changing)))
+    pump.declare(csv_source(fake_server.on("/a", changing)))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"], shop.asked) == ("success", 17_000, [None, "bytes=700000-"])
 
 
-def test_a_weak_mark_is_not_gone_by(pump: Pump, outside: Outside) -> None:
+def test_a_weak_mark_is_not_gone_by(pump: Pump, fake_server: FakeServer) -> None:
     shop = Shop(cuts=1, etag='W/"a"')
-    pump.declare(csv_source(outside.on("/a", shop)))
+    pump.declare(csv_source(fake_server.on("/a", shop)))
     assert pump.run("shop")["status"] == "success"
     assert shop.asked == [None, None]
 
 
-def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, outside: Outside) -> None:
+def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, fake_server: FakeServer) -> None:
     def wrong(handler: Any) -> None:
         handler.send_response(206)
         handler.send_header("Content-Range", f"bytes 5-{len(BODY) - 1}/{len(BODY)}")
@@ -107,18 +107,18 @@ def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, outside: O
 
     shop = Shop(cuts=1)
 
-    def confused(asked: Asked) -> Answered:
+    def confused(asked: Request) -> Response:
         if asked.headers.get("range"):
-            return Answered(raw=wrong)
+            return Response(raw=wrong)
         return shop(asked)
 
     pump.settings = replace(pump.settings, max_retries=3)
-    pump.declare(csv_source(outside.on("/a", confused)))
+    pump.declare(csv_source(fake_server.on("/a", confused)))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
 
 
-def test_a_dripping_download_ends_by_name(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_download_ends_by_name(pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for window in ("FIRST_WINDOW", "RATE_WINDOW"):
         monkeypatch.setattr(f"etl.runs.share.{window}", 0.3)
 
@@ -128,13 +128,13 @@ def test_a_dripping_download_ends_by_name(pump: Pump, outside: Outside, monkeypa
             handler.wfile.write(b"a")
             time.sleep(0.05)
 
-    pump.declare(csv_source(outside.on("/a", Answered(raw=drip))))
+    pump.declare(csv_source(fake_server.on("/a", Response(raw=drip))))
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")
 
 
 def test_a_download_past_its_slice_goes_on_if_there_is_room(
-    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pump.slice_seconds = 0.2
     monkeypatch.setattr("etl.http.download.RENEW_SECONDS", 0.1)
@@ -147,8 +147,8 @@ def test_a_download_past_its_slice_goes_on_if_there_is_room(
             handler.wfile.write(BODY[first : first + 200_000])
             time.sleep(0.1)
 
-    outside.on("/a", [Answered(b"id\n1\n"), Answered(raw=slow)])
-    pump.declare(csv_source(outside.url + "/a"))
+    fake_server.on("/a", [Response(b"id\n1\n"), Response(raw=slow)])
+    pump.declare(csv_source(fake_server.url + "/a"))
     pump.run("shop")
     run_id = pump.queue("shop")
     # Another download has the share of slow sources.
@@ -164,15 +164,15 @@ def test_a_download_past_its_slice_goes_on_if_there_is_room(
     assert (pump.show(run_id)["status"], len(asked)) == ("success", 2)
 
 
-def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: Outside) -> None:
+def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, fake_server: FakeServer) -> None:
     client = Recorder().client()
     part = tmp_path / "a.part"
     part.write_bytes(b"rubbish")
     part.with_name("a.part.about").write_bytes(b'{"request":"another","etag":"\\"a\\""}')
-    url = outside.on("/a", Answered(b"whole"))
+    url = fake_server.on("/a", Response(b"whole"))
     client.download(PreparedRequest(url, url), 5, part)
     assert part.read_bytes() == b"whole"
-    assert not outside.asked[0].headers.get("range")
+    assert not fake_server.asked[0].headers.get("range")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, outside: 
     ids=["of another version", "not all of the rest"],
 )
 def test_a_part_is_taken_only_if_it_is_the_rest_of_the_same_version(
-    pump: Pump, outside: Outside, content_range: str, etag: str
+    pump: Pump, fake_server: FakeServer, content_range: str, etag: str
 ) -> None:
     shop = Shop(cuts=1)
 
@@ -194,30 +194,30 @@ def test_a_part_is_taken_only_if_it_is_the_rest_of_the_same_version(
         handler.end_headers()
         handler.wfile.write(b"x" * (last + 1 - first))
 
-    def mixed(asked: Asked) -> Answered:
-        return Answered(raw=wrong) if asked.headers.get("range") else shop(asked)
+    def mixed(asked: Request) -> Response:
+        return Response(raw=wrong) if asked.headers.get("range") else shop(asked)
 
     pump.settings = replace(pump.settings, max_retries=3)
-    pump.declare(csv_source(outside.on("/a", mixed)))
+    pump.declare(csv_source(fake_server.on("/a", mixed)))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
 
 
-def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, outside: Outside) -> None:
+def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, fake_server: FakeServer) -> None:
     """A server with another mark for each answer gives no step forward, however much it sends."""
     shop = Shop(cuts=99)
     marks = iter(range(100))
 
-    def marked(asked: Asked) -> Answered:
+    def marked(asked: Request) -> Response:
         shop.etag = f'"{next(marks)}"'
         return shop(asked)
 
-    pump.declare(csv_source(outside.on("/a", marked)))
+    pump.declare(csv_source(fake_server.on("/a", marked)))
     assert pump.run("shop")["status"] == "failed"
     assert len(shop.asked) <= 4
 
 
-def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, outside: Outside) -> None:
+def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, fake_server: FakeServer) -> None:
     part = tmp_path / "a.part"
 
     class Loser(Recorder):
@@ -225,7 +225,7 @@ def test_who_lost_the_lease_leaves_the_part_to_its_new_owner(tmp_path: Path, out
             if part.exists():
                 raise LeaseLostError("someone else has it")
 
-    url = outside.on("/a", Shop(cuts=0))
+    url = fake_server.on("/a", Shop(cuts=0))
     with pytest.raises(LeaseLostError):
         Loser().client().download(PreparedRequest(url, url), 5, part)
     assert part.exists()

@@ -17,7 +17,7 @@ import pytest
 from etl.errors import FormatError, LeaseLostError
 from etl.feeds.parse import MAX_ENTRIES, Feed, FeedJob
 from etl.feeds.parser import FeedParser
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 from testkit.reading import Recorder, read, records
 
 RSS = b"""<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>
@@ -58,8 +58,8 @@ def pid(parser: FeedParser) -> int:
     return parser._process.pid
 
 
-def test_feeds(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/f", Answered(RSS, headers={"Content-Type": "application/rss+xml"}))
+def test_feeds(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/f", Response(RSS, headers={"Content-Type": "application/rss+xml"}))
     found = records(read({"type": "rss", "request": {"url": url}}, Recorder().client(), tmp_path))
     assert found[2]["id"] == "g1"
     assert found[2]["title"] == "One & only"
@@ -70,15 +70,15 @@ def test_feeds(outside: Outside, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html><body>sign in</body></html>", b"", b"/etc/hostname", RSS[:300], RSS[:-20]])
-def test_what_is_no_whole_feed_is_a_failure(outside: Outside, tmp_path: Path, body: bytes) -> None:
-    url = outside.on("/f", Answered(body))
+def test_what_is_no_whole_feed_is_a_failure(fake_server: FakeServer, tmp_path: Path, body: bytes) -> None:
+    url = fake_server.on("/f", Response(body))
     with pytest.raises(FormatError):
         read({"type": "rss", "request": {"url": url}}, Recorder().client(), tmp_path)
 
 
-def test_the_extractor_passes_on_what_a_feed_says(outside: Outside, tmp_path: Path) -> None:
+def test_the_extractor_passes_on_what_a_feed_says(fake_server: FakeServer, tmp_path: Path) -> None:
     channel = b"<ttl>90</ttl><skipHours><hour>3</hour></skipHours><skipDays><day>Sunday</day></skipDays>"
-    url = outside.on("/f", Answered(rss(b"<title>a & b</title>", channel)))
+    url = fake_server.on("/f", Response(rss(b"<title>a & b</title>", channel)))
     recorder = Recorder()
     assert len(records(read({"type": "rss", "request": {"url": url}}, recorder.client(), tmp_path))) == 1
     assert recorder.rest == ([3], [6], 5400.0)
@@ -220,30 +220,30 @@ parser.parse(FeedJob(costly, "", "http://x/", 0, "auto"), lambda: print(parser._
     ],
     ids=["laughs", "bomb", "file", "address", "parameter"],
 )
-def test_entities_lead_nowhere(parse: Parse, outside: Outside, tmp_path: Path, doctype: bytes) -> None:
+def test_entities_lead_nowhere(parse: Parse, fake_server: FakeServer, tmp_path: Path, doctype: bytes) -> None:
     (tmp_path / "secret").write_text("s3cret")
-    facts = {b"file": os.fsencode(tmp_path / "secret"), b"url": outside.on("/e", Answered(b"s3cret")).encode()}
+    facts = {b"file": os.fsencode(tmp_path / "secret"), b"url": fake_server.on("/e", Response(b"s3cret")).encode()}
     found = parse(b"<!DOCTYPE rss [" + doctype % facts + b"]>" + rss(b"<title>&l11;</title>"))
     assert len(str(found)) < 1000
     assert "s3cret" not in str(found)
-    assert outside.asked == []
+    assert fake_server.asked == []
 
 
 @pytest.mark.parametrize("start", [b'<!DOCTYPE rss SYSTEM "%s">', b'<?xml-stylesheet href="%s"?>'])
-def test_what_a_feed_refers_to_is_not_fetched(parse: Parse, outside: Outside, start: bytes) -> None:
-    url = outside.on("/e", Answered(b"s3cret"))
+def test_what_a_feed_refers_to_is_not_fetched(parse: Parse, fake_server: FakeServer, start: bytes) -> None:
+    url = fake_server.on("/e", Response(b"s3cret"))
     assert len(parse(start % url.encode() + rss(b"<title>a</title>")).entries) == 1
-    assert outside.asked == []
+    assert fake_server.asked == []
 
 
 @pytest.mark.parametrize("prefix", [b"", b"feed:"])
-def test_a_body_is_no_name_of_a_feed(parse: Parse, outside: Outside, tmp_path: Path, prefix: bytes) -> None:
+def test_a_body_is_no_name_of_a_feed(parse: Parse, fake_server: FakeServer, tmp_path: Path, prefix: bytes) -> None:
     (tmp_path / "feed.xml").write_bytes(RSS)
-    names = [outside.on("/f", Answered(RSS)).encode(), os.fsencode(tmp_path / "feed.xml"), b"/etc/passwd"]
+    names = [fake_server.on("/f", Response(RSS)).encode(), os.fsencode(tmp_path / "feed.xml"), b"/etc/passwd"]
     for name in names:
         with pytest.raises(FormatError, match="not a feed"):
             parse(prefix + name)
-    assert outside.asked == []
+    assert fake_server.asked == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from broker.host_states import HostStatesWithFallback, RedisHostStates
 from broker.messaging import make_producer
 from etl.hosts.breaker import BreakerPolicy, State
 from etl.hosts.limiter import HostLimiter, HostState, LocalHostStates
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 from testkit.service import Servers
 
 POLICY = BreakerPolicy(threshold=5, reset=1)
@@ -146,14 +146,14 @@ while time.monotonic() < ends:
 """
 
 
-def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisHostStates, outside: Outside) -> None:
+def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisHostStates, fake_server: FakeServer) -> None:
     arrivals: list[float] = []
 
-    def answer(_: object) -> Answered:
+    def answer(_: object) -> Response:
         arrivals.append(time.monotonic())
-        return Answered(status=503)
+        return Response(status=503)
 
-    url = outside.on("/a", answer)
+    url = fake_server.on("/a", answer)
     workers = [subprocess.Popen([sys.executable, "-c", WORKER, url, f"w{number}", "9"]) for number in range(8)]
     assert [worker.wait(60) for worker in workers] == [0] * 8
     assert 5 <= len(arrivals) <= 5 + 7 + 4

@@ -25,62 +25,66 @@ from etl.http.freshness import freshness
 from etl.http.status import pause_asked
 from etl.http.target import PreparedRequest
 from etl.records import Position
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.reading import Recorder, read, records
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-def test_what_may_pass_is_tried_again(outside: Outside, tmp_path: Path, status: int) -> None:
-    url = outside.on("/a", [Answered(status=status), Answered(status=status), as_json([{"id": 1}])])
+def test_what_may_pass_is_tried_again(fake_server: FakeServer, tmp_path: Path, status: int) -> None:
+    url = fake_server.on("/a", [Response(status=status), Response(status=status), as_json([{"id": 1}])])
     seen = Recorder()
     assert records(read({"type": "api", "request": {"url": url}}, seen.client(), tmp_path)) == [{"id": 1}]
-    assert len(outside.asked) == 3
+    assert len(fake_server.asked) == 3
     assert [0.5 <= seen.slept[0] <= 1, 1 <= seen.slept[1] <= 2] == [True, True]
 
 
-def test_tries_end(outside: Outside, tmp_path: Path) -> None:
+def test_tries_end(fake_server: FakeServer, tmp_path: Path) -> None:
     seen = Recorder()
     with pytest.raises(FetchError) as caught:
-        read({"type": "api", "request": {"url": outside.on("/a", Answered(status=503))}}, seen.client(), tmp_path)
+        read({"type": "api", "request": {"url": fake_server.on("/a", Response(status=503))}}, seen.client(), tmp_path)
     assert caught.value.code == "http_503"
-    assert len(outside.asked) == 4
+    assert len(fake_server.asked) == 4
     assert len(seen.waits) == 3
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
-def test_a_refusal_is_final(outside: Outside, tmp_path: Path, status: int) -> None:
+def test_a_refusal_is_final(fake_server: FakeServer, tmp_path: Path, status: int) -> None:
     seen = Recorder()
     with pytest.raises(RefusedError) as caught:
-        read({"type": "api", "request": {"url": outside.on("/a", Answered(status=status))}}, seen.client(), tmp_path)
+        read(
+            {"type": "api", "request": {"url": fake_server.on("/a", Response(status=status))}}, seen.client(), tmp_path
+        )
     assert caught.value.code == f"http_{status}"
-    assert len(outside.asked) == 1
+    assert len(fake_server.asked) == 1
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "1"}, {"X-RateLimit-Remaining": "0"}])
-def test_a_403_that_limits_the_rate_is_tried_again(outside: Outside, tmp_path: Path, headers: dict[str, str]) -> None:
-    url = outside.on("/a", [Answered(status=403, headers=headers), as_json([])])
+def test_a_403_that_limits_the_rate_is_tried_again(
+    fake_server: FakeServer, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    url = fake_server.on("/a", [Response(status=403, headers=headers), as_json([])])
     seen = Recorder()
     read({"type": "api", "request": {"url": url}}, seen.client(), tmp_path)
-    assert len(outside.asked) == 2
+    assert len(fake_server.asked) == 2
 
 
-def test_retry_after_is_obeyed(outside: Outside, tmp_path: Path) -> None:
+def test_retry_after_is_obeyed(fake_server: FakeServer, tmp_path: Path) -> None:
     seen = Recorder()
-    answers = [Answered(status=429, headers={"Retry-After": "3"}), as_json([])]
-    read({"type": "api", "request": {"url": outside.on("/a", answers)}}, seen.client(), tmp_path)
+    answers = [Response(status=429, headers={"Retry-After": "3"}), as_json([])]
+    read({"type": "api", "request": {"url": fake_server.on("/a", answers)}}, seen.client(), tmp_path)
     assert seen.slept == [3]
 
 
 @pytest.mark.parametrize("value", ["soon", "-5", "1.5", ""])
-def test_junk_in_retry_after_is_ignored(outside: Outside, tmp_path: Path, value: str) -> None:
+def test_junk_in_retry_after_is_ignored(fake_server: FakeServer, tmp_path: Path, value: str) -> None:
     seen = Recorder()
-    answers = [Answered(status=429, headers={"Retry-After": value}), as_json([])]
-    read({"type": "api", "request": {"url": outside.on("/a", answers)}}, seen.client(), tmp_path)
+    answers = [Response(status=429, headers={"Retry-After": value}), as_json([])]
+    read({"type": "api", "request": {"url": fake_server.on("/a", answers)}}, seen.client(), tmp_path)
     assert seen.slept[0] <= 1
 
 
-def test_a_wait_beyond_the_slice_is_handed_back_with_its_tries(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", Answered(status=429, headers={"Retry-After": "100"}))
+def test_a_wait_beyond_the_slice_is_handed_back_with_its_tries(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", Response(status=429, headers={"Retry-After": "100"}))
     with pytest.raises(WaitError) as caught:
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert (caught.value.seconds, caught.value.tries) == (100, 1)
@@ -88,8 +92,8 @@ def test_a_wait_beyond_the_slice_is_handed_back_with_its_tries(outside: Outside,
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path, Position(tries=3))
 
 
-def test_a_wait_of_a_day_ends_the_extraction(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", Answered(status=429, headers={"Retry-After": "86400"}))
+def test_a_wait_of_a_day_ends_the_extraction(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", Response(status=429, headers={"Retry-After": "86400"}))
     with pytest.raises(PostponedError, match="86400"):
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)
 
@@ -113,9 +117,9 @@ def _cut(handler: BaseHTTPRequestHandler) -> None:
 
 @pytest.mark.parametrize(("answer", "code"), [(_drip, "timeout"), (_cut, "connection_failed")])
 def test_broken_answers_are_retryable(
-    outside: Outside, tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], code: str
+    fake_server: FakeServer, tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], code: str
 ) -> None:
-    url = outside.on("/a", Answered(raw=answer))
+    url = fake_server.on("/a", Response(raw=answer))
     started = time.monotonic()
     with pytest.raises(FetchError) as caught:
         read({"type": "api", "request": {"url": url}, "timeout": "500ms"}, Recorder().client(retries=0), tmp_path)
@@ -129,21 +133,21 @@ def test_a_closed_port_is_retryable(tmp_path: Path) -> None:
     assert caught.value.code == "connection_failed"
 
 
-def test_secrets_go_to_their_own_origin_only(outside: Outside, tmp_path: Path) -> None:
-    with Outside() as other:
+def test_secrets_go_to_their_own_origin_only(fake_server: FakeServer, tmp_path: Path) -> None:
+    with FakeServer() as other:
         other.json("/b", [])
-        url = outside.on("/a", Answered(status=302, headers={"Location": other.url + "/b"}))
+        url = fake_server.on("/a", Response(status=302, headers={"Location": other.url + "/b"}))
         auth = {"kind": "header", "name": "X-Key", "value": "${KEY}"}
         request = {"url": url, "auth": auth, "params": {"token": "${KEY}", "q": "1"}, "headers": {"X-More": "${KEY}"}}
         read({"type": "api", "request": request}, Recorder().client(), tmp_path)
-        assert outside.asked[0].headers["x-key"] == "s3cret"
-        assert outside.asked[0].query == {"token": "s3cret", "q": "1"}
+        assert fake_server.asked[0].headers["x-key"] == "s3cret"
+        assert fake_server.asked[0].query == {"token": "s3cret", "q": "1"}
         assert "s3cret" not in str(other.asked[0])
 
 
-def test_errors_do_not_show_secrets(outside: Outside, tmp_path: Path) -> None:
-    for answer in (Answered(status=404), Answered(status=302, headers={"Location": "http://127.0.0.1:1/?k=s3cret"})):
-        request = {"url": outside.on("/a", answer) + "?fixed=s3cret", "params": {"token": "${KEY}"}}
+def test_errors_do_not_show_secrets(fake_server: FakeServer, tmp_path: Path) -> None:
+    for answer in (Response(status=404), Response(status=302, headers={"Location": "http://127.0.0.1:1/?k=s3cret"})):
+        request = {"url": fake_server.on("/a", answer) + "?fixed=s3cret", "params": {"token": "${KEY}"}}
         with pytest.raises(ETLError) as caught:
             read({"type": "api", "request": request}, Recorder().client(retries=0), tmp_path)
         assert "s3cret" not in caught.value.message
@@ -158,15 +162,15 @@ def test_private_addresses_are_refused_unless_allowed(tmp_path: Path, host: str)
     assert caught.value.code == "private_address"
 
 
-def test_redirects_to_private_addresses_are_refused_too(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", Answered(status=302, headers={"Location": "http://169.254.169.254/latest"}))
+def test_redirects_to_private_addresses_are_refused_too(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", Response(status=302, headers={"Location": "http://169.254.169.254/latest"}))
     with pytest.raises(RefusedError) as caught:
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert caught.value.code == "private_address"
 
 
-def test_redirects_end(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", Answered(status=302, headers={"Location": "/a"}))
+def test_redirects_end(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", Response(status=302, headers={"Location": "/a"}))
     with pytest.raises(RefusedError) as caught:
         read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)
     assert caught.value.code == "too_many_redirects"
@@ -209,9 +213,9 @@ def _half_a_chunk(handler: BaseHTTPRequestHandler) -> None:
     ],
 )
 def test_an_answer_that_breaks_off_is_noticed_in_time(
-    outside: Outside, tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], code: str
+    fake_server: FakeServer, tmp_path: Path, answer: Callable[[BaseHTTPRequestHandler], None], code: str
 ) -> None:
-    url = outside.on("/a", Answered(raw=answer))
+    url = fake_server.on("/a", Response(raw=answer))
     started = time.monotonic()
     with pytest.raises(FetchError) as caught:
         read({"type": "api", "request": {"url": url}, "timeout": "500ms"}, Recorder().client(retries=0), tmp_path)
@@ -219,8 +223,8 @@ def test_an_answer_that_breaks_off_is_noticed_in_time(
     assert time.monotonic() - started < 1.5
 
 
-def packed(body: bytes, encoding: str = "gzip") -> Answered:
-    return Answered(body, headers={"Content-Encoding": encoding})
+def packed(body: bytes, encoding: str = "gzip") -> Response:
+    return Response(body, headers={"Content-Encoding": encoding})
 
 
 def raw_deflate(body: bytes) -> bytes:
@@ -234,12 +238,12 @@ def raw_deflate(body: bytes) -> bytes:
         packed(gzip.compress(b'[{"id"') + gzip.compress(b": 1}]") + b"\0" * 20, "x-gzip"),
         packed(zlib.compress(b'[{"id": 1}]'), "deflate"),
         packed(raw_deflate(b'[{"id": 1}]'), "deflate"),
-        Answered(b'[{"id": 1}]', headers={"Content-Encoding": "identity"}),
+        Response(b'[{"id": 1}]', headers={"Content-Encoding": "identity"}),
     ],
 )
-def test_packed_bodies(outside: Outside, tmp_path: Path, answer: Answered) -> None:
+def test_packed_bodies(fake_server: FakeServer, tmp_path: Path, answer: Response) -> None:
     assert records(
-        read({"type": "api", "request": {"url": outside.on("/a", answer)}}, Recorder().client(), tmp_path)
+        read({"type": "api", "request": {"url": fake_server.on("/a", answer)}}, Recorder().client(), tmp_path)
     ) == [{"id": 1}]
 
 
@@ -252,20 +256,20 @@ def test_packed_bodies(outside: Outside, tmp_path: Path, answer: Answered) -> No
         (packed(b"junk"), "bad_encoding"),
         (packed(b"x", "br"), "bad_encoding"),
         (packed(gzip.compress(bytes(30_000_000))), "bomb"),
-        (Answered(b"x", headers={"Content-Length": str(10**12)}), "too_large"),
+        (Response(b"x", headers={"Content-Length": str(10**12)}), "too_large"),
     ],
 )
-def test_packed_bodies_are_not_trusted(outside: Outside, tmp_path: Path, answer: Answered, code: str) -> None:
+def test_packed_bodies_are_not_trusted(fake_server: FakeServer, tmp_path: Path, answer: Response, code: str) -> None:
     with pytest.raises((FetchError, RefusedError)) as caught:
-        read({"type": "api", "request": {"url": outside.on("/a", answer)}}, Recorder().client(retries=0), tmp_path)
+        read({"type": "api", "request": {"url": fake_server.on("/a", answer)}}, Recorder().client(retries=0), tmp_path)
     assert caught.value.code == code
 
 
 def test_a_name_that_changes_its_address_gains_nothing(
-    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The address that was checked is the one that is connected to."""
-    url = outside.json("/a", [])
+    url = fake_server.json("/a", [])
     looked_up: list[str] = []
 
     def look_up(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
@@ -281,7 +285,7 @@ def test_a_name_that_changes_its_address_gains_nothing(
         tmp_path,
     )
     assert [host for host in looked_up if host == "rebinding.test"] == ["rebinding.test"]
-    assert outside.asked[0].headers["host"].startswith("rebinding.test")
+    assert fake_server.asked[0].headers["host"].startswith("rebinding.test")
 
 
 def test_one_private_address_among_public_ones_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -325,7 +329,7 @@ def test_resolving_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_environment_of_the_machine_changes_nothing(
-    outside: Outside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fake_server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     netrc = tmp_path / "netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
@@ -333,81 +337,81 @@ def test_the_environment_of_the_machine_changes_nothing(
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("NETRC", str(netrc))
-    request = {"url": outside.json("/a", []), "auth": {"kind": "bearer", "token": "${KEY}"}}
+    request = {"url": fake_server.json("/a", []), "auth": {"kind": "bearer", "token": "${KEY}"}}
     read({"type": "api", "request": request}, Recorder().client(), tmp_path)
-    assert outside.asked[0].headers["authorization"] == "Bearer s3cret"
-    assert outside.asked[0].headers["user-agent"].startswith("kasparro-etl/")
-    assert not {"cookie", "referer"} & outside.asked[0].headers.keys()
+    assert fake_server.asked[0].headers["authorization"] == "Bearer s3cret"
+    assert fake_server.asked[0].headers["user-agent"].startswith("kasparro-etl/")
+    assert not {"cookie", "referer"} & fake_server.asked[0].headers.keys()
 
 
 # OAuth2
 
 
-def token_server(outside: Outside, lifetime: int = 3600) -> dict[str, Any]:
+def token_server(fake_server: FakeServer, lifetime: int = 3600) -> dict[str, Any]:
     """Gives a new token at each request, and takes the newest only."""
     given: list[str] = []
 
-    def give(asked: Asked) -> Answered:
+    def give(asked: Request) -> Response:
         assert b"grant_type=client_credentials" in asked.body
         given.append(f"token{len(given)}")
         return as_json({"access_token": given[-1], "expires_in": lifetime})
 
-    def serve(asked: Asked) -> Answered:
-        return as_json([]) if asked.headers.get("authorization") == f"Bearer {given[-1]}" else Answered(status=401)
+    def serve(asked: Request) -> Response:
+        return as_json([]) if asked.headers.get("authorization") == f"Bearer {given[-1]}" else Response(status=401)
 
-    outside.on("/token", give)
+    fake_server.on("/token", give)
     auth = {
         "kind": "oauth2_client_credentials",
-        "token_url": outside.url + "/token",
-        "client_id": f"me{outside.port}",
+        "token_url": fake_server.url + "/token",
+        "client_id": f"me{fake_server.port}",
         "client_secret": "${KEY}",
         "scope": "read",
         "params": {"audience": "all"},
     }
-    return {"type": "api", "request": {"url": outside.on("/a", serve), "auth": auth}}
+    return {"type": "api", "request": {"url": fake_server.on("/a", serve), "auth": auth}}
 
 
-def paths(outside: Outside) -> list[str]:
-    return [asked.path for asked in outside.asked]
+def paths(fake_server: FakeServer) -> list[str]:
+    return [asked.path for asked in fake_server.asked]
 
 
-def test_one_token_serves_many_calls(outside: Outside, tmp_path: Path) -> None:
-    document = token_server(outside)
+def test_one_token_serves_many_calls(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = token_server(fake_server)
     for _ in range(3):
         read(document, Recorder().client(), tmp_path)
-    assert paths(outside) == ["/token", "/a", "/a", "/a"]
-    assert b"scope=read" in outside.asked[0].body
-    assert b"audience=all" in outside.asked[0].body
-    assert b"s3cret" not in outside.asked[0].body
-    assert outside.asked[0].headers["authorization"].startswith("Basic ")
+    assert paths(fake_server) == ["/token", "/a", "/a", "/a"]
+    assert b"scope=read" in fake_server.asked[0].body
+    assert b"audience=all" in fake_server.asked[0].body
+    assert b"s3cret" not in fake_server.asked[0].body
+    assert fake_server.asked[0].headers["authorization"].startswith("Basic ")
 
 
-def test_a_token_that_is_refused_is_renewed_once(outside: Outside, tmp_path: Path) -> None:
-    document = token_server(outside)
+def test_a_token_that_is_refused_is_renewed_once(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = token_server(fake_server)
     read(document, Recorder().client(), tmp_path)
-    requests.post(outside.url + "/token", data="grant_type=client_credentials", timeout=5)
+    requests.post(fake_server.url + "/token", data="grant_type=client_credentials", timeout=5)
     read(document, Recorder().client(), tmp_path)
-    assert paths(outside) == ["/token", "/a", "/token", "/a", "/token", "/a"]
-    outside.on("/a", Answered(status=401))
+    assert paths(fake_server) == ["/token", "/a", "/token", "/a", "/token", "/a"]
+    fake_server.on("/a", Response(status=401))
     with pytest.raises(RefusedError) as caught:
         read(document, Recorder().client(), tmp_path)
     assert caught.value.code == "http_401"
-    assert paths(outside)[6:] == ["/a", "/token", "/a"]
+    assert paths(fake_server)[6:] == ["/a", "/token", "/a"]
 
 
-def test_a_token_that_is_about_to_expire_is_renewed(outside: Outside, tmp_path: Path, monkeypatch: Any) -> None:
-    document = token_server(outside, lifetime=100)
+def test_a_token_that_is_about_to_expire_is_renewed(fake_server: FakeServer, tmp_path: Path, monkeypatch: Any) -> None:
+    document = token_server(fake_server, lifetime=100)
     read(document, Recorder().client(), tmp_path)
     later = time.monotonic() + 60
     monkeypatch.setattr("etl.http.token.time", SimpleNamespace(monotonic=lambda: later))
     read(document, Recorder().client(), tmp_path)
-    assert paths(outside) == ["/token", "/a", "/token", "/a"]
+    assert paths(fake_server) == ["/token", "/a", "/token", "/a"]
 
 
-@pytest.mark.parametrize("answer", [Answered(b"s3cret token", 200), as_json({"error": "no"}), Answered(status=400)])
-def test_no_token_is_a_failure_that_shows_no_secret(outside: Outside, tmp_path: Path, answer: Answered) -> None:
-    document = token_server(outside)
-    outside.on("/token", answer)
+@pytest.mark.parametrize("answer", [Response(b"s3cret token", 200), as_json({"error": "no"}), Response(status=400)])
+def test_no_token_is_a_failure_that_shows_no_secret(fake_server: FakeServer, tmp_path: Path, answer: Response) -> None:
+    document = token_server(fake_server)
+    fake_server.on("/token", answer)
     with pytest.raises(ETLError) as caught:
         read(document, Recorder().client(retries=0), tmp_path)
     assert caught.value.code == "token_refused"
@@ -417,23 +421,23 @@ def test_no_token_is_a_failure_that_shows_no_secret(outside: Outside, tmp_path: 
 # Manners towards the host
 
 
-def test_a_call_is_one_failure_however_often_it_was_tried(outside: Outside, tmp_path: Path) -> None:
+def test_a_call_is_one_failure_however_often_it_was_tried(fake_server: FakeServer, tmp_path: Path) -> None:
     seen = Recorder()
-    document = {"type": "api", "request": {"url": outside.on("/a", Answered(status=503))}}
+    document = {"type": "api", "request": {"url": fake_server.on("/a", Response(status=503))}}
     for _ in range(5):
         with pytest.raises(FetchError):
             read(document, seen.client(retries=2), tmp_path)
-    assert len(outside.asked) == 15
+    assert len(fake_server.asked) == 15
     with pytest.raises(PostponedError) as caught:
         read(document, seen.client(retries=2), tmp_path)
     assert caught.value.code == "breaker_open"
-    assert len(outside.asked) == 15
+    assert len(fake_server.asked) == 15
 
 
-def test_refusals_neither_open_nor_close_the_breaker(outside: Outside, tmp_path: Path) -> None:
+def test_refusals_neither_open_nor_close_the_breaker(fake_server: FakeServer, tmp_path: Path) -> None:
     seen = Recorder()
-    bad = {"type": "api", "request": {"url": outside.on("/bad", Answered(status=503))}}
-    missing = {"type": "api", "request": {"url": outside.url + "/missing"}}
+    bad = {"type": "api", "request": {"url": fake_server.on("/bad", Response(status=503))}}
+    missing = {"type": "api", "request": {"url": fake_server.url + "/missing"}}
     for document in (bad, bad, missing, missing, missing, missing, missing, bad, bad, bad):
         with pytest.raises((FetchError, RefusedError)):
             read(document, seen.client(retries=0), tmp_path)
@@ -441,29 +445,31 @@ def test_refusals_neither_open_nor_close_the_breaker(outside: Outside, tmp_path:
         read(missing, seen.client(), tmp_path)
 
 
-def test_a_rate_limit_that_is_used_up_pauses_the_host_for_all(outside: Outside, tmp_path: Path) -> None:
+def test_a_rate_limit_that_is_used_up_pauses_the_host_for_all(fake_server: FakeServer, tmp_path: Path) -> None:
     used_up = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "40"}
-    url = outside.on("/a", replace(as_json([]), headers=used_up))
-    other = outside.json("/b", [])
+    url = fake_server.on("/a", replace(as_json([]), headers=used_up))
+    other = fake_server.json("/b", [])
     seen = Recorder()
     read({"type": "api", "request": {"url": url}}, seen.client(), tmp_path)
     with pytest.raises(WaitError) as caught:
         read({"type": "api", "request": {"url": other}}, seen.client(), tmp_path)
     assert 38 < caught.value.seconds <= 40
-    assert paths(outside) == ["/a"]
+    assert paths(fake_server) == ["/a"]
 
 
-def test_one_429_slows_the_whole_host(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", Answered(status=429, headers={"Retry-After": "30"}))
+def test_one_429_slows_the_whole_host(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on("/a", Response(status=429, headers={"Retry-After": "30"}))
     seen = Recorder()
-    for address in (url, outside.json("/b", [])):
+    for address in (url, fake_server.json("/b", [])):
         with pytest.raises(WaitError):
             read({"type": "api", "request": {"url": address}}, seen.client(), tmp_path)
-    assert paths(outside) == ["/a"]
+    assert paths(fake_server) == ["/a"]
 
 
-def test_a_declared_rate_spaces_the_requests(outside: Outside, tmp_path: Path) -> None:
-    url = outside.on("/a", lambda asked: as_json([{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else []))
+def test_a_declared_rate_spaces_the_requests(fake_server: FakeServer, tmp_path: Path) -> None:
+    url = fake_server.on(
+        "/a", lambda asked: as_json([{"id": asked.query["page"]}] if int(asked.query["page"]) < 3 else [])
+    )
     seen = Recorder()
     read(
         {"type": "api", "request": {"url": url}, "rate": "1/s", "paginate": {"style": "page"}}, seen.client(), tmp_path
@@ -516,7 +522,7 @@ def test_how_long_an_answer_stays_fresh(headers: dict[str, str], seconds: float)
     assert freshness({name.lower(): value for name, value in headers.items()}) == seconds
 
 
-def test_the_body_of_a_redirect_is_not_read(outside: Outside, tmp_path: Path) -> None:
+def test_the_body_of_a_redirect_is_not_read(fake_server: FakeServer, tmp_path: Path) -> None:
     sent = 0
 
     def endless(handler: BaseHTTPRequestHandler) -> None:
@@ -528,15 +534,15 @@ def test_the_body_of_a_redirect_is_not_read(outside: Outside, tmp_path: Path) ->
             handler.wfile.write(bytes(100_000))
             sent += 1
 
-    outside.json("/b", [{"id": 1}])
-    url = outside.on("/a", Answered(raw=endless))
+    fake_server.json("/b", [{"id": 1}])
+    url = fake_server.on("/a", Response(raw=endless))
     assert records(read({"type": "api", "request": {"url": url}}, Recorder().client(), tmp_path)) == [{"id": 1}]
     assert sent < 500
 
 
-def test_a_token_endpoint_that_asks_to_wait_is_not_waited_for_for_ever(outside: Outside, tmp_path: Path) -> None:
-    document = token_server(outside)
-    outside.on("/token", Answered(status=503, headers={"Retry-After": "10"}))
+def test_a_token_endpoint_that_asks_to_wait_is_not_waited_for_for_ever(fake_server: FakeServer, tmp_path: Path) -> None:
+    document = token_server(fake_server)
+    fake_server.on("/token", Response(status=503, headers={"Retry-After": "10"}))
     seen, position = Recorder(), Position()
     for _ in range(3):
         with pytest.raises(WaitError) as caught:
@@ -546,24 +552,24 @@ def test_a_token_endpoint_that_asks_to_wait_is_not_waited_for_for_ever(outside: 
         read(document, seen.client(), tmp_path, position)
 
 
-def test_tls_that_breaks_may_pass_and_a_bad_certificate_does_not(outside: Outside, tmp_path: Path) -> None:
+def test_tls_that_breaks_may_pass_and_a_bad_certificate_does_not(fake_server: FakeServer, tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
         read(
-            {"type": "api", "request": {"url": outside.url.replace("http:", "https:") + "/a"}},
+            {"type": "api", "request": {"url": fake_server.url.replace("http:", "https:") + "/a"}},
             Recorder().client(retries=0),
             tmp_path,
         )
     assert caught.value.code == "tls_failed"
 
 
-def test_a_full_disk_is_not_the_hosts_fault(outside: Outside) -> None:
+def test_a_full_disk_is_not_the_hosts_fault(fake_server: FakeServer) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     class Full(io.BytesIO):
         write = full
 
-    seen, target = Recorder(), PreparedRequest(outside.json("/a", []), "shown")
+    seen, target = Recorder(), PreparedRequest(fake_server.json("/a", []), "shown")
     for _ in range(6):
         with pytest.raises(ScratchError):
             seen.client(retries=0).fetch(target, 2.0, Full())

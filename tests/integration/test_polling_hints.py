@@ -15,7 +15,7 @@ from etl.declare.source import Schedule
 from etl.runs.outcome import Outcome, Status
 from etl.runs.polling import MOVED_AFTER
 from etl.runs.schedule import QuietHours, may_be_quiet
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import Pump
 
 RSS = (
@@ -24,8 +24,8 @@ RSS = (
 )
 
 
-def source(outside: Outside, **more: Any) -> dict[str, Any]:
-    return {"name": "shop", "type": "api", "request": {"url": outside.url + "/a"}, "timeout": "2s", **more}
+def source(fake_server: FakeServer, **more: Any) -> dict[str, Any]:
+    return {"name": "shop", "type": "api", "request": {"url": fake_server.url + "/a"}, "timeout": "2s", **more}
 
 
 def state(pump: Pump) -> tuple[Any, ...]:
@@ -33,46 +33,46 @@ def state(pump: Pump) -> tuple[Any, ...]:
 
 
 def marked(body: Any, etag: str) -> Any:
-    def answer(asked: Asked) -> Answered:
+    def answer(asked: Request) -> Response:
         if asked.headers.get("if-none-match") == etag:
-            return Answered(status=304)
+            return Response(status=304)
         return replace(as_json(body), headers={"ETag": etag})
 
     return answer
 
 
-def test_an_unchanged_source_costs_one_request_and_no_row(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", marked([{"id": 1}, {"id": 2}], '"x"'))
-    pump.declare(source(outside))
+def test_an_unchanged_source_costs_one_request_and_no_row(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", marked([{"id": 1}, {"id": 2}], '"x"'))
+    pump.declare(source(fake_server))
     assert pump.run("shop")["records_inserted"] == 2
     before = pump.sql("SELECT id, change_xid::text, xmin::text FROM unified_items ORDER BY id")
     run = pump.run("shop")
     assert (run["status"], run["records_extracted"]) == ("success", 0)
-    assert len(outside.asked) == 2
+    assert len(fake_server.asked) == 2
     assert pump.sql("SELECT count(*) FROM raw_data") == [2]
     assert pump.sql("SELECT id, change_xid::text, xmin::text FROM unified_items ORDER BY id") == before
 
 
-def test_a_source_with_rejects_is_asked_for_everything_again(pump: Pump, outside: Outside) -> None:
+def test_a_source_with_rejects_is_asked_for_everything_again(pump: Pump, fake_server: FakeServer) -> None:
     """Else the next run would look well."""
-    outside.on("/a", marked([{"id": 1}, {"id": 2}, {"name": "no id"}], '"x"'))
-    pump.declare(source(outside))
+    fake_server.on("/a", marked([{"id": 1}, {"id": 2}, {"name": "no id"}], '"x"'))
+    pump.declare(source(fake_server))
     for _ in range(2):
         run = pump.run("shop")
         assert (run["status"], run["records_failed"]) == ("partial", 1)
 
 
-def test_a_run_that_failed_leaves_no_mark(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", marked([{"name": "no id"}], '"x"'))
-    pump.declare(source(outside))
+def test_a_run_that_failed_leaves_no_mark(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", marked([{"name": "no id"}], '"x"'))
+    pump.declare(source(fake_server))
     assert pump.run("shop")["status"] == "failed"
-    outside.on("/a", marked([{"id": 1}], '"x"'))
+    fake_server.on("/a", marked([{"id": 1}], '"x"'))
     assert pump.run("shop")["records_inserted"] == 1
 
 
-def test_a_cancelled_run_leaves_no_mark(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", marked([{"id": 1}], '"x"'))
-    pump.declare(source(outside))
+def test_a_cancelled_run_leaves_no_mark(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", marked([{"id": 1}], '"x"'))
+    pump.declare(source(fake_server))
     run_id = pump.queue("shop")
     pump.step()
     pump.database.transact(end_run, run_id, Outcome(Status.CANCELLED))
@@ -80,24 +80,24 @@ def test_a_cancelled_run_leaves_no_mark(pump: Pump, outside: Outside) -> None:
     assert pump.run("shop")["records_inserted"] == 1
 
 
-def test_another_mapping_asks_for_everything_again(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", marked([{"id": 1, "a": "x", "b": "y"}], '"x"'))
-    pump.declare(source(outside, map={"external_id": "id", "title": "a"}))
+def test_another_mapping_asks_for_everything_again(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", marked([{"id": 1, "a": "x", "b": "y"}], '"x"'))
+    pump.declare(source(fake_server, map={"external_id": "id", "title": "a"}))
     pump.run("shop")
-    pump.declare(source(outside, map={"external_id": "id", "title": "b"}))
+    pump.declare(source(fake_server, map={"external_id": "id", "title": "b"}))
     assert pump.run("shop")["records_updated"] == 1
     assert pump.sql("SELECT title FROM unified_items") == ["y"]
     assert pump.run("shop")["records_extracted"] == 0
 
 
-def test_a_watermark_outlives_an_empty_answer(pump: Pump, outside: Outside) -> None:
-    outside.json("/a", [{"id": 1, "at": "2026-01-01T00:00:00Z"}])
-    pump.declare(source(outside, incremental={"field": "at", "param": "since"}))
+def test_a_watermark_outlives_an_empty_answer(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.json("/a", [{"id": 1, "at": "2026-01-01T00:00:00Z"}])
+    pump.declare(source(fake_server, incremental={"field": "at", "param": "since"}))
     pump.run("shop")
-    outside.json("/a", [])
+    fake_server.json("/a", [])
     pump.run("shop")
     pump.run("shop")
-    assert [asked.query.get("since") for asked in outside.asked] == [None, *["2026-01-01T00:00:00Z"] * 2]
+    assert [asked.query.get("since") for asked in fake_server.asked] == [None, *["2026-01-01T00:00:00Z"] * 2]
 
 
 def due(pump: Pump) -> list[tuple[str, str | None]]:
@@ -112,9 +112,9 @@ def due(pump: Pump) -> list[tuple[str, str | None]]:
     return found
 
 
-def test_a_fresh_answer_spaces_the_polls(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
-    pump.declare(source(outside))
+def test_a_fresh_answer_spaces_the_polls(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
+    pump.declare(source(fake_server))
     pump.run("shop")
     not_before, reason, *_ = state(pump)
     assert reason == "fresh"
@@ -122,113 +122,116 @@ def test_a_fresh_answer_spaces_the_polls(pump: Pump, outside: Outside) -> None:
     assert due(pump) == [("skipped", "not_due")]
     # By hand it can be run all the same.
     assert pump.run("shop")["status"] == "success"
-    outside.json("/a", [{"id": 1}])
+    fake_server.json("/a", [{"id": 1}])
     pump.run("shop")
     assert state(pump)[0] is None
     assert due(pump) == [("queued", None)]
 
 
-def test_the_cache_can_be_left_out_of_it(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
-    pump.declare(source(outside, honour_cache=False))
+def test_the_cache_can_be_left_out_of_it(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", replace(as_json([{"id": 1}]), headers={"Cache-Control": "max-age=3600"}))
+    pump.declare(source(fake_server, honour_cache=False))
     pump.run("shop")
     assert state(pump)[0] is None
 
 
-def test_a_feed_says_when_it_rests(pump: Pump, outside: Outside) -> None:
+def test_a_feed_says_when_it_rests(pump: Pump, fake_server: FakeServer) -> None:
     hours = b"".join(b"<hour>%d</hour>" % hour for hour in range(24) if hour != (datetime.now(UTC).hour + 12) % 24)
-    outside.on("/a", Answered(RSS % (b"<ttl>0</ttl><skipHours>%s</skipHours>" % hours)))
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+    fake_server.on("/a", Response(RSS % (b"<ttl>0</ttl><skipHours>%s</skipHours>" % hours)))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     pump.run("shop")
     assert len(state(pump)[-1]["hours"]) == 23
     assert due(pump) == [("skipped", "not_due")]
 
 
-def test_a_long_pause_skips_the_run_and_those_after_it(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=429, headers={"Retry-After": "86400"}))
-    pump.declare(source(outside))
+def test_a_long_pause_skips_the_run_and_those_after_it(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=429, headers={"Retry-After": "86400"}))
+    pump.declare(source(fake_server))
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"]) == ("skipped", "postponed")
     assert due(pump) == [("skipped", "not_due")]
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"]) == ("skipped", "not_due")
-    assert len(outside.asked) == 1
+    assert len(fake_server.asked) == 1
 
 
-def test_a_long_pause_in_mid_run_keeps_what_was_read(pump: Pump, outside: Outside) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_long_pause_in_mid_run_keeps_what_was_read(pump: Pump, fake_server: FakeServer) -> None:
+    def answer(asked: Request) -> Response:
         if asked.query["page"] == "2":
-            return Answered(status=503, headers={"Retry-After": "86400"})
+            return Response(status=503, headers={"Retry-After": "86400"})
         return as_json([{"id": 1}])
 
-    outside.on("/a", answer)
-    pump.declare(source(outside, paginate={"style": "page"}))
+    fake_server.on("/a", answer)
+    pump.declare(source(fake_server, paginate={"style": "page"}))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"], run["error"]["code"]) == ("partial", 1, "postponed")
 
 
-def test_an_open_breaker_skips_the_run(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=503))
+def test_an_open_breaker_skips_the_run(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=503))
     pump.settings = replace(pump.settings, max_retries=0)
-    pump.declare(source(outside))
+    pump.declare(source(fake_server))
     statuses = [pump.run("shop")["status"] for _ in range(7)]
     assert statuses == ["failed"] * 5 + ["skipped"] * 2
-    assert len(outside.asked) == 5
+    assert len(fake_server.asked) == 5
 
 
-def test_a_move_is_believed_when_it_is_repeated(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=301, headers={"Location": "/b"}))
-    outside.on("/b", Answered(RSS % b""))
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+def test_a_move_is_believed_when_it_is_repeated(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=301, headers={"Location": "/b"}))
+    fake_server.on("/b", Response(RSS % b""))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     for _ in range(MOVED_AFTER):
         assert pump.run("shop")["status"] == "success"
-    assert state(pump)[2:4] == (outside.url + "/b", MOVED_AFTER)
-    outside.asked.clear()
+    assert state(pump)[2:4] == (fake_server.url + "/b", MOVED_AFTER)
+    fake_server.asked.clear()
     assert pump.run("shop")["status"] == "success"
-    assert [asked.path for asked in outside.asked] == ["/b"]
+    assert [asked.path for asked in fake_server.asked] == ["/b"]
     # When the new address does not serve it either, the declared one is asked again.
-    outside.on("/b", Answered(status=404))
+    fake_server.on("/b", Response(status=404))
     assert pump.run("shop")["status"] == "failed"
     assert state(pump)[2:4] == (None, 0)
 
 
-def test_a_move_for_a_while_is_never_believed(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=302, headers={"Location": "/b"}))
-    outside.on("/b", Answered(RSS % b""))
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+def test_a_move_for_a_while_is_never_believed(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=302, headers={"Location": "/b"}))
+    fake_server.on("/b", Response(RSS % b""))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     for _ in range(MOVED_AFTER + 1):
         pump.run("shop")
     assert state(pump)[2:4] == (None, 0)
-    assert [asked.path for asked in outside.asked[-2:]] == ["/a", "/b"]
+    assert [asked.path for asked in fake_server.asked[-2:]] == ["/a", "/b"]
 
 
-def test_a_source_that_is_gone_is_left_alone_until_it_is_back(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=410))
-    pump.declare(source(outside))
+def test_a_source_that_is_gone_is_left_alone_until_it_is_back(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=410))
+    pump.declare(source(fake_server))
     assert pump.run("shop")["error"]["code"] == "http_410"
     assert "410" in state(pump)[4]
     pump.sql("UPDATE sources SET next_run_at = clock_timestamp()")
     assert pump.database.transact(claim_slots) == ([], 0)
-    outside.json("/a", [{"id": 1}])
+    fake_server.json("/a", [{"id": 1}])
     assert pump.run("shop")["status"] == "success"
     assert state(pump)[4] is None
 
 
-def test_warnings_stand_on_the_run(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(RSS % b"<x>&nope;</x>"))
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+def test_warnings_stand_on_the_run(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(RSS % b"<x>&nope;</x>"))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     assert pump.run("shop")["status"] == "success"
     assert pump.sql("SELECT detail ->> 'code' FROM etl_run_events WHERE event = 'warning'") == ["feed_warning"]
 
 
-def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, outside: Outside) -> None:
+def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, fake_server: FakeServer) -> None:
     """What was known before says nothing once another run has changed what is served."""
     for declared, tell in (
         (
             {"type": "csv", "file": "shop.csv"},
             lambda price: pump.write("shop.csv", f"id,price\n1,{price}\n2,{price}\n"),
         ),
-        (source(outside), lambda price: outside.json("/a", [{"id": 1, "price": price}, {"id": 2, "price": price}])),
+        (
+            source(fake_server),
+            lambda price: fake_server.json("/a", [{"id": 1, "price": price}, {"id": 2, "price": price}]),
+        ),
     ):
         pump.declare({**declared, "name": "shop", "identity_change": True})
         tell(1)
@@ -260,14 +263,14 @@ def elsewhere(pump: Pump, number: int) -> None:
 
 
 def test_slices_on_several_hosts_do_not_mix_two_versions_of_a_download(
-    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = 1
 
-    def answer(_: Asked) -> Answered:
-        return Answered(b"id,price\n" + b"".join(b"%03d,%d\n" % (n, version) for n in range(100)))
+    def answer(_: Request) -> Response:
+        return Response(b"id,price\n" + b"".join(b"%03d,%d\n" % (n, version) for n in range(100)))
 
-    pump.declare({"name": "shop", "type": "csv", "request": {"url": outside.on("/x", answer)}})
+    pump.declare({"name": "shop", "type": "csv", "request": {"url": fake_server.on("/x", answer)}})
     pump.slice_seconds = 0.0
     run_id = pump.queue("shop")
     elsewhere(pump, 1)
@@ -298,15 +301,15 @@ def test_a_daily_source_is_not_starved_by_an_hour_of_rest() -> None:
     assert not may_be_quiet(Schedule(every="30m"), QuietHours(hours=[1]), midnight)
 
 
-def test_a_limit_by_the_hour_is_waited_for_once_something_is_stored(pump: Pump, outside: Outside) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_limit_by_the_hour_is_waited_for_once_something_is_stored(pump: Pump, fake_server: FakeServer) -> None:
+    def answer(asked: Request) -> Response:
         if asked.query["page"] == "2":
-            return Answered(status=429, headers={"Retry-After": "3600"})
+            return Response(status=429, headers={"Retry-After": "3600"})
         return as_json([{"id": asked.query["page"]}])
 
-    outside.on("/a", answer)
+    fake_server.on("/a", answer)
     pump.settings = replace(pump.settings, batch_size=1)
-    pump.declare(source(outside, paginate={"style": "page"}))
+    pump.declare(source(fake_server, paginate={"style": "page"}))
     run = pump.run("shop")
     assert (run["status"], run["stage"]) == ("running", "waiting")
 
@@ -321,40 +324,42 @@ def test_a_slice_that_never_gets_anywhere_ends_the_run(pump: Pump, monkeypatch: 
     assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")
 
 
-def test_a_move_with_a_secret_is_not_stored(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
-    outside.on("/a", lambda asked: Answered(status=301, headers={"Location": f"/b?key={asked.query['key']}&x=1"}))
-    outside.on("/b", Answered(RSS % b""))
+def test_a_move_with_a_secret_is_not_stored(
+    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_server.on("/a", lambda asked: Response(status=301, headers={"Location": f"/b?key={asked.query['key']}&x=1"}))
+    fake_server.on("/b", Response(RSS % b""))
     pump.settings = replace(pump.settings, environment={"KEY": "s3cret"})
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a?key=${KEY}"}})
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a?key=${KEY}"}})
     assert pump.run("shop")["status"] == "success"
-    assert state(pump)[2] == outside.url + "/b?x=1"
+    assert state(pump)[2] == fake_server.url + "/b?x=1"
 
 
-def test_a_page_is_kept_though_its_next_one_cannot_be_had(pump: Pump, outside: Outside) -> None:
-    outside.json("/a", {"items": [{"id": 1}], "next": "http://elsewhere.test/"})
+def test_a_page_is_kept_though_its_next_one_cannot_be_had(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.json("/a", {"items": [{"id": 1}], "next": "http://elsewhere.test/"})
     auth = {"kind": "bearer", "token": "${KEY}"}
     pump.settings = replace(pump.settings, environment={"KEY": "s3cret"})
-    request = {"url": outside.url + "/a", "auth": auth}
-    pump.declare(source(outside, request=request, records="items", paginate={"style": "next_url"}))
+    request = {"url": fake_server.url + "/a", "auth": auth}
+    pump.declare(source(fake_server, request=request, records="items", paginate={"style": "next_url"}))
     run = pump.run("shop")
     assert (run["status"], run["records_inserted"], run["error"]["code"]) == ("partial", 1, "foreign_page")
 
 
-def test_an_unchanged_feed_keeps_its_times_of_rest(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(RSS % b"<ttl>120</ttl><skipHours><hour>3</hour></skipHours>"))
-    pump.declare({"name": "shop", "type": "rss", "request": {"url": outside.url + "/a"}})
+def test_an_unchanged_feed_keeps_its_times_of_rest(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(RSS % b"<ttl>120</ttl><skipHours><hour>3</hour></skipHours>"))
+    pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     for _ in range(2):
         pump.run("shop")
         assert state(pump)[-1] == {"hours": [3], "interval": 7200.0}
         assert state(pump)[1] == "fresh"
 
 
-def test_a_pause_outlives_a_change_that_asks_the_same(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(status=429, headers={"Retry-After": "86400"}))
-    pump.declare(source(outside))
+def test_a_pause_outlives_a_change_that_asks_the_same(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=429, headers={"Retry-After": "86400"}))
+    pump.declare(source(fake_server))
     pump.run("shop")
-    pump.declare(source(outside, timeout="3s"))
+    pump.declare(source(fake_server, timeout="3s"))
     assert pump.run("shop")["error"]["code"] == "not_due"
-    pump.declare(source(outside, request={"url": outside.url + "/a", "params": {"b": 1}}))
+    pump.declare(source(fake_server, request={"url": fake_server.url + "/a", "params": {"b": 1}}))
     # The source is free; its host is not.
     assert pump.run("shop")["error"]["code"] == "postponed"

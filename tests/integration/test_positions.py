@@ -15,7 +15,7 @@ from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
 from etl.mapping.mapper import Mapper
 from etl.records import Checkpoint, Position
-from testkit.fake_server import Answered, Asked, Outside
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder, context
 
 BATCH = 4
@@ -53,15 +53,15 @@ def written(cursor: dict[str, Any] | None, **facts: Any) -> dict[str, Any]:
     return {**empty, "finished": False, "cursor": cursor, **facts}
 
 
-def items(asked: Asked) -> Answered:
+def items(asked: Request) -> Response:
     """Pages of three records: 10 to 12, 20 to 22, 30 to 32."""
     number = int(asked.query.get("at", 1))
     records = [{"id": f"{number}{each}"} for each in range(3)]
-    return Answered(json.dumps({"items": records, "next": number + 1 if number < 3 else None}).encode())
+    return Response(json.dumps({"items": records, "next": number + 1 if number < 3 else None}).encode())
 
 
-def test_an_api_goes_on_in_mid_page(outside: Outside, tmp_path: Path) -> None:
-    slices = Slices({**ITEMS, "request": {"url": outside.on("/items", items)}}, tmp_path)
+def test_an_api_goes_on_in_mid_page(fake_server: FakeServer, tmp_path: Path) -> None:
+    slices = Slices({**ITEMS, "request": {"url": fake_server.on("/items", items)}}, tmp_path)
     second = written(
         {"number": 2, "at": 2, "since": "10"},
         done=1,
@@ -77,11 +77,11 @@ def test_an_api_goes_on_in_mid_page(outside: Outside, tmp_path: Path) -> None:
         watermark="32",
     )
     assert slices.first(second) == (["21", "22", "30", "31"], third)
-    assert outside.asked[0].query == {"at": "2", "since": "10"}
+    assert fake_server.asked[0].query == {"at": "2", "since": "10"}
 
 
-def test_an_api_that_was_restarted_is_not_restarted_again(outside: Outside, tmp_path: Path) -> None:
-    slices = Slices({**ITEMS, "request": {"url": outside.on("/items", Answered(status=410))}}, tmp_path)
+def test_an_api_that_was_restarted_is_not_restarted_again(fake_server: FakeServer, tmp_path: Path) -> None:
+    slices = Slices({**ITEMS, "request": {"url": fake_server.on("/items", Response(status=410))}}, tmp_path)
     with pytest.raises(ETLError, match="answered 410"):
         slices.first(written({"number": 2, "at": 2, "restarted": True}))
 
@@ -94,18 +94,18 @@ def test_a_page_that_cannot_be_had_is_told_by_its_position(tmp_path: Path, broke
     assert [caught.value.code, caught.value.message] == broken
 
 
-def test_the_position_of_a_page_that_cannot_be_had_says_why(outside: Outside, tmp_path: Path) -> None:
+def test_the_position_of_a_page_that_cannot_be_had_says_why(fake_server: FakeServer, tmp_path: Path) -> None:
     body = b'{"items": [{"id": "1"}, {"id": "2"}, {"id": "3"}, {"id": "4"}], "next": "http://other/"}'
-    document = {**ITEMS, "request": {"url": outside.on("/a", Answered(body))}, "paginate": {"style": "next_url"}}
+    document = {**ITEMS, "request": {"url": fake_server.on("/a", Response(body))}, "paginate": {"style": "next_url"}}
     broken = ["foreign_page", "the next page is on another host"]
     after = written({"number": 2, "at": None, "broken": broken}, kept={}, watermark="4")
     assert Slices(document, tmp_path).first(None) == (["1", "2", "3", "4"], after)
 
 
-def test_a_feed_goes_on_in_mid_page(outside: Outside, tmp_path: Path) -> None:
+def test_a_feed_goes_on_in_mid_page(fake_server: FakeServer, tmp_path: Path) -> None:
     entries = "".join(f"<item><guid>{number}</guid><title>x</title></item>" for number in range(9))
     feed = f'<rss version="2.0"><channel><title>a</title>{entries}</channel></rss>'.encode()
-    slices = Slices({"type": "rss", "request": {"url": outside.on("/f", Answered(feed))}}, tmp_path)
+    slices = Slices({"type": "rss", "request": {"url": fake_server.on("/f", Response(feed))}}, tmp_path)
     first = written({"at": None}, done=4, validator="85d3f9ffef51b68395e67b1be7199256")
     assert slices.first(None) == (["8", "7", "6", "5"], first)
     assert slices.first(first) == (["4", "3", "2", "1"], {**first, "done": 8})
@@ -143,9 +143,9 @@ def test_files_that_were_read_are_not_read_again(tmp_path: Path) -> None:
     assert position["kept"]["files"]["a.csv"] == done["files"]["a.csv"]
 
 
-def test_a_download_goes_on_in_mid_page(outside: Outside, tmp_path: Path) -> None:
+def test_a_download_goes_on_in_mid_page(fake_server: FakeServer, tmp_path: Path) -> None:
     slices = Slices(
-        {"type": "csv", "request": {"url": outside.on("/x", Answered(ROWS, headers={"ETag": "x"}))}}, tmp_path
+        {"type": "csv", "request": {"url": fake_server.on("/x", Response(ROWS, headers={"ETag": "x"}))}}, tmp_path
     )
     _, first = slices.first(None)
     validator = {"request": first["cursor"]["validator"]["request"], "etag": "x", "digest": WHOLE}
@@ -153,7 +153,7 @@ def test_a_download_goes_on_in_mid_page(outside: Outside, tmp_path: Path) -> Non
     assert first == written({**cursor, "offset": 3, "row": 0}, done=4, validator=WHOLE)
     second = written(cursor, done=5, validator=WHOLE, kept={})
     assert slices.first(second) == ([f"{number:0100}" for number in range(653, 657)], {**second, "done": 9})
-    assert len(outside.asked) == 1
+    assert len(fake_server.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import Failure, Outcome, Status
 from etl.runs.slices import MAX_OPEN_BATCHES, RunClaim
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.leases import expire_leases
 from testkit.runner import Pump
 from testkit.service import wait_until
@@ -546,13 +546,13 @@ def test_a_value_that_staging_refuses_costs_one_record(pump: Pump, monkeypatch: 
     assert pump.sql("SELECT external_id, rule FROM rejected_records") == [("4", "poison")]
 
 
-def test_a_record_is_mapped_the_same_whoever_maps_it(pump: Pump, outside: Outside) -> None:
+def test_a_record_is_mapped_the_same_whoever_maps_it(pump: Pump, fake_server: FakeServer) -> None:
     """jsonb writes numbers its own way, and has its own order of keys."""
     body = b'[{"id":1,"t":1e5,"n":-0.0,"small":1e-9,"attrs":{"zz":1,"a":2,"bbb":3,"Bb":1.5e3}}]'
-    outside.on("/odd", Answered(body))
+    fake_server.on("/odd", Response(body))
     mapping = {"external_id": "id", "title": "t", "author": "n", "category": "to_string(attrs)"}
     mapping |= {"tags": "keys(attrs)", "description": "small", "url": "to_string(attrs.*)"}
-    pump.declare({"name": "shop", "type": "api", "request": {"url": outside.url + "/odd"}, "map": mapping})
+    pump.declare({"name": "shop", "type": "api", "request": {"url": fake_server.url + "/odd"}, "map": mapping})
     pump.run("shop")
     found = pump.sql("SELECT title, author, category, tags, description, url FROM unified_items")
     attributes = '{"Bb":1500,"a":2,"bbb":3,"zz":1}'
@@ -609,9 +609,9 @@ def test_a_run_that_keeps_dying_without_progress_fails_with_the_cause(
     assert (run["status"], run["error"]["code"]) == ("failed", "worker_lost")
 
 
-def test_a_page_that_failed_after_a_good_prefix_makes_the_run_partial(pump: Pump, outside: Outside) -> None:
-    url = outside.on(
-        "/items", lambda asked: as_json([{"id": 1}]) if asked.query["page"] == "1" else Answered(status=500)
+def test_a_page_that_failed_after_a_good_prefix_makes_the_run_partial(pump: Pump, fake_server: FakeServer) -> None:
+    url = fake_server.on(
+        "/items", lambda asked: as_json([{"id": 1}]) if asked.query["page"] == "1" else Response(status=500)
     )
     pump.declare(
         {"name": "shop", "type": "api", "request": {"url": url}, "paginate": {"style": "page"}, "timeout": "2s"}
@@ -692,9 +692,9 @@ def test_nasty_text_survives_the_whole_way(pump: Pump) -> None:
     assert pump.sql("SELECT raw_payload ->> 'name' FROM raw_data") == [nasty]
 
 
-def test_numbers_keep_every_digit(pump: Pump, outside: Outside) -> None:
+def test_numbers_keep_every_digit(pump: Pump, fake_server: FakeServer) -> None:
     body = b'[{"id": 9007199254740993, "price": 12345678901234567890.123456789, "x": 1.10}]'
-    pump.declare({"name": "shop", "type": "api", "request": {"url": outside.on("/a", Answered(body))}})
+    pump.declare({"name": "shop", "type": "api", "request": {"url": fake_server.on("/a", Response(body))}})
     assert pump.run("shop")["status"] == "success"
     assert pump.sql("SELECT external_id, amount::text, metadata ->> 'x' FROM unified_items") == [
         ("9007199254740993", "12345678901234567890.123456789", "1.10")
@@ -709,34 +709,34 @@ def test_positions_survive_json() -> None:
 # --- what a review by other eyes found
 
 
-def api(outside: Outside, path: str = "/a", **more: object) -> dict[str, object]:
-    return {"name": "shop", "type": "api", "request": {"url": outside.url + path}, "timeout": "2s", **more}
+def api(fake_server: FakeServer, path: str = "/a", **more: object) -> dict[str, object]:
+    return {"name": "shop", "type": "api", "request": {"url": fake_server.url + path}, "timeout": "2s", **more}
 
 
-def test_a_resumed_incremental_run_asks_the_same_question(pump: Pump, outside: Outside) -> None:
+def test_a_resumed_incremental_run_asks_the_same_question(pump: Pump, fake_server: FakeServer) -> None:
     pump.settings = replace(pump.settings, batch_size=1)
 
-    def answer(asked: Asked) -> Answered:
+    def answer(asked: Request) -> Response:
         page = int(asked.query["page"])
         return as_json([{"id": page, "at": f"2026-01-01T00:00:{page:02}Z"}] if page <= 30 else [])
 
-    outside.on("/a", answer)
-    pump.declare(api(outside, paginate={"style": "page"}, incremental={"field": "at", "param": "since"}))
+    fake_server.on("/a", answer)
+    pump.declare(api(fake_server, paginate={"style": "page"}, incremental={"field": "at", "param": "since"}))
     pump.run("shop")
     assert pump.sql("SELECT value ->> 'watermark' FROM etl_checkpoints") == ["2026-01-01T00:00:30Z"]
-    outside.asked.clear()
+    fake_server.asked.clear()
     pump.sql("UPDATE unified_items SET content_hash = ''::bytea")
     assert counts(pump.run("shop")) == {"extracted": 30, "updated": 30}
-    assert {asked.query.get("since") for asked in outside.asked} == {"2026-01-01T00:00:30Z"}
+    assert {asked.query.get("since") for asked in fake_server.asked} == {"2026-01-01T00:00:30Z"}
 
 
-def test_a_wait_in_mid_source_keeps_what_was_read_and_ends(pump: Pump, outside: Outside) -> None:
-    def answer(asked: Asked) -> Answered:
+def test_a_wait_in_mid_source_keeps_what_was_read_and_ends(pump: Pump, fake_server: FakeServer) -> None:
+    def answer(asked: Request) -> Response:
         page = int(asked.query["page"])
-        return as_json([{"id": page}]) if page < 3 else Answered(status=503, headers={"Retry-After": "120"})
+        return as_json([{"id": page}]) if page < 3 else Response(status=503, headers={"Retry-After": "120"})
 
-    outside.on("/a", answer)
-    pump.declare(api(outside, paginate={"style": "page"}))
+    fake_server.on("/a", answer)
+    pump.declare(api(fake_server, paginate={"style": "page"}))
     run_id = pump.queue("shop")
     pump.drain()
     waiting = pump.show(run_id)
@@ -745,7 +745,7 @@ def test_a_wait_in_mid_source_keeps_what_was_read_and_ends(pump: Pump, outside: 
     pump.step(ExtractMessage(run_id))
     run = pump.show(run_id)
     assert (run["status"], run["error"]["code"]) == ("partial", "http_503")
-    assert [asked.query["page"] for asked in outside.asked] == ["1", "2", "3", "3"]
+    assert [asked.query["page"] for asked in fake_server.asked] == ["1", "2", "3", "3"]
 
 
 def test_rejects_that_are_known_before_loads_do_not_fail_a_run(pump: Pump) -> None:
@@ -808,19 +808,19 @@ def test_a_lock_that_copy_runs_into_is_waited_for(pump: Pump) -> None:
         assert counts(pump.run("shop")) == {"extracted": 2, "inserted": 2}
 
 
-def test_records_that_lack_a_mapped_key_load(pump: Pump, outside: Outside) -> None:
-    outside.json("/a", [{"id": 1, "dc:title": "x", "tags": ["a"]}, {"id": 2, "tags": None}])
-    pump.declare(api(outside, map={"external_id": "id", "title": "dc:title", "description": "join(',', tags)"}))
+def test_records_that_lack_a_mapped_key_load(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.json("/a", [{"id": 1, "dc:title": "x", "tags": ["a"]}, {"id": 2, "tags": None}])
+    pump.declare(api(fake_server, map={"external_id": "id", "title": "dc:title", "description": "join(',', tags)"}))
     run = pump.run("shop")
     assert counts(run) == {"extracted": 2, "inserted": 1, "failed": 1}
     assert pump.sql("SELECT title, description FROM unified_items") == [("x", "a")]
     assert pump.sql("SELECT field, rule FROM rejected_records") == [("description", "type")]
 
 
-def test_paths_keep_digits(pump: Pump, outside: Outside) -> None:
-    outside.on("/a", Answered(b'[{"id": 1, "p": 10.5, "q": "10.50", "r": [1.5, 2]}]'))
+def test_paths_keep_digits(pump: Pump, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(b'[{"id": 1, "p": 10.5, "q": "10.50", "r": [1.5, 2]}]'))
     mapped = {"external_id": "id", "amount": "to_number(p)", "quantity": "to_number(q)", "rating": "sum(r)"}
-    pump.declare(api(outside, map=mapped))
+    pump.declare(api(fake_server, map=mapped))
     assert pump.run("shop")["status"] == "success"
     assert pump.sql("SELECT amount::text, quantity::text, rating::text FROM unified_items") == [
         ("10.5", "10.50", "3.5")
@@ -830,9 +830,9 @@ def test_paths_keep_digits(pump: Pump, outside: Outside) -> None:
 @pytest.mark.parametrize(
     "bad", [b'"\\ud83d"', b"1e9999999999999999999", b"0." + b"1" * 20000, b"1" * 5000, b'"\\u0000"']
 )
-def test_one_record_that_cannot_be_stored_costs_only_itself(pump: Pump, outside: Outside, bad: bytes) -> None:
-    outside.on("/a", Answered(b'[{"id": 1}, {"id": 2, "x": ' + bad + b'}, {"id": 3}]'))
-    pump.declare(api(outside))
+def test_one_record_that_cannot_be_stored_costs_only_itself(pump: Pump, fake_server: FakeServer, bad: bytes) -> None:
+    fake_server.on("/a", Response(b'[{"id": 1}, {"id": 2, "x": ' + bad + b'}, {"id": 3}]'))
+    pump.declare(api(fake_server))
     assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 2, "failed": 1}
     assert counts(pump.run("shop")) == {"extracted": 3, "unchanged": 2, "failed": 1}
 
@@ -846,11 +846,11 @@ def test_a_reject_that_is_mended_in_an_ignored_field_loads(pump: Pump) -> None:
     assert counts(pump.run("shop")) == {"extracted": 3, "inserted": 1, "unchanged": 2}
 
 
-def test_secrets_are_not_stored(pump: Pump, outside: Outside) -> None:
+def test_secrets_are_not_stored(pump: Pump, fake_server: FakeServer) -> None:
     feed = b"""<rss version="2.0"><channel><title>t</title><item><guid>1</guid><title>x</title><link>#frag</link>
     <description>&lt;a href="#fn"&gt;1&lt;/a&gt;</description></item></channel></rss>"""
-    outside.on("/f", Answered(feed))
-    outside.on(
+    fake_server.on("/f", Response(feed))
+    fake_server.on(
         "/a",
         lambda asked: as_json(
             {"items": [{"id": 1}], "next": "?page=2&key=S3CRET" if "page" not in asked.query else None}
@@ -858,13 +858,13 @@ def test_secrets_are_not_stored(pump: Pump, outside: Outside) -> None:
     )
     pump.settings = replace(pump.settings, environment={"KEY": "S3CRET"}, batch_size=1)
     auth = {"kind": "query", "name": "key", "value": "${KEY}"}
-    feed_source = {"name": "feed", "type": "rss", "request": {"url": outside.url + "/f", "auth": auth}}
-    request = {"url": outside.url + "/a", "auth": auth}
+    feed_source = {"name": "feed", "type": "rss", "request": {"url": fake_server.url + "/f", "auth": auth}}
+    request = {"url": fake_server.url + "/a", "auth": auth}
     paged = {"name": "shop", "type": "api", "request": request, "records": "items", "paginate": {"style": "next_url"}}
     pump.declare(feed_source, paged)
     assert pump.run("feed")["status"] == pump.run("shop")["status"] == "success"
-    assert all(asked.query["key"] == "S3CRET" for asked in outside.asked)
-    assert pump.sql("SELECT url FROM unified_items WHERE source_name = 'feed'") == [outside.url + "/f#frag"]
+    assert all(asked.query["key"] == "S3CRET" for asked in fake_server.asked)
+    assert pump.sql("SELECT url FROM unified_items WHERE source_name = 'feed'") == [fake_server.url + "/f#frag"]
     for table in ("unified_items", "raw_data", "etl_runs", "etl_run_events", "etl_checkpoints"):
         assert pump.sql(f"SELECT count(*) FROM {table} t WHERE t::text LIKE '%S3CRET%'") == [0], table
 

@@ -15,7 +15,7 @@ from db.queries.slots import claim_slots
 from db.queries.upkeep import beat_heart
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
-from testkit.fake_server import Answered, Asked, Outside
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.runner import Pump
 from worker import adhoc
 
@@ -41,16 +41,16 @@ def source(pump: Pump, name: str = "shop") -> tuple[object, ...]:
     return pump.sql("SELECT answered_at IS NOT NULL, misses, deaths FROM sources WHERE name = :name", name=name)[0]
 
 
-def test_a_source_that_answers_is_slow_no_more(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.json("/a", [{"id": 1}])))
+def test_a_source_that_answers_is_slow_no_more(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.json("/a", [{"id": 1}])))
     assert source(pump) == (False, 0, 0)
     assert pump.run("shop")["status"] == "success"
     assert source(pump) == (True, 0, 0)
     assert queue(pump, "shop"), "it is sent for at once"
 
 
-def test_a_wait_holds_no_process(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.on("/a", Answered(status=503, headers={"Retry-After": "3"}))))
+def test_a_wait_holds_no_process(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.on("/a", Response(status=503, headers={"Retry-After": "3"}))))
     run_id = pump.queue("shop")
     started = time.monotonic()
     pump.step()
@@ -81,8 +81,8 @@ def test_slow_sources_are_sent_for_one_by_one(pump: Pump, silent: str) -> None:
     assert len(pump.messages) == 1, "who ends such a slice sends the next"
 
 
-def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, outside: Outside) -> None:
-    good = [api(f"good{n}", outside.json(f"/{n}", [])) for n in range(5)]
+def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, fake_server: FakeServer) -> None:
+    good = [api(f"good{n}", fake_server.json(f"/{n}", [])) for n in range(5)]
     pump.declare(*good, *(api(f"bad{n}", silent) for n in range(20)))
     for n in range(5):
         pump.run(f"good{n}")
@@ -94,7 +94,9 @@ def test_healthy_sources_do_not_wait_for_slow_ones(pump: Pump, silent: str, outs
     assert len(sent) == 6, "and one of the others"
 
 
-def test_a_dripping_answer_makes_a_source_slow(pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_answer_makes_a_source_slow(
+    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("etl.runs.share.RATE_WINDOW", 0.5)
 
     def drip(handler: object) -> None:
@@ -103,8 +105,8 @@ def test_a_dripping_answer_makes_a_source_slow(pump: Pump, outside: Outside, mon
             handler.wfile.write(b" ")  # type: ignore[attr-defined]
             time.sleep(0.1)
 
-    outside.on("/a", [Answered(b"[]"), Answered(raw=drip)])
-    pump.declare(api("shop", outside.url + "/a"))
+    fake_server.on("/a", [Response(b"[]"), Response(raw=drip)])
+    pump.declare(api("shop", fake_server.url + "/a"))
     pump.run("shop")
     run_id = pump.queue("shop")
     started = time.monotonic()
@@ -124,8 +126,8 @@ def _die(pump: Pump, name: str = "shop") -> share.Death | None:
     return death
 
 
-def test_three_deaths_set_a_source_aside(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.json("/a", [])))
+def test_three_deaths_set_a_source_aside(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.json("/a", [])))
     assert [(_die(pump) or share.Death("", 0, 0)).set_aside for _ in range(3)] == [None, None, 3600.0]
     assert pump.sql("SELECT error_code FROM etl_runs WHERE error_code IS NOT NULL") == ["process_died"]
     pump.sql("UPDATE sources SET next_run_at = now() - interval '1 s'")
@@ -139,17 +141,17 @@ def test_three_deaths_set_a_source_aside(pump: Pump, outside: Outside) -> None:
     assert pump.run("shop")["status"] == "success"
 
 
-def test_an_edit_ends_the_time_that_a_source_is_set_aside(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.json("/a", [])))
+def test_an_edit_ends_the_time_that_a_source_is_set_aside(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.json("/a", [])))
     for _ in range(3):
         _die(pump)
-    pump.declare(api("shop", outside.url + "/a", timeout="7s"))
+    pump.declare(api("shop", fake_server.url + "/a", timeout="7s"))
     assert source(pump)[2] == 0
     assert pump.sql("SELECT not_before FROM sources") == [None]
 
 
-def test_a_run_that_ends_well_forgives_deaths(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.json("/a", [{"id": 1}])))
+def test_a_run_that_ends_well_forgives_deaths(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.json("/a", [{"id": 1}])))
     _die(pump)
     _die(pump)
     assert source(pump)[2] == 2
@@ -158,8 +160,8 @@ def test_a_run_that_ends_well_forgives_deaths(pump: Pump, outside: Outside) -> N
     assert queue(pump, "shop")
 
 
-def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.json("/a", [])))
+def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.json("/a", [])))
     run_id = pump.queue("shop")
     claim = pump.database.transact(claim_run, run_id, "w", 60)
     assert claim
@@ -172,15 +174,15 @@ def test_a_claim_that_is_held_no_more_blames_nobody(pump: Pump, outside: Outside
 
 
 def test_memory_beyond_the_limit_fails_the_run_by_name(
-    pump: Pump, outside: Outside, monkeypatch: pytest.MonkeyPatch
+    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def swelling(_: Asked) -> Answered:
-        return Answered(b"[]")
+    def swelling(_: Request) -> Response:
+        return Response(b"[]")
 
     def full(*_: object, **__: object) -> None:
         raise MemoryError
 
-    pump.declare(api("shop", outside.on("/a", swelling)))
+    pump.declare(api("shop", fake_server.on("/a", swelling)))
     monkeypatch.setattr("etl.extract.api.open_document", full)
     run = pump.run("shop")
     assert (run["status"], run["error"]["code"]) == ("failed", "out_of_memory")
@@ -200,9 +202,9 @@ def test_a_message_for_a_slow_run_that_was_lost_is_sent_again(pump: Pump, silent
     assert pump.database.transact(sweep.due_runs, queue_empty=True) == [message]
 
 
-def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, outside: Outside) -> None:
+def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, fake_server: FakeServer) -> None:
     """Leases that ran out and deaths share the attempts of a run: after the last, nobody could claim it any more."""
-    pump.declare(api("shop", outside.json("/a", [])))
+    pump.declare(api("shop", fake_server.json("/a", [])))
     run_id = pump.queue("shop")
     pump.messages.clear()
     pump.sql("UPDATE etl_runs SET attempt = 4")
@@ -212,8 +214,8 @@ def test_a_run_that_keeps_killing_processes_ends_whatever_killed_it(pump: Pump, 
     assert pump.show(run_id)["status"] == "failed"
 
 
-def test_a_slice_that_ended_in_time_blames_nobody(pump: Pump, outside: Outside) -> None:
-    pump.declare(api("shop", outside.on("/a", Answered(status=503))))
+def test_a_slice_that_ended_in_time_blames_nobody(pump: Pump, fake_server: FakeServer) -> None:
+    pump.declare(api("shop", fake_server.on("/a", Response(status=503))))
     run_id = pump.queue("shop")
     pump.step()
     (token,) = pump.sql("SELECT token FROM etl_runs")

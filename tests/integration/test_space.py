@@ -15,7 +15,7 @@ import pytest
 from etl.errors import ETLError, FormatError, ScratchError
 from etl.files import space
 from etl.files.archive import MAX_DIRECTORY, make_plain
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 from testkit.reading import Recorder, read
 
 LARGE = b"id,text\n" + b"1,x\n" * 10_000_000
@@ -51,9 +51,9 @@ def test_a_file_is_not_unpacked_into_the_last_room_of_the_disk(tmp_path: Path, p
     ("kind", "body"), [("csv", LARGE), ("api", b"[" + b'{"id":1},' * 4_000_000 + b"1]")], ids=["csv", "api"]
 )
 def test_a_body_is_not_fetched_into_the_last_room_of_the_disk(
-    outside: Outside, tmp_path: Path, kind: str, body: bytes
+    fake_server: FakeServer, tmp_path: Path, kind: str, body: bytes
 ) -> None:
-    request = {"url": outside.on("/a", Answered(body))}
+    request = {"url": fake_server.on("/a", Response(body))}
     with pytest.raises(ETLError) as caught:
         read({"type": kind, "request": request, "timeout": "20s"}, Recorder().client(), tmp_path)
     assert caught.value.code == "no_space"

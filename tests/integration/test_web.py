@@ -22,7 +22,7 @@ from db.queries.polling_hints import note_gone, note_postponed
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter
-from testkit.fake_server import Answered, Outside
+from testkit.fake_server import FakeServer, Response
 from testkit.runner import Pump
 from web.app import create_app
 from web.blueprints import stats
@@ -163,9 +163,9 @@ def test_odd_text_is_no_server_error(client: FlaskClient, query: str) -> None:
     assert client.get(f"/data?{query}").status_code in {200, 422}
 
 
-def test_metadata_is_exact_too(pump: Pump, client: FlaskClient, outside: Outside) -> None:
+def test_metadata_is_exact_too(pump: Pump, client: FlaskClient, fake_server: FakeServer) -> None:
     number = b"12345678901234567890.123456789"
-    url = outside.on("/a", Answered(b'[{"id": 1, "x": ' + number + b"}]"))
+    url = fake_server.on("/a", Response(b'[{"id": 1, "x": ' + number + b"}]"))
     pump.declare({"name": "shop", "type": "api", "request": {"url": url}})
     pump.run("shop")
     assert b'"x": ' + number in client.get("/data").data

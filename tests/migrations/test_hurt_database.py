@@ -9,7 +9,7 @@ import alembic.command
 import pytest
 
 from db.session import Database
-from testkit.fake_server import Answered, Asked, Outside, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import Pump
 from testkit.service import Servers, alembic_config, make_database
 
@@ -27,11 +27,11 @@ def database(servers: Servers, migrated: str) -> Iterator[Database]:
 class Shop:
     """A file, a server that answers 304, and one that is asked for what changed, all with the same prices."""
 
-    def __init__(self, pump: Pump, outside: Outside) -> None:
+    def __init__(self, pump: Pump, fake_server: FakeServer) -> None:
         self.pump = pump
         self.price = 1
-        paged = {"type": "api", "request": {"url": outside.on("/marked", self._marked)}}
-        since = {"type": "api", "request": {"url": outside.on("/since", self._since)}}
+        paged = {"type": "api", "request": {"url": fake_server.on("/marked", self._marked)}}
+        since = {"type": "api", "request": {"url": fake_server.on("/since", self._since)}}
         pump.declare(
             {"name": "full", "type": "csv", "file": "shop.csv"},
             {"name": "marked", **paged},
@@ -48,13 +48,13 @@ class Shop:
     def _records(self) -> list[dict[str, object]]:
         return [{"id": n, "price": self.price, "seen": f"2026-01-0{self.price}T00:00:00Z"} for n in range(COUNT)]
 
-    def _marked(self, asked: Asked) -> Answered:
+    def _marked(self, asked: Request) -> Response:
         mark = f'"{self.price}"'
         if asked.headers.get("if-none-match") == mark:
-            return Answered(status=304)
-        return Answered(as_json(self._records()).body, headers={"ETag": mark})
+            return Response(status=304)
+        return Response(as_json(self._records()).body, headers={"ETag": mark})
 
-    def _since(self, asked: Asked) -> Answered:
+    def _since(self, asked: Request) -> Response:
         after = asked.query.get("after", "")
         return as_json([record for record in self._records() if str(record["seen"]) > after])
 
@@ -66,8 +66,8 @@ class Shop:
         return int(self.pump.sql(query, price=self.price)[0])
 
 
-def test_stale_items_and_endless_halving_are_healed(pump: Pump, outside: Outside, tmp_path: Path) -> None:
-    shop = Shop(pump, outside)
+def test_stale_items_and_endless_halving_are_healed(pump: Pump, fake_server: FakeServer, tmp_path: Path) -> None:
+    shop = Shop(pump, fake_server)
     assert shop.run_all() == ["success"] * 4
     shop.change(2)
     # What a crash did: newer records got lower ids than older ones, and lost to them.
@@ -98,8 +98,8 @@ def test_stale_items_and_endless_halving_are_healed(pump: Pump, outside: Outside
     assert pump.sql("SELECT count(*) FROM unified_items") == [3 * COUNT + 1]
 
 
-def test_a_sound_database_keeps_its_checkpoints(pump: Pump, outside: Outside) -> None:
-    shop = Shop(pump, outside)
+def test_a_sound_database_keeps_its_checkpoints(pump: Pump, fake_server: FakeServer) -> None:
+    shop = Shop(pump, fake_server)
     shop.run_all()
     shop.change(2)
     shop.run_all()

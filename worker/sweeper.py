@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
-from db.queries import copies, share, sweep, upkeep
+from db.queries import share, sweep, upkeep
 from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
 from etl.runs.messages import EXTRACT_QUEUE, LOAD_QUEUE
+from worker.upkeep import Rhythm, Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,6 @@ if TYPE_CHECKING:
 
 PAUSE = 2.0
 HEARTBEAT_SECONDS = 5.0
-UPKEEP_SECONDS = 600.0
-RAW_IDS_SECONDS = 60.0
-OLD_DOWNLOAD_SECONDS = 86_400.0
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +46,8 @@ class Sweeper(threading.Thread):
         self._process = name
         self._processes = processes
         self._stopped = threading.Event()
-        self._last: dict[str, float] = {}
+        self._rhythm = Rhythm()
+        self._upkeep = Upkeep(settings)
 
     def stop(self) -> None:
         """Ask the thread to end after the pass it is in."""
@@ -58,10 +56,7 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped: a sweeper that ended by itself would leave runs stuck."""
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
-        steps = (
-            *(self._show_alive, self._take_over, self._close_runs, self._publish_due),
-            *(self._roll_up, self._recount, self._add_partitions, self._purge, self._check_raw_ids),
-        )
+        steps = (self._show_alive, self._take_over, self._close_runs, self._publish_due, *self._upkeep.steps)
         while not self._stopped.is_set():
             for step in steps:
                 self._guarded(step, database)
@@ -86,7 +81,7 @@ class Sweeper(threading.Thread):
         database.close()
 
     def _show_alive(self, database: Database) -> None:
-        if self._due("heartbeat", HEARTBEAT_SECONDS):
+        if self._rhythm.is_due("heartbeat", HEARTBEAT_SECONDS):
             database.transact(upkeep.beat_heart, self._process, self._kind, self._processes)
 
     def _take_over(self, database: Database) -> None:
@@ -97,13 +92,6 @@ class Sweeper(threading.Thread):
 
     def _close_runs(self, database: Database) -> None:
         each_run(database, sweep.unclosed_runs, close_run)
-
-    def _roll_up(self, database: Database) -> None:
-        database.transact(upkeep.roll_up)
-
-    def _recount(self, database: Database) -> None:
-        if self._due("recount", UPKEEP_SECONDS):
-            database.transact(upkeep.recount)
 
     def _publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
@@ -122,32 +110,6 @@ class Sweeper(threading.Thread):
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
             database.transact(sweep.unsend_batches, unsent_batches)
-
-    def _check_raw_ids(self, database: Database) -> None:
-        look = database.transact(copies.look_for_copies)
-        if look.copies:
-            log.error("raw_ids_repeated", copies=look.copies)
-        if self._due("raw_ids", RAW_IDS_SECONDS) and database.transact(copies.advance_sequence):
-            log.error("raw_ids_behind")
-
-    def _add_partitions(self, database: Database) -> None:
-        if self._due("partitions", UPKEEP_SECONDS):
-            database.transact(upkeep.add_partitions)
-
-    def _purge(self, database: Database) -> None:
-        if not self._due("purge", UPKEEP_SECONDS):
-            return
-        database.transact(upkeep.purge_runs, self._settings.runs_retention)
-        for path in (self._settings.state_dir / "downloads").glob("*"):
-            if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:
-                path.unlink(missing_ok=True)
-
-    def _due(self, what: str, every: float) -> bool:
-        now = time.monotonic()
-        if now - self._last.get(what, -every) < every:
-            return False
-        self._last[what] = now
-        return True
 
 
 def each_run(

@@ -139,5 +139,6 @@ def test_a_busy_table_makes_a_check_wait_but_nobody_behind_it(servers: Servers) 
         assert not migrating.done()
         reader.rollback()
         migrating.result(30)
-    assert longest < 1.5, longest
+    # Without the short waits it would have stood behind the migration until that gave up: five seconds.
+    assert longest < 3, longest
     engine.dispose()

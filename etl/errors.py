@@ -24,6 +24,7 @@ class ETLError(Exception):
         vars(other).update(vars(self))
         other.message = f"{shown}: {self.message}"
         other.args = (other.message,)
+        other.__cause__ = self
         return other
 
 
@@ -69,6 +70,12 @@ class RefusedError(ETLError):
     def __init__(self, message: str, *, status: int | None = None, **facts: Any) -> None:
         super().__init__(message, **facts)
         self.status = status
+
+
+class ForeignPageError(RefusedError):
+    """The next page is on another host, which must not get what was meant for this one."""
+
+    code = "foreign_page"
 
 
 class ScratchError(ETLError):

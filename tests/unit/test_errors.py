@@ -11,6 +11,7 @@ def test_an_error_within_a_place_keeps_all_but_its_message() -> None:
     within = error.within("http://a")
     assert (str(within), within.message, error.message) == ("http://a: wait", "http://a: wait", "wait")
     assert (within.seconds, within.tries, within.cause, within.code) == (5, 2, cause, "waiting")
+    assert within.__cause__ is error
 
 
 def test_who_postponed_a_call_is_its_code() -> None:

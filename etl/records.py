@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import msgspec
-
-# A place in a source as a position keeps it. Each extractor has a type of its own for it.
-Cursor = dict[str, Any]
 
 
 class BadRecord(msgspec.Struct, frozen=True):
@@ -77,6 +74,15 @@ class Checkpoint(msgspec.Struct, frozen=True, omit_defaults=True):
 Record = dict[str, Any] | BadRecord
 
 
+class Cursor(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A place in a source; each extractor has its own kind. A position keeps its fields as they are."""
+
+    @classmethod
+    def of(cls, position: Position) -> Self | None:
+        """The place where a position goes on, None for the start."""
+        return None if position.cursor is None else msgspec.convert(position.cursor, cls)
+
+
 class Page(msgspec.Struct, frozen=True):
     """What one request, or one stretch of a file, gave: records in source order.
 
@@ -97,12 +103,13 @@ class Page(msgspec.Struct, frozen=True):
 class Position(msgspec.Struct, frozen=True):
     """Where extraction goes on: a page, the records of it that are done, and whether it is still that page.
 
+    `cursor` is the JSON of a `Cursor`: slices of one run may be read by different versions.
     `tries` counts the calls that failed on this page so far, so that a wait across slices does not reset them.
     `config` is the fingerprint of the source's settings the cursor belongs to, `mapping` the version of the mapping at
     the start; `kept` is that of the last whole page.
     """
 
-    cursor: Cursor | None = None
+    cursor: dict[str, Any] | None = None
     done: int = 0
     validator: str | None = None
     tries: int = 0

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace as replace_struct
 
 from etl.declare.source import parse, secrets_of
@@ -17,7 +18,7 @@ from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.budget import Budget
 from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.http.client import FetchResult, HttpClient, Policy
-from etl.records import Checkpoint, Page, Position
+from etl.records import Checkpoint, Cursor, Page, Position
 from etl.runs.share import Pace
 
 
@@ -118,6 +119,12 @@ def read(
     secrets = dict.fromkeys(secrets_of(source), "s3cret")
     extractor = open_source(source, target_for(source, secrets), context(client, tmp_path, checkpoint))
     return [replace_struct(page, records=list(page.records)) for page in extractor.pages(position or Position())]
+
+
+def position_at(cursor: Cursor | None, **facts: Any) -> Position:
+    """A position as the database gives it back."""
+    written = msgspec.json.encode(Position(msgspec.to_builtins(cursor), **facts))
+    return msgspec.json.decode(written, type=Position)
 
 
 def records(pages: list[Page]) -> list[Any]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import msgspec
-from msgspec.structs import replace as replace_struct
 
 from etl.declare.duration import seconds
 from etl.declare.paging import NoPaging
-from etl.errors import FormatError, RefusedError
+from etl.errors import RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
-from etl.extract.pager import ApiCursor, Broken, Pager
+from etl.extract.pager import ApiCursor, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
 from etl.http.client import FetchResult
-from etl.records import Kept, Page, Position
+from etl.records import Kept, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from etl.declare.source import ApiSource
     from etl.extract.context import Context
     from etl.http.target import PreparedRequest
-    from etl.records import Record, Records
+    from etl.records import Position, Record, Records
 
 # The largest page that may be read in pieces: bytes.
 MAX_PAGE = 2 * 1024 * 1024 * 1024
@@ -45,14 +44,15 @@ class ApiExtractor:
         self._source = source
         self._target = target
         self._context = context
+        self._copies = PageCopies(context)
         self._pager = Pager(source.paginate, target)
         self._watermark = None if source.incremental is None else Watermark(source.incremental)
 
     def pages(self, position: Position) -> Iterator[Page]:
         """Pages from the position on. A cursor that the server has forgotten starts the run anew, once."""
-        cursor = ApiCursor.of(position.cursor)
+        cursor = ApiCursor.of(position)
         if cursor is None:
-            yield from self._from(replace_struct(self._pager.start(), since=position.watermark or None), position)
+            yield from self._from(self._pager.start(position.watermark or None), position)
             return
         pages = self._from(cursor, position)
         try:
@@ -62,78 +62,54 @@ class ApiExtractor:
                 raise
             self._context.reporter.warn("cursor_expired", f"the run starts again: {error.message}")
             self._pager = Pager(self._source.paginate, self._target)
-            start = replace_struct(self._pager.start(), since=cursor.since, restarted=True)
-            yield from self._from(start, position)
+            yield from self._from(self._pager.start(cursor.since, restarted=True), position)
             return
         yield first
         yield from pages
 
     def _from(self, cursor: ApiCursor, position: Position) -> Iterator[Page]:
-        watermark, begun = position.watermark, position
+        watermark = position.watermark
+        begun = _Begun(position.validator, position.tries, is_start=position.cursor is None)
         while True:
-            if cursor.broken is not None:
-                raise cursor.broken.error()
             self._pager.check(cursor)
             with self._fetched(cursor, begun) as (target, answer, file):
                 page = self._page(cursor, target, answer, file, watermark)
                 yield page
-            self._forget(answer)
-            following = ApiCursor.of(page.following)
-            if following is None:
+            self._copies.remove(answer)
+            if not isinstance(page.following, ApiCursor):
                 return
-            watermark, cursor = page.watermark or watermark, following
-            begun = Position(cursor=page.following)
+            watermark, cursor, begun = page.watermark or watermark, page.following, _Begun()
 
     @contextlib.contextmanager
-    def _fetched(self, cursor: ApiCursor, begun: Position) -> Iterator[tuple[PreparedRequest, FetchResult, BinaryIO]]:
+    def _fetched(self, cursor: ApiCursor, begun: _Begun) -> Iterator[tuple[PreparedRequest, FetchResult, BinaryIO]]:
         """A page, fetched; a large one that an earlier slice has begun is read from the copy that it left."""
         since = self._watermark.parameter(cursor.since) if self._watermark else []
         target = self._pager.request(cursor, since)
-        if begun.validator and self._copy(begun.validator, "about").exists():
-            answer = msgspec.json.decode(self._copy(begun.validator, "about").read_bytes(), type=FetchResult)
-            with self._copy(begun.validator, "body").open("rb") as copy:
-                yield target, answer, copy
+        if begun.validator and (copied := self._copies.answer(begun.validator)):
+            with self._copies.body(begun.validator) as copy:
+                yield target, copied, copy
             return
         with tempfile.SpooledTemporaryFile(max_size=STREAM_OVER) as spool:
             file = cast(BinaryIO, spool)
             # Part of what came before may be stored already: then nothing is `unchanged`.
-            known = self._context.known if begun.cursor is None else None
+            known = self._context.known if begun.is_start else None
             timeout = seconds(self._source.timeout)
             answer = self._context.http.fetch(target, timeout, file, begun.tries, known, limit=MAX_PAGE)
-            if begun.cursor is None and self._context.is_known(target, answer):
+            if begun.is_start and self._context.is_known(target, answer):
                 answer = replace(answer, unchanged=True)
             elif answer.size > STREAM_OVER:
-                self._keep(answer, file)
+                self._copies.keep(answer, file)
             # Where a page has moved to says nothing about the pages after it.
             is_alone = isinstance(self._source.paginate, NoPaging) and self._watermark is None
             self._context.reporter.answered(answer.fresh, answer.moved_to if is_alone else None)
             yield target, answer, file
-
-    def _copy(self, digest: str, part: str) -> Path:
-        scratch = self._context.scratch
-        return scratch.with_name(f"{scratch.name}-{digest}.{part}")
-
-    def _keep(self, answer: FetchResult, file: BinaryIO) -> None:
-        """A large page may fill many batches, and so take several slices."""
-        file.seek(0)
-        with self._copy(answer.digest, "body").open("wb") as body:
-            copy = Copy(body)
-            while chunk := file.read(_CHUNK):
-                self._context.reporter.alive()
-                copy.write(chunk)
-        self._copy(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
-
-    def _forget(self, answer: FetchResult) -> None:
-        if answer.size > STREAM_OVER:
-            for part in ("about", "body"):
-                self._copy(answer.digest, part).unlink(missing_ok=True)
 
     def _page(
         self, cursor: ApiCursor, target: PreparedRequest, answer: FetchResult, file: BinaryIO, watermark: str | None
     ) -> Page:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
-            return Page(cursor.kept(), [], None, size=answer.size, kept=self._context.kept(target, known))
+            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known))
         document = open_document(file, answer.size, self._source, self._pager.paths, self._context.reporter.alive)
         return self._read(cursor, target, answer, document, watermark)
 
@@ -142,28 +118,13 @@ class ApiExtractor:
     ) -> Page:
         if len(document.records):
             self._pager.check_body(answer.digest)
-        following = self._following(cursor, answer, document)
+        following = self._pager.following(cursor, answer, document)
         # Only an answer that was the whole run can tell the next run that nothing is new.
         is_whole = following is None and cursor.number == 1
         kept = self._context.kept(target, answer) if is_whole else Kept()
         records = self._wanted(document.records)
         highest = self._watermark.highest(self._living(records), watermark) if self._watermark else None
-        return Page(
-            cursor.kept(),
-            records,
-            None if following is None else following.kept(),
-            answer.digest,
-            answer.size,
-            highest,
-            kept,
-        )
-
-    def _following(self, cursor: ApiCursor, answer: FetchResult, document: Document) -> ApiCursor | None:
-        """The next page's cursor. Where it cannot be had, this page is still good: the cursor carries the error."""
-        try:
-            return self._pager.following(cursor, answer, document)
-        except (FormatError, RefusedError) as error:
-            return cursor.next(None, Broken(error.code, error.message))
+        return Page(cursor, records, following, answer.digest, answer.size, highest, kept)
 
     def _living(self, records: Records) -> Iterator[Record]:
         """The records, with a sign of life now and then."""
@@ -178,6 +139,51 @@ class ApiExtractor:
         if self._source.incremental.missing != "exclude":
             return records
         return _Chosen(records, self._watermark, sum(map(self._watermark.wanted, self._living(records))))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """What an earlier slice knew of a page, and whether nothing came before it."""
+
+    validator: str | None = None
+    tries: int = 0
+    is_start: bool = False
+
+
+class PageCopies:
+    """Large pages with what their answers said, by the hash of the body: they fill many batches, and so take slices."""
+
+    def __init__(self, context: Context) -> None:
+        self._scratch = context.scratch
+        self._alive = context.reporter.alive
+
+    def answer(self, digest: str) -> FetchResult | None:
+        """The answer that gave the page, None where there is no copy."""
+        about = self._path(digest, "about")
+        return msgspec.json.decode(about.read_bytes(), type=FetchResult) if about.exists() else None
+
+    def body(self, digest: str) -> BinaryIO:
+        """The page."""
+        return self._path(digest, "body").open("rb")
+
+    def keep(self, answer: FetchResult, file: BinaryIO) -> None:
+        """Copy a page."""
+        file.seek(0)
+        with self._path(answer.digest, "body").open("wb") as body:
+            copy = Copy(body)
+            while chunk := file.read(_CHUNK):
+                self._alive()
+                copy.write(chunk)
+        self._path(answer.digest, "about").write_bytes(msgspec.json.encode(answer))
+
+    def remove(self, answer: FetchResult) -> None:
+        """The page is done."""
+        if answer.size > STREAM_OVER:
+            for part in ("about", "body"):
+                self._path(answer.digest, part).unlink(missing_ok=True)
+
+    def _path(self, digest: str, part: str) -> Path:
+        return self._scratch.with_name(f"{self._scratch.name}-{digest}.{part}")
 
 
 class _Chosen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from etl.errors import ETLError
@@ -89,7 +90,7 @@ class Batcher:
 
 def _already_done(page: Page, start: Position) -> int:
     """How many records of a page were stored before: those of the page resumed in, if it is still the same page."""
-    same = page.cursor == start.cursor and page.validator == start.validator
+    same = to_builtins(page.cursor) == start.cursor and page.validator == start.validator
     return start.done if same else 0
 
 
@@ -97,6 +98,7 @@ def _after(page: Page, done: int, before: Position) -> Position:
     """Where to go on once `done` records of a page are stored; `before` is the position before the page."""
     after = replace(before, tries=0, watermark=page.watermark or before.watermark)
     if done < len(page.records):
-        return replace(after, cursor=page.cursor, done=done, validator=page.validator)
+        return replace(after, cursor=to_builtins(page.cursor), done=done, validator=page.validator)
     kept, finished = page.kept or before.kept, page.following is None
-    return replace(after, cursor=page.following, done=0, validator=None, finished=finished, kept=kept)
+    following = to_builtins(page.following)
+    return replace(after, cursor=following, done=0, validator=None, finished=finished, kept=kept)

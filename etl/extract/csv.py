@@ -1,4 +1,4 @@
-"""The pages of one plain CSV file, with flat memory.
+"""The pages of plain CSV files, with flat memory.
 
 What comes by URL, is compressed or in a wide encoding becomes a local plain copy first, so that every slice can go on
 at a byte offset.
@@ -18,77 +18,81 @@ from etl.errors import FormatError
 from etl.files.archive import is_ascii_compatible, is_plain, make_plain
 from etl.files.dialect import SAMPLE, find_delimiter
 from etl.files.rows import Format, Rows, numbered, read_header
-from etl.records import Kept, Page, Validator
+from etl.records import Cursor, Kept, Page, Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from etl.declare.source import CsvSource
     from etl.extract.context import Context
-    from etl.records import Cursor
+    from etl.reporter import Reporter
 
 
-class CsvCursor(msgspec.Struct, frozen=True):
-    """A place in a file: the file's name and what tells that it is still the same, the bytes and rows before the place.
+class CsvCursor(Cursor, frozen=True, kw_only=True):
+    """A place in a file: its name, what tells that it is still the same one, and the bytes and rows before the place.
 
-    `digest` is the hash of the whole file, `head` how many bytes of a growing one `file` is the hash of. A download has
-    no name, and the `validator` of its answer. A cursor without a name comes after the last file.
+    `digest` is the hash of a whole file, `head` the number of bytes that `file` is the hash of, where a file grows. A
+    download has no name, but the `validator` of its answer.
     """
 
-    name: str | None
+    name: str
     file: str = ""
-    digest: str = ""
+    digest: str | None = None
     head: int | None = None
     validator: Validator | None = None
-    offset: int = 0
-    row: int = 0
+    # From a factory, so that they are written even if they are 0.
+    offset: int = msgspec.field(default_factory=int)
+    row: int = msgspec.field(default_factory=int)
 
-    @classmethod
-    def of(cls, cursor: Cursor | None) -> CsvCursor | None:
-        """The cursor that a position keeps."""
-        return None if cursor is None else msgspec.convert(cursor, cls)
-
-    def kept(self) -> Cursor:
-        """What a position keeps of it."""
-        return {
-            key: value for key, value in msgspec.to_builtins(self).items() if key == "name" or value not in ("", None)
-        }
-
-    def is_in(self, other: CsvCursor) -> bool:
-        """Whether it is a place in the same file as another one, and that has not changed."""
+    def is_in_file_of(self, other: CsvCursor) -> bool:
+        """Whether both are places in the same, unchanged file."""
         return (self.name, self.file) == (other.name, other.file)
 
 
-class FilePages:
-    """Reads plain files as a source declares them."""
+class CsvPages:
+    """Cuts a plain file into pages."""
 
-    def __init__(self, source: CsvSource, context: Context) -> None:
+    def __init__(self, source: CsvSource, reporter: Reporter) -> None:
         self._source = source
-        self._reporter = context.reporter
+        self._reporter = reporter
 
     def pages(
-        self, file: BinaryIO, size: int, start: CsvCursor, resumed: CsvCursor | None, during: Kept, after: Kept
+        self,
+        file: BinaryIO,
+        size: int,
+        start: CsvCursor,
+        resumed: CsvCursor | None,
+        during: Kept,
+        after: Callable[[CsvCursor], Kept],
     ) -> Iterator[Page]:
-        """The pages of one file. The last one has none following, and `after` is kept."""
+        """The pages of the first `size` bytes of a file. The last one has none following.
+
+        Args:
+            file: open for reading.
+            size: bytes.
+            start: what all its cursors have in common.
+            resumed: where to go on, if that is in this file; else it is read from its start.
+            during: what is kept until the last page is done.
+            after: says, of the place where the file ended, what is kept then.
+        """
         form = self._format(file)
         columns, offset = self._columns(file, form, 3 if _starts_with(file, codecs.BOM_UTF8) else 0)
         rows = Rows(file, size, form, columns, growing=self._source.mode == "append")
         at = replace(start, offset=offset, row=0)
-        if resumed is not None and resumed.is_in(start):
+        if resumed is not None and resumed.is_in_file_of(start):
             at = replace(start, offset=resumed.offset, row=resumed.row)
         fallbacks = 0
         for chunk in rows.chunks(at.offset, at.row):
             self._reporter.alive()
             fallbacks += chunk.fallbacks
             following = replace(start, offset=chunk.offset, row=chunk.row)
-            page_size = chunk.offset - at.offset
-            yield Page(at.kept(), chunk.records, following.kept(), start.file, page_size, kept=during)
+            yield Page(at, chunk.records, following, start.file, chunk.offset - at.offset, kept=during)
             at = following
         if fallbacks:
             message = f"{fallbacks} lines are not {form.encoding} and were read as {form.fallback}"
             self._reporter.warn("fallback_encoding", message)
-        yield Page(at.kept(), [], None, start.file, kept=after)
+        yield Page(at, [], None, start.file, kept=after(at))
 
     def _columns(self, file: BinaryIO, form: Format, offset: int) -> tuple[list[str] | None, int]:
         """The names of the columns, and where the data starts. Without a header the first row says how many."""
@@ -118,33 +122,37 @@ class PlainCopies:
 
     def __init__(self, source: CsvSource, context: Context) -> None:
         self._encoding = source.csv.encoding
-        self._context = context
-        self._pages = FilePages(source, context)
+        self._scratch = context.scratch
+        self._alive = context.reporter.alive
+        self._pages = CsvPages(source, context.reporter)
 
-    def path(self, digest: str) -> Path:
-        """Where the copy of an original is, or will be."""
-        scratch = self._context.scratch
-        return scratch.with_name(f"{scratch.name}-{digest}")
+    def has(self, digest: str) -> bool:
+        """Whether there is a copy."""
+        return self._path(digest).exists()
 
     def make(self, original: Path, digest: str) -> None:
         """A plain copy, whole or not at all. What is plain already need not be copied if it is ours."""
-        copy = self.path(digest)
+        copy = self._path(digest)
         if is_plain(original, self._encoding) and original.parent == copy.parent:
             original.replace(copy)
             return
         with temporary(copy.with_suffix(".unpacked")) as part:
             with part.open("wb") as file:
-                make_plain(original, file, self._encoding, self._context.reporter.alive)
+                make_plain(original, file, self._encoding, self._alive)
             part.replace(copy)
 
     def pages(
         self, digest: str, start: CsvCursor, resumed: CsvCursor | None, during: Kept, after: Kept
     ) -> Iterator[Page]:
         """The pages of a copy, which is removed after the last one."""
-        copy = self.path(digest)
+        copy = self._path(digest)
         with copy.open("rb") as file:
-            yield from self._pages.pages(file, os.fstat(file.fileno()).st_size, start, resumed, during, after)
+            size = os.fstat(file.fileno()).st_size
+            yield from self._pages.pages(file, size, start, resumed, during, lambda _: after)
         copy.unlink(missing_ok=True)
+
+    def _path(self, digest: str) -> Path:
+        return self._scratch.with_name(f"{self._scratch.name}-{digest}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A CSV file by URL."""
+"""CSV by URL."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class CsvDownload:
         self._copies = PlainCopies(source, context)
 
     def pages(self, position: Position) -> Iterator[Page]:
-        """The pages from the position on. A download that is no longer the same is read from its start."""
-        cursor = CsvCursor.of(position.cursor)
-        if cursor is not None and self._copies.path(cursor.file).exists():
+        """The pages from the position on. A file that is no longer the same is read from its start."""
+        cursor = CsvCursor.of(position)
+        if cursor is not None and self._copies.has(cursor.file):
             yield from self._read(cursor.file, Kept(validator=cursor.validator), cursor)
             return
         context, target = self._context, self._target
@@ -45,10 +45,10 @@ class CsvDownload:
         context.reporter.answered(answer.fresh, answer.moved_to)
         kept = context.kept(target, answer)
         if is_known:
-            yield Page(CsvCursor("").kept(), [], None, size=answer.size, kept=kept)
-            return
-        yield from self._read(answer.digest, kept, cursor)
+            yield Page(CsvCursor(name=""), [], None, size=answer.size, kept=kept)
+        else:
+            yield from self._read(answer.digest, kept, cursor)
 
     def _read(self, digest: str, kept: Kept, resumed: CsvCursor | None) -> Iterator[Page]:
-        start = CsvCursor("", digest, validator=kept.validator)
+        start = CsvCursor(name="", file=digest, validator=kept.validator)
         yield from self._copies.pages(digest, start, resumed, Kept(), kept)

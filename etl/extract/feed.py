@@ -8,7 +8,7 @@ from etl.declare.duration import seconds
 from etl.feeds.parse import Feed, FeedJob
 from etl.feeds.parser import parser
 from etl.http.freshness import clamp
-from etl.records import BadRecord, Page
+from etl.records import BadRecord, Cursor, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 
 # Feeds are read into memory, twice; the largest in use are a third of this: bytes.
 MAX_FEED = 32 * 1024 * 1024
+
+
+class FeedCursor(Cursor, frozen=True, omit_defaults=False):
+    """The one page of a feed."""
+
+    at: None = None
 
 
 class FeedExtractor:
@@ -42,14 +48,14 @@ class FeedExtractor:
         )
         if is_fresh and context.is_known(target, answer):
             context.reporter.answered(answer.fresh, answer.moved_to)
-            yield Page({"at": None}, [], None, size=answer.size, kept=context.kept(target, answer))
+            yield Page(FeedCursor(), [], None, size=answer.size, kept=context.kept(target, answer))
             return
         feed = self._parse(answer, body)
         context.reporter.answered(answer.fresh, answer.moved_to)
         context.reporter.rests(feed.rest_hours, feed.rest_days, clamp(feed.interval))
         for warning in feed.warnings:
             context.reporter.warn("feed_warning", warning)
-        yield Page({"at": None}, _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
+        yield Page(FeedCursor(), _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
 
     def _parse(self, answer: FetchResult, body: bytes) -> Feed:
         job = FeedJob(

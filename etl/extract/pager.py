@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 import msgspec
-from msgspec.structs import replace as replace_struct
 
 from etl import payload
 from etl.declare.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging, OffsetPaging, PagePaging, Parametrised
-from etl.errors import ETLError, FormatError, RecordError, RefusedError
+from etl.errors import ETLError, ForeignPageError, FormatError, RecordError, RefusedError
 from etl.http.address import is_upgrade, same_origin
+from etl.records import Cursor
 
 if TYPE_CHECKING:
     from etl.declare.paging import Paging
     from etl.extract.document import Document
     from etl.http.client import FetchResult
     from etl.http.target import PreparedRequest
-    from etl.records import Cursor
 
 # What a Link header, and any cursor, may have: characters.
 MAX_LINK = 64 * 1024
@@ -29,52 +28,34 @@ _NEXT_LINK = re.compile(r'<([^<>]*+)>((?:\s*+;\s*+[^,;=]++=(?:"[^"]*+"|[^,;"]*+)
 _REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
 
 
-_FOREIGN_PAGE = "foreign_page"
-
-
-class Broken(NamedTuple):
+class Broken(msgspec.Struct, frozen=True, array_like=True):
     """Why the next page cannot be had."""
 
     code: str
     message: str
 
     def error(self) -> ETLError:
-        """The error that says so."""
-        kind = RefusedError if self.code == _FOREIGN_PAGE else FormatError
-        return kind(self.message, code=self.code)
+        """The error that it was."""
+        if self.code == ForeignPageError.code:
+            return ForeignPageError(self.message)
+        return FormatError(self.message, code=self.code)
 
 
-class ApiCursor(msgspec.Struct, frozen=True):
-    """A page: its number, what leads to it, and the watermark `since` which the run asks.
+class ApiCursor(Cursor, frozen=True):
+    """A page: its number, what leads to it, and the watermark that the run asks `since`.
 
-    `restarted` says that the server had forgotten a cursor of this run before.
+    `restarted` says that the server has forgotten a cursor of this run before, `broken` that there is no such page.
     """
 
     number: int
-    at: Any = None
+    at: Any
     since: str | None = None
     restarted: bool = False
     broken: Broken | None = None
 
-    @classmethod
-    def of(cls, cursor: Cursor | None) -> ApiCursor | None:
-        """The cursor that a position keeps."""
-        return None if cursor is None else msgspec.convert(cursor, cls)
-
-    def kept(self) -> Cursor:
-        """What a position keeps of it."""
-        fields: Cursor = {"number": self.number, "at": self.at}
-        if self.since is not None:
-            fields["since"] = self.since
-        if self.restarted:
-            fields["restarted"] = True
-        if self.broken is not None:
-            fields["broken"] = list(self.broken)
-        return fields
-
     def next(self, at: Any, broken: Broken | None = None) -> ApiCursor:
         """The page after this one, of which the same is asked."""
-        return replace_struct(self, number=self.number + 1, at=at, broken=broken)
+        return msgspec.structs.replace(self, number=self.number + 1, at=at, broken=broken)
 
 
 class Pager:
@@ -94,17 +75,21 @@ class Pager:
         more = None if isinstance(paging, NoPaging) else paging.more
         return named if more is None else [*named, more]
 
-    def start(self) -> ApiCursor:
+    def start(self, since: str | None, *, restarted: bool = False) -> ApiCursor:
         """The cursor of the first page."""
         paging = self._paging
-        return ApiCursor(1, paging.start if isinstance(paging, PagePaging | OffsetPaging) else None)
+        at = paging.start if isinstance(paging, PagePaging | OffsetPaging) else None
+        return ApiCursor(1, at, since, restarted)
 
     def check(self, cursor: ApiCursor) -> None:
         """Refuse to go in circles, or on without end.
 
         Raises:
             FormatError: this page was read before, or it is one too many.
+            ETLError: there is no such page.
         """
+        if cursor.broken is not None:
+            raise cursor.broken.error()
         self._once(f"at {cursor.at}")
         if not isinstance(self._paging, NoPaging) and cursor.number > self._paging.max_pages:
             raise FormatError(f"more than max_pages = {self._paging.max_pages} pages", code="too_many_pages")
@@ -140,26 +125,31 @@ class Pager:
         return paging.into == "body" or (paging.into is None and self._target.body is not None)
 
     def following(self, cursor: ApiCursor, answer: FetchResult, document: Document) -> ApiCursor | None:
-        """The cursor of the next page, None after the last."""
+        """The cursor of the next page, None after the last. Where it cannot be had, the cursor says why."""
+        try:
+            at = self._next(cursor, answer, document)
+            if at in (None, "", False):
+                return None
+            _check_cursor(at)
+        except (FormatError, RefusedError) as error:
+            return cursor.next(None, Broken(error.code, error.message))
+        return cursor.next(at)
+
+    def _next(self, cursor: ApiCursor, answer: FetchResult, document: Document) -> Any:
+        """What leads to the next page."""
         paging, count = self._paging, len(document.records)
         if isinstance(paging, NoPaging) or (paging.more is not None and not document.find(paging.more)):
             return None
-        at: Any = None
         if isinstance(paging, PagePaging):
-            at = cursor.at + 1 if count else None
-        elif isinstance(paging, OffsetPaging):
+            return cursor.at + 1 if count else None
+        if isinstance(paging, OffsetPaging):
             ended = not count or (paging.short_page_ends and count < paging.limit)
-            at = None if ended else cursor.at + count
-        elif isinstance(paging, CursorPaging):
-            at = document.find(paging.next)
-        elif isinstance(paging, NextUrlPaging):
-            at = self._resolve(answer, document.find(paging.next))
-        else:
-            at = self._resolve(answer, next_link(answer.headers.get("link", "")))
-        if at in (None, "", False):
-            return None
-        _check_cursor(at)
-        return cursor.next(at)
+            return None if ended else cursor.at + count
+        if isinstance(paging, CursorPaging):
+            return document.find(paging.next)
+        if isinstance(paging, NextUrlPaging):
+            return self._resolve(answer, document.find(paging.next))
+        return self._resolve(answer, next_link(answer.headers.get("link", "")))
 
     def _resolve(self, answer: FetchResult, link: Any) -> str | None:
         if not link:
@@ -170,7 +160,7 @@ class Pager:
         except ValueError as error:
             raise FormatError(f"the next page has a malformed address: {str(link)[:200]!r}", code="bad_url") from error
         if foreign:
-            raise RefusedError("the next page is on another host", code=_FOREIGN_PAGE)
+            raise ForeignPageError("the next page is on another host")
         return self._target.without_secrets(url)
 
     def _is_ours(self, url: str, answer: FetchResult) -> bool:
@@ -210,14 +200,14 @@ def _check_cursor(at: Any) -> None:
 def _with_query(target: PreparedRequest, added: list[tuple[str, str]]) -> PreparedRequest:
     names = {name for name, _ in added}
     kept = [pair for pair in target.params if pair[0] not in names]
-    return replace(target, params=tuple(kept + added))
+    return dataclasses.replace(target, params=tuple(kept + added))
 
 
 def _with_body(target: PreparedRequest, added: list[tuple[str, Any]]) -> PreparedRequest:
     body = target.body or {}
     for path, value in added:
         body = _placed(body, path.split("."), value)
-    return replace(target, body=body)
+    return dataclasses.replace(target, body=body)
 
 
 def _placed(body: dict[str, Any], path: list[str], value: Any) -> dict[str, Any]:

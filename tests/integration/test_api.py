@@ -15,7 +15,7 @@ from etl.errors import FormatError, RefusedError
 from etl.extract import open_source, target_for
 from etl.records import Checkpoint, Kept, Position
 from testkit.fake_server import FakeServer, Request, Response, as_json
-from testkit.reading import Recorder, context, read, records
+from testkit.reading import Recorder, context, position_at, read, records
 
 
 def paged(fake_server: FakeServer, answer: Callable[[Request], Any]) -> str:
@@ -476,7 +476,7 @@ def test_a_large_page_is_fetched_once_however_many_slices_it_takes(fake_server: 
     source = parse({"name": "a", **document})
     extractor = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path))
     page = next(iter(extractor.pages(Position())))
-    position = Position(page.cursor, 150_000, page.validator)
+    position = position_at(page.cursor, done=150_000, validator=page.validator)
     del extractor
     (resumed,) = read(document, Recorder().client(), tmp_path, position)
     assert (len(resumed.records), resumed.validator) == (200_000, page.validator)

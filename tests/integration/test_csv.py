@@ -16,7 +16,7 @@ from etl.errors import ConfigError, ETLError, FormatError
 from etl.extract import open_source, target_for
 from etl.records import BadRecord, Checkpoint, Position
 from testkit.fake_server import FakeServer, Request, Response
-from testkit.reading import Recorder, context, read, records
+from testkit.reading import Recorder, context, position_at, read, records
 
 
 def csv(tmp_path: Path, body: bytes, **dialect: Any) -> list[Any]:
@@ -83,10 +83,10 @@ def test_a_file_is_resumed_at_its_offset(tmp_path: Path) -> None:
     pages = read(document, Recorder().client(), tmp_path)
     assert len(pages) > 4
     assert [record["a"] for record in records(pages)] == [str(n) for n in range(10_000)]
-    resumed = read(document, Recorder().client(), tmp_path, Position(pages[0].following))
+    resumed = read(document, Recorder().client(), tmp_path, position_at(pages[0].following))
     assert records(resumed) == records(pages[1:])
     (tmp_path / "x.csv").write_bytes(b"a\nnew\n")
-    assert records(read(document, Recorder().client(), tmp_path, Position(pages[0].following))) == [{"a": "new"}]
+    assert records(read(document, Recorder().client(), tmp_path, position_at(pages[0].following))) == [{"a": "new"}]
 
 
 @pytest.mark.parametrize("name", ["../secret.csv", "/etc/hostname", "link.csv", "."])
@@ -173,7 +173,7 @@ def test_a_download_is_resumed_without_asking_again(fake_server: FakeServer, tmp
     pages = open_source(source, target_for(source, {}), context(Recorder().client(), tmp_path)).pages(Position())
     first = next(pages)
     del pages
-    rest = read(document, Recorder().client(), tmp_path, Position(first.following))
+    rest = read(document, Recorder().client(), tmp_path, position_at(first.following))
     assert len(records([first])) + len(records(rest)) == 10_000
     assert rest[-1].kept.validator.etag == "x"
     assert len(fake_server.asked) == 1
@@ -228,7 +228,7 @@ def test_a_run_over_several_files_goes_on_where_it_was(tmp_path: Path) -> None:
     position, done = Position(), 0
     for page in pages:
         done += len(page.records)
-        position = Position(page.following, kept=page.kept or position.kept)
+        position = position_at(page.following, kept=page.kept or position.kept)
         if page.following is None:
             break
         rest = read(document, Recorder().client(), tmp_path, position)

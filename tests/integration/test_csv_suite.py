@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from etl.files.rows import CHUNK
-from etl.records import BadRecord, Page, Position
-from testkit.reading import Recorder, read, records
+from etl.records import BadRecord, Page
+from testkit.reading import Recorder, position_at, read, records
 
 SPECTRUM = Path(__file__).parents[1] / "suites" / "csv_spectrum"
 PIECES = [
@@ -175,5 +175,5 @@ def test_a_file_goes_on_where_any_page_ended(tmp_path: Path, seed: int) -> None:
     assert len(records(found)) == len(expected)
     assert len(found) > 4
     for number, page in enumerate(found[:-1], 1):
-        resumed = read(document, Recorder().client(), tmp_path, Position(page.following, kept=page.kept))
+        resumed = read(document, Recorder().client(), tmp_path, position_at(page.following, kept=page.kept))
         assert records(resumed) == records(found[number:])

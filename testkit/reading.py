@@ -17,7 +17,9 @@ from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.budget import Budget
 from etl.hosts.limiter import HostLimiter, LocalHostStates
-from etl.http.client import FetchResult, HttpClient, Policy
+from etl.http.attempt import FetchResult
+from etl.http.call import Policy
+from etl.http.client import HttpClient
 from etl.records import Checkpoint, Cursor, Page, Position
 from etl.runs.share import Pace
 
@@ -83,10 +85,10 @@ class Persistent(HttpClient):
 
     recorder: Recorder
 
-    def _logical(self, attempt: Any, tries: int) -> FetchResult:
+    def call(self, attempt: Any, tries: int) -> FetchResult:
         while True:
             try:
-                return super()._logical(attempt, tries)
+                return super().call(attempt, tries)
             except WaitError as error:
                 if error.seconds > 5:
                     raise

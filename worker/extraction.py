@@ -27,7 +27,8 @@ from etl.errors import (
 from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
 from etl.extract.context import Context
-from etl.http.client import HttpClient, Policy
+from etl.http.call import Policy
+from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.polling import poll_result, settled_target

@@ -17,7 +17,7 @@ from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import ApiCursor, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
-from etl.http.client import FetchResult
+from etl.http.attempt import FetchResult
 from etl.records import Kept, Page
 
 if TYPE_CHECKING:

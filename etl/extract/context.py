@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from etl.http.client import FetchResult, HttpClient
+    from etl.http.attempt import FetchResult
+    from etl.http.client import HttpClient
     from etl.http.target import PreparedRequest
     from etl.records import Checkpoint
     from etl.reporter import Reporter

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from etl.declare.source import RssSource
     from etl.extract.context import Context
-    from etl.http.client import FetchResult
+    from etl.http.attempt import FetchResult
     from etl.http.target import PreparedRequest
     from etl.records import Position, Record
 

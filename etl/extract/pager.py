@@ -18,7 +18,7 @@ from etl.records import Cursor
 if TYPE_CHECKING:
     from etl.declare.paging import Paging
     from etl.extract.document import Document
-    from etl.http.client import FetchResult
+    from etl.http.attempt import FetchResult
     from etl.http.target import PreparedRequest
 
 # What a Link header, and any cursor, may have: characters.

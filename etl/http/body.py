@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
 from etl.errors import FetchError, RefusedError
@@ -33,21 +33,21 @@ class Received:
     digest: str
 
 
-def receive(
-    response: requests.Response,
-    sink: BinaryIO,
-    limit: int,
-    take: Callable[[int], None],
-    start: int = 0,
-    digest: hashlib.blake2b | None = None,
-) -> Received:
-    """Decode a body into a file, after the first `start` bytes that are there already, of which `digest` is the hash.
+@dataclass(frozen=True)
+class Sink:
+    """Where a decoded body goes: into a file, after the first `start` bytes, of which `digest` is the hash.
 
-    Args:
-        response: an answer whose body was not read.
-        sink: gets the decoded bytes; what else it holds is cut off.
-        limit: how many there may be, on the wire and decoded.
-        take: called at each arrival, with its bytes.
+    `limit` is how many bytes there may be, on the wire and decoded. What else the file holds is cut off.
+    """
+
+    file: BinaryIO
+    limit: int
+    start: int = 0
+    digest: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+
+
+def receive(response: requests.Response, sink: Sink, take: Callable[[int], None]) -> Received:
+    """Decode the body of an answer into a file; `take` is called at each arrival, with its bytes.
 
     Raises:
         RefusedError: larger than the limit, or a bomb.
@@ -55,16 +55,16 @@ def receive(
         ScratchError: there is no room for it.
     """
     declared = response.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > limit:
-        raise _too_large(limit)
-    counter, digest, copy = _Counter(limit, start), digest or hashlib.blake2b(digest_size=16), Copy(sink)
-    sink.seek(start)
-    sink.truncate()
+    if declared.isdecimal() and int(declared) > sink.limit:
+        raise _too_large(sink.limit)
+    counter, copy = _Counter(sink.limit, sink.start), Copy(sink.file)
+    sink.file.seek(sink.start)
+    sink.file.truncate()
     for part in _decoded(response, counter, take):
         counter.decoded(len(part))
-        digest.update(part)
+        sink.digest.update(part)
         copy.write(part)
-    return Received(counter.size, digest.hexdigest())
+    return Received(counter.size, sink.digest.hexdigest())
 
 
 class _Counter:

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from etl.errors import FetchError, NoAnswerError, SliceOverError, WaitError
+from etl.files.find import hash_of
+from etl.http.body import Sink
+from etl.http.limit import DOWNLOAD_SECONDS
 from etl.runs.share import LEAST_RATE, RATE_WINDOW
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     import requests
 
-    from etl.http.client import Policy
+    from etl.http.limit import TimeLimit
     from etl.http.target import PreparedRequest
     from etl.http.transport import ConnectionLimits
     from etl.reporter import Reporter
 
-# A download may take longer than an ordinary request, and than a slice, as long as it moves.
-DOWNLOAD_SECONDS = 600.0
+MAX_DOWNLOAD = 8 * 1024 * 1024 * 1024
 RENEW_SECONDS = 2.0
 # So much more of a download is a step forward: bytes.
 STEP = int(LEAST_RATE * RATE_WINDOW)
@@ -33,19 +37,19 @@ class Arrivals:
     """Watches a body come in: moves the deadline, keeps the lease, and ends what comes in too slowly."""
 
     def __init__(
-        self, guard: ConnectionLimits, reporter: Reporter, policy: Policy, ends: float, timeout: float, *, patient: bool
+        self, guard: ConnectionLimits, reporter: Reporter, limit: TimeLimit, ends: float, slice_ends: float
     ) -> None:
-        """`ends` is when the attempt does; `patient` lets it take longer, and longer than the slice, while it moves."""
+        """`ends` is when an attempt with a total limit does; one that must move goes on from now."""
         now = time.monotonic()
+        pace = reporter.pace
         self._guard = guard
         self._reporter = reporter
-        self._slice_ends = policy.slice_ends
-        self._ends = now + DOWNLOAD_SECONDS if patient else ends
-        self._patient = patient
-        pace = reporter.pace
+        self._slice_ends = slice_ends if limit.must_move else math.inf
+        self._is_download = limit.must_move
+        self._ends = now + limit.whole if limit.must_move else ends
         self._window_seconds = pace.rate_window
-        self._must_move = patient or pace.must_move
-        self._silence = min(timeout, self._window_seconds) if self._must_move else timeout
+        self._must_move = limit.must_move or pace.must_move
+        self._silence = min(limit.silence, self._window_seconds) if self._must_move else limit.silence
         self._renewed = self._window = now
         self._came = 0
         reporter.keep(self._silence)
@@ -60,7 +64,7 @@ class Arrivals:
         """
         now = time.monotonic()
         self._came += size
-        if self._patient and now > self._ends:
+        if self._is_download and now > self._ends:
             raise NoAnswerError(f"the download takes longer than {DOWNLOAD_SECONDS:.0f} s", code="too_slow")
         self._move_deadline(now)
         if self._must_move and now - self._window > self._window_seconds:
@@ -72,7 +76,7 @@ class Arrivals:
 
     def _move_deadline(self, now: float) -> None:
         # A little more than is left, so that the end of a download is told by its name.
-        self._guard.set(min(self._silence, self._ends - now + (1 if self._patient else 0)))
+        self._guard.set(min(self._silence, self._ends - now + (1 if self._is_download else 0)))
 
     def _check_rate(self, now: float) -> None:
         rate = self._came / (now - self._window)
@@ -81,7 +85,7 @@ class Arrivals:
         self._window, self._came = now, 0
 
     def _check_slice(self, now: float) -> None:
-        if not self._patient or now < self._slice_ends:
+        if now < self._slice_ends:
             return
         if not self._reporter.may_go_on():
             slow = SliceOverError("the download takes longer than a slice")
@@ -99,9 +103,10 @@ class _Begun(msgspec.Struct, frozen=True):
 class Part:
     """A download that has come in as far as it has. It stays after an error, if the server can go on with it."""
 
-    def __init__(self, path: Path, target: PreparedRequest) -> None:
-        """`path` is where it is kept; what it belongs to is written beside it."""
+    def __init__(self, path: Path, target: PreparedRequest, alive: Callable[[], None]) -> None:
+        """`path` is where it is kept; what it belongs to is written beside it. `alive` is called in what takes long."""
         self._path = path
+        self._alive = alive
         self._about = path.with_name(path.name + ".about")
         self._request = target.digest
         begun = self._read()
@@ -115,12 +120,19 @@ class Part:
             return {}
         return {"Range": f"bytes={self.size}-", "If-Range": self.etag, "Accept-Encoding": "identity"}
 
-    def start(self, response: requests.Response, file: BinaryIO) -> int:
-        """Where the body of an answer begins in the file; what is needed to go on with it is noted.
+    @contextmanager
+    def open(self, response: requests.Response) -> Iterator[Sink]:
+        """Where the body of an answer goes.
 
         Raises:
             FetchError: it is another part than the one that was asked for.
         """
+        with self._path.open("r+b" if self._path.exists() else "w+b") as file:
+            start = self._start(response, file)
+            yield Sink(file, MAX_DOWNLOAD, start, hash_of(file, start, self._alive))
+
+    def _start(self, response: requests.Response, file: BinaryIO) -> int:
+        """Where the body of an answer begins in the file; what is needed to go on with it is noted."""
         headers = response.headers
         if response.status_code == 206:
             if not self._is_the_rest(headers):

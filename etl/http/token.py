@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from etl import payload
 from etl.errors import FormatError, RefusedError
+from etl.http.attempt import Attempt, into
+from etl.http.limit import TimeLimit
 from etl.http.target import Grant, PreparedRequest, basic
 
 if TYPE_CHECKING:
-    from etl.http.client import Attempt, HttpClient
+    from etl.http.call import Caller
 
 # A token is renewed this long before it expires, since it must outlive the call it is used for.
 LEEWAY = 60.0
 DEFAULT_LIFETIME = 300.0
-TOKEN_SECONDS = 15.0
+_LIMIT = TimeLimit.total(15.0)
 MAX_TOKEN_ANSWER = 256 * 1024
 
 _lock = threading.Lock()
@@ -26,10 +28,10 @@ _known: dict[Grant, tuple[str, float]] = {}
 
 
 class Tokens:
-    """Gets tokens through the same client, so under the same guards, as everything else."""
+    """Gets tokens by way of the same caller, so under the same guards, as everything else."""
 
-    def __init__(self, http: HttpClient) -> None:
-        self._http = http
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
 
     def sign(self, attempt: Attempt, tries: int) -> Attempt:
         """The attempt with a valid token; `tries` counts the calls that have failed so far.
@@ -56,7 +58,7 @@ class Tokens:
     def _ask(self, grant: Grant, tries: int) -> tuple[str, float]:
         body = io.BytesIO()
         try:
-            self._http.fetch(_target(grant), TOKEN_SECONDS, body, tries, limit=MAX_TOKEN_ANSWER)
+            self._caller.call(Attempt(_target(grant), _LIMIT, into(body, MAX_TOKEN_ANSWER)), tries)
         except RefusedError as error:
             raise RefusedError(f"no access token: {error.message}", code="token_refused") from error
         answer = _decoded(grant, body.getvalue())

@@ -130,7 +130,8 @@ import sys, time
 from etl.hosts.breaker import BreakerPolicy
 from etl.errors import ETLError
 from etl.hosts.limiter import HostLimiter
-from etl.http.client import HttpClient, Policy
+from etl.http.call import Policy
+from etl.http.client import HttpClient
 from etl.http.target import PreparedRequest
 from broker.host_states import RedisHostStates, HostStatesWithFallback
 from testkit.reading import Recorder

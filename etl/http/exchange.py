@@ -1,0 +1,143 @@
+"""One attempt: a request, its redirects, and the body of the answer."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin
+
+from etl import payload
+from etl.errors import FetchError, RefusedError
+from etl.http.address import check_url, same_origin
+from etl.http.attempt import FetchResult
+from etl.http.body import Received, receive
+from etl.http.download import Arrivals
+from etl.http.failure import translated
+from etl.http.freshness import freshness
+from etl.http.status import PERMANENT, REDIRECTS, check_status
+from etl.runs.share import LEAST_RATE, QUICK_ANSWER
+
+if TYPE_CHECKING:
+    import requests
+
+    from etl.http.attempt import Attempt
+    from etl.http.target import PreparedRequest
+    from etl.http.transport import ConnectionLimits
+    from etl.reporter import Reporter
+
+USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
+MAX_REDIRECTS = 5
+
+
+class Exchange:
+    """Makes an attempt, once."""
+
+    def __init__(
+        self,
+        attempt: Attempt,
+        session: requests.Session,
+        guard: ConnectionLimits,
+        reporter: Reporter,
+        slice_ends: float,
+    ) -> None:
+        """`session` obeys the guard; `slice_ends` is a reading of the monotonic clock."""
+        self._attempt = attempt
+        self._target = attempt.target
+        self._session = session
+        self._guard = guard
+        self._reporter = reporter
+        self._slice_ends = slice_ends
+        self._started = time.monotonic()
+        self._ends = self._started + reporter.pace.attempt_within(attempt.limit.silence)
+
+    def answer(self) -> FetchResult:
+        """The answer, with its body where the attempt wants it.
+
+        Raises:
+            FetchError: it may pass.
+            RefusedError, FormatError: trying again does not help.
+            WaitError: a download would outlast the slice, and may not.
+        """
+        within = self._reporter.pace.answer_within(self._attempt.limit.silence)
+        self._reporter.keep(within)
+        self._guard.set(within)
+        return translated(self._target.shown, self._started, self._follow)
+
+    def _follow(self) -> FetchResult:
+        """Follow redirects by hand, so that secrets stay with their origin."""
+        target, url, permanent = self._target, self._target.url, True
+        started = time.monotonic()
+        for _ in range(MAX_REDIRECTS + 1):
+            with closing(self._send(url)) as response:
+                if response.status_code not in REDIRECTS or "location" not in response.headers:
+                    began = time.monotonic() - started
+                    moved = permanent and url != target.url and "${" not in target.shown
+                    answer = self._take(response, target.without_secrets(url) if moved else None)
+                    took = time.monotonic() - started - began
+                    # A token's server is another one.
+                    if target.form is None and (took < QUICK_ANSWER or answer.size > LEAST_RATE * took):
+                        self._reporter.answered_after(began)
+                    return answer
+                url = self._next_hop(response)
+                permanent = permanent and response.status_code in PERMANENT
+        raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
+
+    def _next_hop(self, response: requests.Response) -> str:
+        target = self._target
+        url = urljoin(response.url, response.headers["location"])
+        if target.is_post and not (response.status_code in {307, 308} and same_origin(url, target.url)):
+            raise RefusedError(f"{target.shown}: a POST was redirected elsewhere", code="redirected_post")
+        return url
+
+    def _take(self, response: requests.Response, moved_to: str | None) -> FetchResult:
+        target, attempt = self._target, self._attempt
+        asked_part = attempt.part is not None and bool(attempt.part.size)
+        if asked_part and response.status_code == 416 and attempt.part:
+            attempt.part.forget()
+            raise FetchError(f"{target.shown}: there is no more of it than an earlier part", code="bad_range")
+        check_status(response, target.shown, conditional=attempt.known is not None, partial=asked_part)
+        unchanged = response.status_code == 304
+        received = Received(0, "") if unchanged else self._receive(response)
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return FetchResult(
+            base=target.base(response.url),
+            headers=headers,
+            size=received.size,
+            digest=received.digest,
+            fresh=freshness(headers),
+            moved_to=moved_to,
+            unchanged=unchanged,
+        )
+
+    def _receive(self, response: requests.Response) -> Received:
+        with self._attempt.open(response) as sink:
+            arrivals = Arrivals(self._guard, self._reporter, self._attempt.limit, self._ends, self._slice_ends)
+            return receive(response, sink, arrivals.take)
+
+    def _send(self, url: str) -> requests.Response:
+        target, attempt = self._target, self._attempt
+        check_url(url, target.shown)
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers, **attempt.conditions}
+        params = list(target.params) if url == target.url else []
+        if target.body is not None:
+            headers.setdefault("Content-Type", "application/json")
+        if same_origin(url, target.url):
+            headers |= target.secret_headers
+            params += list(target.secret_params)
+        return self._session.request(
+            "POST" if target.is_post else "GET",
+            url,
+            params=params,
+            headers=headers,
+            data=_data(target),
+            timeout=attempt.limit.silence,
+            stream=True,
+            allow_redirects=False,
+        )
+
+
+def _data(target: PreparedRequest) -> bytes | list[tuple[str, str]] | None:
+    if target.body is not None:
+        return payload.encode(target.body)
+    return None if target.form is None else list(target.form)

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 import msgspec
 
-LONGEST = 900.0
+LONGEST_OPEN = 900.0
 # The wait is spread by this share, so that probes of many hosts do not meet.
 SPREAD = 0.1
 
@@ -92,9 +92,13 @@ def fail(circuit: Circuit, now: float, caller: str, policy: BreakerPolicy, sprea
     failures = circuit.failures + 1
     if not circuit.opened and failures < policy.threshold:
         return msgspec.structs.replace(circuit, failures=failures, reason=reason)
-    wait = min(policy.reset * 2 ** min(circuit.opened, 30), LONGEST) * (1 + SPREAD * (spread - 0.5))
+    wait = min(policy.reset * 2 ** min(circuit.opened, 30), LONGEST_OPEN) * (1 + SPREAD * (spread - 0.5))
     return Circuit(
-        failures=failures, opened=circuit.opened + 1, opened_at=now, open_until=now + min(wait, LONGEST), reason=reason
+        failures=failures,
+        opened=circuit.opened + 1,
+        opened_at=now,
+        open_until=now + min(wait, LONGEST_OPEN),
+        reason=reason,
     )
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from etl.records import Validator
     from etl.reporter import Reporter
 
-MAX_BODY = 64 * 1024 * 1024
+MAX_IN_MEMORY = 64 * 1024 * 1024
 # After these a download is not gone on with.
 _OVER = (FetchError, RefusedError, FormatError, ScratchError, PostponedError)
 
@@ -49,7 +49,7 @@ class HttpClient:
         tries: int = 0,
         known: Validator | None = None,
         *,
-        limit: int = MAX_BODY,
+        limit: int = MAX_IN_MEMORY,
     ) -> tuple[FetchResult, bytes]:
         """Fetch a body into memory within `timeout` seconds; empty when the answer is `unchanged`.
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # A file that is cached for a year is still looked at once a day.
-LONGEST = 86_400.0
+LONGEST_FRESH = 86_400.0
 
 _MAX_AGE = re.compile(r"(?:^|[,\s])max-age\s*=\s*\"?(\d{1,10})")
 
@@ -34,4 +34,4 @@ def freshness(headers: Mapping[str, str]) -> float:
 
 def clamp(seconds: float) -> float:
     """Between nothing and a day."""
-    return min(max(seconds, 0.0), LONGEST)
+    return min(max(seconds, 0.0), LONGEST_FRESH)

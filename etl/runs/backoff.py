@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # Doubling stops here: seconds.
-LONGEST = 300.0
+LONGEST_BACKOFF = 300.0
 
 
 def wait_before(attempt: int, spread: float) -> float:
@@ -11,5 +11,5 @@ def wait_before(attempt: int, spread: float) -> float:
 
     The spread keeps many callers from coming back at the same moment.
     """
-    whole = min(2.0 ** min(max(attempt - 1, 0), 30), LONGEST)
+    whole = min(2.0 ** min(max(attempt - 1, 0), 30), LONGEST_BACKOFF)
     return whole * (1 - spread / 2)

@@ -17,7 +17,7 @@ from etl.extract.batching import MAX_BYTES, Batcher
 from etl.extract.pager import next_link
 from etl.mapping.mapper import Mapper
 from etl.records import BadRecord, Counts, Page, Position, RawBatch, RawRecord, StoredRecord
-from etl.runs.backoff import LONGEST, wait_before
+from etl.runs.backoff import LONGEST_BACKOFF, wait_before
 from etl.runs.changes import (
     Changes,
     InFlightIds,
@@ -301,7 +301,7 @@ def test_a_run_is_judged_midway_only_with_enough_records() -> None:
 def test_waits_double_and_are_bounded() -> None:
     assert [wait_before(n, 0) for n in (1, 2, 3, 4)] == [1, 2, 4, 8]
     assert wait_before(1, 1) == 0.5
-    assert wait_before(10**6, 0) == LONGEST
+    assert wait_before(10**6, 0) == LONGEST_BACKOFF
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 import structlog
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from etl.hosts.limiter import Change
+
+T = TypeVar("T")
 
 PREFIX = "kasparro:host:"
 # A host that nobody asked about for a day starts afresh.
@@ -51,7 +53,7 @@ class RedisHostStates:
         self._app = app or make_producer()
         self._redis: Redis | None = None
 
-    def update(self, host: str, change: Change) -> Any:
+    def update(self, host: str, change: Change[T]) -> T:
         """Apply a change as one step.
 
         Raises:
@@ -65,7 +67,7 @@ class RedisHostStates:
         Raises:
             one of BROKER_ERRORS.
         """
-        return cast("dict[str, tuple[HostState, float]]", self._guarded(self._all))
+        return self._guarded(self._all)
 
     def reset(self, host: str) -> tuple[HostState, float] | None:
         """Close the circuit of a host and end its pause; None when nothing is known about it.
@@ -81,9 +83,9 @@ class RedisHostStates:
             fresh = HostState(Circuit(), budget)
             return fresh, (fresh, now)
 
-        return cast("tuple[HostState, float] | None", self.update(host, change))
+        return self.update(host, change)
 
-    def _guarded(self, work: Callable[[Redis], Any]) -> Any:
+    def _guarded(self, work: Callable[[Redis], T]) -> T:
         try:
             if self._redis is None:
                 self._redis = client(self._app)
@@ -92,7 +94,7 @@ class RedisHostStates:
             self._redis = None
             raise
 
-    def _update(self, redis: Redis, host: str, change: Change) -> Any:
+    def _update(self, redis: Redis, host: str, change: Change[T]) -> T:
         for _ in range(MAX_EXCHANGES):
             before, now = self._read(redis, host)
             state = _decode(before)
@@ -136,7 +138,7 @@ class HostStatesWithFallback:
         self._local = LocalHostStates()
         self._away_until = 0.0
 
-    def update(self, host: str, change: Change) -> Any:
+    def update(self, host: str, change: Change[T]) -> T:
         """Apply a change."""
         if time.monotonic() < self._away_until:
             return self._local.update(host, change)

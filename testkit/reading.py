@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace as replace_struct
@@ -16,12 +16,28 @@ from etl.extract import open_source, target_for
 from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.budget import Budget
-from etl.hosts.limiter import HostLimiter, LocalHostStates
+from etl.hosts.limiter import Change, HostLimiter, HostState
 from etl.http.attempt import FetchResult
 from etl.http.call import Policy
 from etl.http.client import HttpClient
 from etl.records import Checkpoint, Cursor, Page, Position
 from etl.runs.share import Pace
+
+T = TypeVar("T")
+
+
+class States:
+    """The states of hosts, where no pause has to be waited for."""
+
+    def __init__(self) -> None:
+        self._states: dict[str, HostState] = {}
+
+    def update(self, host: str, change: Change[T]) -> T:
+        self._states[host], result = change(self._states.get(host, HostState()), time.time())
+        return result
+
+    def end_pauses(self) -> None:
+        self._states = {host: replace_struct(state, budget=Budget()) for host, state in self._states.items()}
 
 
 class Recorder:
@@ -38,7 +54,8 @@ class Recorder:
         self.fresh: list[float] = []
         self.moved: list[str | None] = []
         self.rest: tuple[list[int], list[int], float] | None = None
-        self.limiter = HostLimiter(LocalHostStates(), BreakerPolicy(5, 60), "test")
+        self.states = States()
+        self.limiter = HostLimiter(self.states, BreakerPolicy(5, 60), "test")
 
     def client(self, *, retries: int = 3, private: tuple[str, ...] = ("127.0.0.1",), seconds: float = 60) -> HttpClient:
         policy = Policy(retries, private, time.monotonic() + seconds)
@@ -56,9 +73,7 @@ class Recorder:
     def _sleep(self, seconds: float) -> None:
         """The time that a pause takes has passed for the limiter as well."""
         self.slept.append(seconds)
-        for host in list(self.limiter._store._states):
-            state = self.limiter._store._states[host]
-            self.limiter._store._states[host] = replace_struct(state, budget=Budget())
+        self.states.end_pauses()
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(code)

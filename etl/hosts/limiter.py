@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -30,13 +30,13 @@ class HostState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 # From a state and the time in epoch seconds to the next state, and what the caller wants to know.
-Change = Callable[[HostState, float], tuple[HostState, Any]]
+Change = Callable[[HostState, float], tuple[HostState, T]]
 
 
 class HostStates(Protocol):
     """Keeps the states of hosts."""
 
-    def update(self, host: str, change: Change) -> Any:
+    def update(self, host: str, change: Change[T]) -> T:
         """Apply a change as one step; what it returned. The change may be tried several times."""
 
 
@@ -47,7 +47,7 @@ class LocalHostStates:
         self._states: dict[str, HostState] = {}
         self._lock = threading.Lock()
 
-    def update(self, host: str, change: Change) -> Any:
+    def update(self, host: str, change: Change[T]) -> T:
         """Apply a change."""
         with self._lock:
             self._states[host], result = change(self._states.get(host, HostState()), time.time())
@@ -94,8 +94,7 @@ class HostLimiter:
             doubtful = circuit != Circuit()
             return HostState(circuit, spent), Admission(allowed=True, probe=passage.probe, doubtful=doubtful)
 
-        admission: Admission = self._store.update(host, change)
-        return admission
+        return self._store.update(host, change)
 
     def succeeded(self, host: str, admission: Admission) -> None:
         """A logical call succeeded. One that was admitted before the host's first failure says nothing of it."""

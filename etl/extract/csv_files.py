@@ -53,7 +53,7 @@ class CsvFiles:
             except (WaitError, PostponedError):
                 raise
             except ETLError as error:
-                failure = error if name in error.message else error.within(name)
+                failure = error.within(name)
                 self._context.reporter.warn(failure.code, failure.message)
                 failures.append(failure)
         if failures:

@@ -50,7 +50,7 @@ def host_of(url: str) -> str:
     return host if port == (443 if scheme == "https" else 80) else f"{host}:{port}"
 
 
-def check_url(url: str, shown: str) -> None:
+def check_url(url: str) -> None:
     """Refuse what is not plain http or https.
 
     Raises:
@@ -58,7 +58,7 @@ def check_url(url: str, shown: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        raise RefusedError(f"{shown}: leads to an address that is not plain http or https", code="bad_url")
+        raise RefusedError("leads to an address that is not plain http or https", code="bad_url")
 
 
 def resolve(host: str, port: int, private: Sequence[str], seconds: float) -> list[str]:

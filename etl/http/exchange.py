@@ -81,13 +81,13 @@ class Exchange:
                     return answer
                 url = self._next_hop(response)
                 permanent = permanent and response.status_code in PERMANENT
-        raise RefusedError(f"{target.shown}: more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
+        raise RefusedError(f"more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
 
     def _next_hop(self, response: requests.Response) -> str:
         target = self._target
         url = urljoin(response.url, response.headers["location"])
         if target.is_post and not (response.status_code in {307, 308} and same_origin(url, target.url)):
-            raise RefusedError(f"{target.shown}: a POST was redirected elsewhere", code="redirected_post")
+            raise RefusedError("a POST was redirected elsewhere", code="redirected_post")
         return url
 
     def _take(self, response: requests.Response, moved_to: str | None) -> FetchResult:
@@ -95,8 +95,8 @@ class Exchange:
         asked_part = attempt.part is not None and bool(attempt.part.size)
         if asked_part and response.status_code == 416 and attempt.part:
             attempt.part.forget()
-            raise FetchError(f"{target.shown}: there is no more of it than an earlier part", code="bad_range")
-        check_status(response, target.shown, conditional=attempt.known is not None, partial=asked_part)
+            raise FetchError("there is no more of it than an earlier part", code="bad_range")
+        check_status(response, conditional=attempt.known is not None, partial=asked_part)
         unchanged = response.status_code == 304
         received = Received(0, "") if unchanged else self._receive(response)
         headers = {name.lower(): value for name, value in response.headers.items()}
@@ -117,7 +117,7 @@ class Exchange:
 
     def _send(self, url: str) -> requests.Response:
         target, attempt = self._target, self._attempt
-        check_url(url, target.shown)
+        check_url(url)
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers, **attempt.conditions}
         params = list(target.params) if url == target.url else []
         if target.body is not None:

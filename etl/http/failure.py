@@ -20,12 +20,10 @@ _NETWORK_ERRORS = (requests.RequestException, urllib3.exceptions.HTTPError, OSEr
 
 
 def translated(shown: str, started: float, work: Callable[[], T]) -> T:
-    """Turn what the libraries raise into our errors, without the address's query."""
+    """Say where an error happened, and turn what the libraries raise into our errors, without the address's query."""
     try:
         return work()
     except ETLError as error:
-        if error.message.startswith(shown):
-            raise
         raise error.within(shown) from error
     except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, ValueError) as error:
         raise RefusedError(f"{shown}: not an address that can be fetched", code="bad_url") from error

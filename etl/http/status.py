@@ -25,7 +25,7 @@ _EPOCH_SECONDS, _EPOCH_MILLISECONDS = 1e9, 1e12
 _MONTH = 31 * 86_400.0
 
 
-def check_status(response: requests.Response, shown: str, *, conditional: bool, partial: bool = False) -> None:
+def check_status(response: requests.Response, *, conditional: bool, partial: bool = False) -> None:
     """Accept 200, and 304 or 206 where it was asked for.
 
     Raises:
@@ -36,7 +36,7 @@ def check_status(response: requests.Response, shown: str, *, conditional: bool, 
     status = response.status_code
     if status == 200 or (status == 304 and conditional) or (status == 206 and partial):
         return
-    text = f"{shown}: answered {status} {response.reason or ''}".strip()
+    text = f"answered {status} {response.reason or ''}".strip()
     headers = response.headers
     limited = status == 403 and ("retry-after" in headers or remaining(headers) == 0)
     if status in _RETRYABLE or status >= 500 or limited:

@@ -113,7 +113,7 @@ class Caller:
                 self._pause(limited, tries, admission.wait)
 
     def _after_failure(self, host: str, error: FetchError, admission: Admission, tries: int) -> None:
-        """Tell the gate, and wait for the next try.
+        """Tell the limiter, and wait for the next try.
 
         Raises:
             FetchError: there is none.

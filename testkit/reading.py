@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,7 +21,8 @@ from etl.hosts.limiter import Change, HostLimiter, HostState
 from etl.http.attempt import FetchResult
 from etl.http.call import Policy
 from etl.http.client import HttpClient
-from etl.records import Checkpoint, Cursor, Page, Position
+from etl.mapping.mapper import Mapper
+from etl.records import BadRecord, Checkpoint, Cursor, Page, Position, RawRecord
 from etl.runs.share import Pace
 
 T = TypeVar("T")
@@ -146,3 +148,10 @@ def position_at(cursor: Cursor | None, **facts: Any) -> Position:
 
 def records(pages: list[Page]) -> list[Any]:
     return [record for page in pages for record in page.records]
+
+
+def take_all(mapper: Mapper, records: Iterable[Any]) -> tuple[list[RawRecord], list[BadRecord]]:
+    """The records of a page as a mapper takes them, group by group: the good ones and the bad ones."""
+    source = iter(records)
+    groups = list(iter(lambda: mapper.take(source), ([], [])))
+    return [one for good, _ in groups for one in good], [one for _, bad in groups for one in bad]

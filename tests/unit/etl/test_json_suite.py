@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
+from config.settings import PROJECT
 from etl import payload
 from etl.errors import FormatError, RecordError
 
-FILE = Path(__file__).parents[1] / "suites" / "json_parsing.json"
+FILE = PROJECT / "tests/suites/json_parsing.json"
 SUITE = {
     name.removesuffix(".json"): text.encode("latin-1") for name, text in json.loads(FILE.read_text("ascii")).items()
 } | {

@@ -1,0 +1,115 @@
+"""What a record becomes: its identity, its item, or a reject that names field and rule."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from etl import payload
+from etl.records import BadRecord, RawRecord, StoredRecord
+from testkit.factories import csv_mapper
+from testkit.reading import take_all
+
+
+def stored(record: dict[str, Any], key: str | None = "1") -> StoredRecord:
+    return StoredRecord(1, datetime(2026, 1, 1, tzinfo=UTC), key, b"h", payload.encode(record).decode())
+
+
+def test_the_usual_names_are_recognised() -> None:
+    record = {"item_id": 7, "product_name": "x", "summary": "s", "cost": "2", "qty": "3", "date": "2026-01-01"}
+    record |= {"keywords": "a,b", "link": "http://x", "thumbnail": "http://y", "colour": "red"}
+    (staged,), rejects = csv_mapper().normalize([stored(record)])
+    item = staged.item
+    assert not rejects
+    assert (item.title, item.description, item.amount, item.quantity) == ("x", "s", 2, 3)
+    assert (item.tags, item.url, item.image_url) == (["a", "b"], "http://x", "http://y")
+    assert item.metadata == {"colour": "red"}
+
+
+def test_an_exact_key_wins_over_a_path() -> None:
+    record = {"a.b": "key", "a": {"b": "path", "c": 1}, "id": 1}
+    (staged,), _ = csv_mapper(map={"title": "a.b"}).normalize([stored(record)])
+    assert staged.item.title == "key"
+    del record["a.b"]
+    (staged,), _ = csv_mapper(map={"title": "a.b"}).normalize([stored(record)])
+    assert staged.item.title == "path"
+    assert staged.item.metadata == {"a": {"c": 1}, "id": 1}
+
+
+def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
+    staged, (reject,) = csv_mapper().normalize([stored({"id": 1, "price": "dear"}), stored({"id": 2, "price": "1"})])
+    assert len(staged) == 1
+    assert (reject.field, reject.rule, reject.value) == ("amount", "type", "dear")
+
+
+def taken(record: dict[str, Any], **source: Any) -> RawRecord:
+    (raw,), bad = csv_mapper(**source).take(iter([record]))
+    assert not bad
+    return raw
+
+
+def test_identities() -> None:
+    assert taken({"id": " 5 "}).external_id == "5"
+    assert taken({"name": "x"}).external_id is None
+    assert taken({"a": 1, "b": "x"}, identity=["a", "b"]).external_id == '[1,"x"]'
+    assert taken({"a": 1}, identity=["a", "b"]).external_id is None
+    assert taken({"a": 1}, identity="content").external_id != taken({"a": 2}, identity="content").external_id
+    assert taken({"id": 1, "t": 1}, ignore=["t"]).content_hash == taken({"id": 1}).content_hash
+
+
+def nested(levels: int) -> Any:
+    return json.loads("[" * levels + "]" * levels)
+
+
+@pytest.mark.parametrize(
+    ("odd", "rule"),
+    [
+        ({"id": "a\0b"}, "nul"),
+        ({"id": 1, "n": Decimal("1E+5000")}, "number_range"),
+        ({"id": 1, "n": 10**3000}, "number_range"),
+        ({"id": 1, "t": "\ud800"}, "storable"),
+        ({"id": 1, "deep": nested(64)}, "depth"),
+    ],
+)
+def test_one_that_cannot_be_stored_is_alone_in_that(odd: dict[str, Any], rule: str) -> None:
+    plain: list[dict[str, Any] | BadRecord] = [
+        {"id": number, "list": nested(63), "e": "SIZE-4", "long": "x" * number * 100} for number in range(50)
+    ]
+    cut = BadRecord(b"x", "", "too_long", "cut")
+    good, bad = take_all(csv_mapper(), [*plain, odd, cut, {}, *plain])
+    assert [r.rule for r in bad] == [rule, "too_long"]
+    assert good[:50] == good[51:] == [taken(record) for record in plain if isinstance(record, dict)]
+    good, bad = take_all(csv_mapper(), [odd])
+    assert (good, bad[0].rule) == ([], rule)
+
+
+def test_large_records_are_taken_one_by_one() -> None:
+    records = iter([{"id": number, "t": "x" * 100_000} for number in range(10)])
+    assert len(csv_mapper().take(records)[0]) == 1
+    assert len(list(records)) == 9
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_record_that_is_too_large_is_bad_and_its_neighbours_are_not(count: int) -> None:
+    large = {"id": "large", "text": "x" * 2000}
+    found = [{"id": "1"}, *[large] * count, {"id": "2"}, {"id": "\ud800"}, {"id": "3", "text": "x" * 900}]
+    good, bad = take_all(csv_mapper(1000), found)
+    assert [each.external_id for each in good] == ["1", "2", "3"]
+    assert [each.rule for each in bad] == ["too_large"] * count + ["storable"]
+    size = len(payload.encode(large))
+    assert bad[0].message == f"the record has {size} bytes, more than MAX_RECORD = 1000"
+    assert len(bad[0].raw) == size
+
+
+def test_a_record_of_any_depth_costs_itself_only() -> None:
+    for depth in [*range(60, 70), *range(900, 1000, 3), 3000]:
+        value: Any = 1
+        for _ in range(depth):
+            value = [value]
+        good, bad = take_all(csv_mapper(), [{"id": 1, "deep": value}, {"id": 2}])
+        assert len(good) + len(bad) == 2
+        assert good[-1].external_id == "2"

@@ -1,0 +1,67 @@
+"""Which records of a batch are kept: those that differ from what is served, in flight or in quarantine."""
+
+from __future__ import annotations
+
+from etl import payload
+from etl.records import BadRecord, Position, RawBatch, RawRecord
+from etl.runs.changes import (
+    Changes,
+    InFlightIds,
+    KnownContent,
+    OpenCase,
+    candidates,
+    changed_records,
+    single_valued,
+)
+
+
+def raw(key: str | None, content: str) -> RawRecord:
+    return RawRecord(key, content.encode(), payload.digest(content.encode()))
+
+
+def digest_of(content: str) -> bytes:
+    return payload.digest(content.encode())
+
+
+def changed(records: list[RawRecord], known: KnownContent) -> Changes:
+    batch = RawBatch(records, [], Position(), 1, 1)
+    return changed_records(candidates(batch, InFlightIds({}), ignores=False), known)
+
+
+def test_an_id_that_varies_in_the_batch_is_kept_whole() -> None:
+    records = [raw("1", "a"), raw("2", "x"), raw("1", "b"), raw("2", "x")]
+    candidates = single_valued(records)
+    assert set(candidates) == {"2"}
+    changes = changed(records, KnownContent(served={"2": digest_of("x")}))
+    assert [r.external_id for r in changes.records] == ["1", "1"]
+    assert (changes.unchanged, changes.duplicate) == (1, 1)
+
+
+def test_what_this_run_has_written_is_a_duplicate() -> None:
+    changes = changed([raw("1", "a")], KnownContent(served={"1": digest_of("a")}, written=frozenset({"1"})))
+    assert (changes.records, changes.unchanged, changes.duplicate) == ([], 0, 1)
+
+
+def test_what_is_in_quarantine_fails_again() -> None:
+    records = [raw("1", "a"), raw("1", "a"), raw("2", "b")]
+    changes = changed(records, KnownContent(cases=[OpenCase(digest_of("a"), "1", written=False)]))
+    assert ([r.external_id for r in changes.records], changes.failed_again, changes.duplicate) == (["2"], 1, 1)
+
+
+def test_what_differs_from_what_is_served_or_in_flight_is_stored() -> None:
+    served = KnownContent(served={"1": digest_of("other")})
+    assert [r.external_id for r in changed([raw("1", "a")], served).records] == ["1"]
+    batch = RawBatch([raw("1", "a"), raw("2", "b")], [], Position(), 1, 1)
+    assert candidates(batch, InFlightIds({3: frozenset({"1"})}), ignores=False).ids == ["2"]
+
+
+def test_an_unstorable_record_in_quarantine_is_not_put_there_again() -> None:
+    bad = [BadRecord(b"x", "", "csv", "m"), BadRecord(b"y", "", "csv", "m")]
+    found = candidates(RawBatch([], bad, Position(), 1, 1), InFlightIds({}), ignores=False)
+    changes = changed_records(found, KnownContent(cases=[OpenCase(payload.digest(b"x"), None, written=False)]))
+    assert [one.raw for one in changes.rejected] == [b"y"]
+
+
+def test_a_case_of_another_id_with_the_same_content_is_not_met() -> None:
+    known = KnownContent(cases=[OpenCase(digest_of("a"), "9", written=False)])
+    assert [r.external_id for r in changed([raw("1", "a")], known).records] == ["1"]

@@ -159,12 +159,12 @@ def killed(arena: Arena, name: str) -> None:
     )
 
 
-def _count(answers: list[FetchResult], status: int) -> int:
+def _count(answers: list[Answered], status: int) -> int:
     return sum(1 for answer in answers if answer.status == status)
 
 
 @dataclass(frozen=True)
-class FetchResult:
+class Answered:
     """The status of an answer, and seconds until it was there."""
 
     status: int
@@ -172,15 +172,15 @@ class FetchResult:
 
 
 @contextlib.contextmanager
-def _load(port: int, clients: int, path: str = PLAIN, after: float = 0) -> Iterator[list[FetchResult]]:
+def _load(port: int, clients: int, path: str = PLAIN, after: float = 0) -> Iterator[list[Answered]]:
     """Pages asked for by so many clients, each again some seconds after it was refused; their answers."""
-    answers, ended = list[FetchResult](), threading.Event()
+    answers, ended = list[Answered](), threading.Event()
 
     def drive() -> None:
         while not ended.is_set():
             started = time.monotonic()
             status = ask(port, path, 40)
-            answers.append(FetchResult(status, time.monotonic() - started))
+            answers.append(Answered(status, time.monotonic() - started))
             if status != 200:
                 time.sleep(after or 0.05)
 

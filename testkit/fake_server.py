@@ -93,7 +93,8 @@ class FakeServer:
         body = handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
         asked = Request(parts.path, query, {name.lower(): value for name, value in handler.headers.items()}, body)
         self.asked.append(asked)
-        answer = self._handlers.get(parts.path, lambda _: Response(b"not here", 404))(asked)
+        handler_of = self._handlers.get(parts.path)
+        answer = handler_of(asked) if handler_of else Response(b"not here", 404)
         try:
             if answer.raw:
                 answer.raw(handler)

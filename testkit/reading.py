@@ -22,7 +22,7 @@ from etl.http.attempt import FetchResult
 from etl.http.call import Policy
 from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
-from etl.records import BadRecord, Checkpoint, Cursor, Page, Position, RawRecord
+from etl.records import BadRecord, Checkpoint, Cursor, Kept, Page, Position, RawRecord
 from etl.runs.share import Pace
 
 T = TypeVar("T")
@@ -144,6 +144,23 @@ def position_at(cursor: Cursor | None, **facts: Any) -> Position:
     """A position as the database gives it back."""
     written = msgspec.json.encode(Position(msgspec.to_builtins(cursor), **facts))
     return msgspec.json.decode(written, type=Position)
+
+
+def kept_of(page: Page) -> Kept:
+    assert page.kept
+    return page.kept
+
+
+def after(page: Page) -> Checkpoint:
+    """What a run leaves to the next one that ended with this page."""
+    return Checkpoint(kept=kept_of(page))
+
+
+def mark_of(page: Page) -> str | None:
+    """The ETag that is kept of a page's answer."""
+    validator = kept_of(page).validator
+    assert validator
+    return validator.etag
 
 
 def records(pages: list[Page]) -> list[Any]:

@@ -80,7 +80,7 @@ def is_commit(name: str) -> bool:
 def _build(folder: Path, requirements: Path) -> None:
     print(f"· installing the requirements of {requirements.parent.name} (first time only)", file=sys.stderr)
     shutil.rmtree(folder, ignore_errors=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q"]
+    pip: list[str | Path] = [folder / "bin" / "python", "-m", "pip", "install", "--disable-pip-version-check", "-q"]
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run([*pip, "wheel"], check=True)
     subprocess.run([*pip, "-r", requirements], check=True)

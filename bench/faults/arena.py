@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,16 +89,16 @@ class Arena:
         if done.returncode:
             raise RuntimeError(done.stderr)
 
-    def start_worker(self, name: str, *, processes: int = 2, **environment: str) -> None:
+    def start_worker(self, name: str, environment: Mapping[str, str] | None = None, *, processes: int = 2) -> None:
         arguments = ("-A", "worker", "worker", f"--concurrency={processes}", f"--hostname={name}@faults")
-        environment = {"WORKER_PROCESSES": str(processes), **environment}
+        environment = {"WORKER_PROCESSES": str(processes), **(environment or {})}
         self.service.start(name, "bench.faults.launcher", "celery", *arguments, "--loglevel=INFO", **environment)
 
-    def kill_worker(self, name: str, **environment: str) -> None:
+    def kill_worker(self, name: str, environment: Mapping[str, str] | None = None) -> None:
         """SIGKILL the whole group, and start another as a supervisor would."""
         self.service.kill(name)
         self.report.count("SIGKILL")
-        self.start_worker(name, **environment)
+        self.start_worker(name, environment)
 
     def queue_all(self) -> None:
         wait_until(lambda: self.service.post("/runs", {}).status_code in {202, 409}, 60)

@@ -7,6 +7,7 @@ Celery's task names, the thread's name, the kind of process, the address asked, 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import select
@@ -203,7 +204,7 @@ def _shorten(points: Points) -> None:
         points.nap(timeout, lambda seconds: wait(self, seconds))
         return self.is_set()
 
-    time.sleep = sleeping
+    time.sleep = sleeping  # type: ignore[assignment]
     threading.Event.wait = waiting  # type: ignore[method-assign]
 
 
@@ -259,7 +260,7 @@ class _Cursor(psycopg2.extensions.cursor):
         self.connection.points.reach(event, "after")
 
 
-class _Half:
+class _Half(io.RawIOBase):
     """The rows of a COPY: with the last of them on their way the server has not been told that they are all."""
 
     def __init__(self, file: Any, points: Points, event: Event | None) -> None:
@@ -267,7 +268,7 @@ class _Half:
         self._points = points
         self._event = event
 
-    def read(self, size: int) -> Any:
+    def read(self, size: int = -1, /) -> Any:
         read = self._file.read(size)
         if not read:
             self._points.reach(self._event, "during")

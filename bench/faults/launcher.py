@@ -16,7 +16,11 @@ from typing import Any
 
 if "FAKETIME" in os.environ:
     # libfaketime does not know the call behind Python's sleep; select waits as well.
-    time.sleep = lambda seconds: select.select([], [], [], max(0.0, seconds)) and None  # type: ignore[assignment]
+
+    def _sleep(seconds: float) -> None:
+        select.select([], [], [], max(0.0, seconds))
+
+    time.sleep = _sleep  # type: ignore[assignment]
 
 from celery import Celery
 

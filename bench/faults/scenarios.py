@@ -195,7 +195,7 @@ def repeats(arena: Arena, count: int) -> Verdict:
     """Every message `count` times, shuffled with older ones."""
     arena.service.start_web()
     for name in WORKERS:
-        arena.start_worker(name, REPEAT=str(count), SEED=str(arena.report.seed))
+        arena.start_worker(name, {"REPEAT": str(count), "SEED": str(arena.report.seed)})
     arena.queue_all()
     verdict = arena.settle()
     arena.report.faults[f"messages x {count}"] = 1
@@ -257,14 +257,14 @@ def skew(arena: Arena, count: int) -> Verdict:
     }
     arena.service.start_web()
     for name in WORKERS:
-        arena.start_worker(name, **clocks[name])
+        arena.start_worker(name, clocks[name])
     arena.report.faults["clocks off by two hours"] = len(WORKERS)
     arena.queue_all()
     for _ in range(count):
         time.sleep(arena.dice.uniform(1, 3))
         arena.keep_busy()
         name = arena.dice.choice(WORKERS)
-        arena.kill_worker(name, **clocks[name])
+        arena.kill_worker(name, clocks[name])
     return arena.settle()
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
-FetchResult = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 _MEGABYTE = 1_000_000
 # An answer that never ends ends with its client.
@@ -26,12 +26,12 @@ async def send(writer: asyncio.StreamWriter, kind: str, pieces: Iterable[bytes],
         await writer.drain()
 
 
-def pieces(kind: str, make: Callable[[], Iterable[bytes]], **headers: str) -> FetchResult:
+def pieces(kind: str, make: Callable[[], Iterable[bytes]], **headers: str) -> Answer:
     """The same at each request."""
     return lambda writer: send(writer, kind, make(), **headers)
 
 
-def healthy(records: int = 20) -> FetchResult:
+def healthy(records: int = 20) -> Answer:
     """A few records, of which one changes with every third answer."""
     count = itertools.count()
 
@@ -54,7 +54,7 @@ async def silence_after_headers(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(_FOR_EVER)
 
 
-def dripping(kind: str, start: bytes, more: bytes, size: int) -> FetchResult:
+def dripping(kind: str, start: bytes, more: bytes, size: int) -> Answer:
     """So many bytes a second, without end."""
 
     async def answer(writer: asyncio.StreamWriter) -> None:

@@ -56,7 +56,7 @@ def build_in() -> None:
             DEFECTS[url]()
         original(self, method, url, *args, **kwargs)
 
-    http.client.HTTPConnection.putrequest = asking  # type: ignore[method-assign,assignment]
+    http.client.HTTPConnection.putrequest = asking  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

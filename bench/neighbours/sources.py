@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,13 @@ from bench.neighbours import answers, launcher
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from bench.neighbours.answers import FetchResult
+    from bench.neighbours.answers import Answer
 
 # In this order an address's second number is made from the kind.
 KINDS = ("healthy", "dead", "dripping", "hostile", "deadly")
 EVERY = {"healthy": "10s"}
 _TYPES = ("api", "rss", "csv")
-_HOSTILE: dict[str, tuple[FetchResult, dict[str, Any]]] = {
+_HOSTILE: dict[str, tuple[Answer, dict[str, Any]]] = {
     "bare_returns": (answers.bare_returns, {"type": "csv"}),
     "equal_columns": (answers.equal_columns, {"type": "csv"}),
     "link_header": (answers.link_header, {"type": "api", "paginate": {"style": "link_header"}}),
@@ -34,7 +35,7 @@ class Neighbour:
     name: str
     kind: str
     number: int
-    answer: FetchResult | None
+    answer: Answer | None
     keys: dict[str, Any] = field(default_factory=lambda: {"type": "api"})
 
     @property
@@ -50,7 +51,7 @@ class Neighbour:
 
 def neighbours(counts: dict[str, int]) -> list[Neighbour]:
     """By kind so many of each; of `hostile` and `deadly` there are all or none."""
-    made = {
+    made: dict[str, Callable[[int], Iterable[Neighbour]]] = {
         "healthy": lambda count: _numbered("healthy", count, lambda _: answers.healthy()),
         "dead": lambda count: _numbered("dead", count, _dead, _TYPES),
         "dripping": lambda count: _numbered("dripping", count, _dripping, ("api", "csv")),
@@ -65,14 +66,14 @@ def _numbered(kind: str, count: int, answer: Any, types: tuple[str, ...] = ("api
         yield Neighbour(f"{kind}_{number}", kind, number, answer(number), {"type": types[number % len(types)]})
 
 
-def _dead(number: int) -> FetchResult | None:
+def _dead(number: int) -> Answer | None:
     """Half refuse; of the others one in four sends headers before it falls silent."""
     if number % 2 == 0:
         return None
     return answers.silence_after_headers if number % 8 == 1 else answers.silence
 
 
-def _dripping(number: int) -> FetchResult:
+def _dripping(number: int) -> Answer:
     return answers.dripping_csv if number % 2 else answers.dripping_json
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from stack.ports import free_port
 
 if TYPE_CHECKING:
-    from bench.neighbours.answers import FetchResult
+    from bench.neighbours.answers import Answer
 
 
 class World:
     """Start with `with`. A server is known by its address; where none is, connections are refused."""
 
-    def __init__(self, answers: dict[str, FetchResult]) -> None:
+    def __init__(self, answers: dict[str, Answer]) -> None:
         """`answers` has that of each address."""
         self.port = free_port()
         self._answers = answers

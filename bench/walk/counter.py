@@ -28,7 +28,7 @@ class Walk(NamedTuple):
     crossings: list[tuple[str, int]]
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         """How many crossings there were."""
         return sum(count for _, count in self.crossings)
 

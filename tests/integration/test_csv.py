@@ -16,7 +16,7 @@ from etl.errors import ConfigError, ETLError, FormatError
 from etl.extract import open_source, target_for
 from etl.records import BadRecord, Checkpoint, Position
 from testkit.fake_server import FakeServer, Request, Response
-from testkit.reading import Recorder, context, position_at, read, records
+from testkit.reading import Recorder, after, context, kept_of, mark_of, position_at, read, records
 
 
 def csv(tmp_path: Path, body: bytes, **dialect: Any) -> list[Any]:
@@ -141,11 +141,11 @@ def test_an_unchanged_file_is_hashed_and_not_read(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"a\n1\n")
     document = {"type": "csv", "file": "x.csv"}
     first = read(document, Recorder().client(), tmp_path)
-    again = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    again = read(document, Recorder().client(), tmp_path, checkpoint=after(first[-1]))
     assert records(again) == []
     assert again[-1].kept == first[-1].kept
     (tmp_path / "x.csv").write_bytes(b"a\n2\n")
-    changed = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    changed = read(document, Recorder().client(), tmp_path, checkpoint=after(first[-1]))
     assert records(changed) == [{"a": "2"}]
 
 
@@ -157,11 +157,11 @@ def test_an_unchanged_download_is_one_request(fake_server: FakeServer, tmp_path:
 
     document = {"type": "csv", "request": {"url": fake_server.on("/x", answer)}}
     first = read(document, Recorder().client(), tmp_path)
-    again = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    again = read(document, Recorder().client(), tmp_path, checkpoint=after(first[-1]))
     assert records(again) == []
     assert len(fake_server.asked) == 2
     fake_server.on("/x", Response(b"a\n1\n"))
-    by_hash = read(document, Recorder().client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    by_hash = read(document, Recorder().client(), tmp_path, checkpoint=after(first[-1]))
     assert records(by_hash) == []
     assert not list(tmp_path.glob("scratch*"))
 
@@ -175,7 +175,7 @@ def test_a_download_is_resumed_without_asking_again(fake_server: FakeServer, tmp
     del pages
     rest = read(document, Recorder().client(), tmp_path, position_at(first.following))
     assert len(records([first])) + len(records(rest)) == 10_000
-    assert rest[-1].kept.validator.etag == "x"
+    assert mark_of(rest[-1]) == "x"
     assert len(fake_server.asked) == 1
 
 
@@ -191,13 +191,13 @@ def test_all_files_of_a_folder_are_read_in_order(tmp_path: Path) -> None:
     seen = Recorder()
     first = read({"type": "csv", "file": "in"}, seen.client(), tmp_path)
     assert [record["id"] for record in records(first)] == ["a", "b", "c", "d"]
-    assert list(first[-1].kept.files) == ["a.csv", "b.csv", "c.csv", "d.txt"]
+    assert list(kept_of(first[-1]).files) == ["a.csv", "b.csv", "c.csv", "d.txt"]
     (tmp_path / "in" / "b.csv").write_text("id\nB\n")
     (tmp_path / "in" / "e.csv").write_text("id\ne\n")
     (tmp_path / "in" / "c.csv").unlink()
-    again = read({"type": "csv", "file": "in"}, seen.client(), tmp_path, checkpoint=Checkpoint(kept=first[-1].kept))
+    again = read({"type": "csv", "file": "in"}, seen.client(), tmp_path, checkpoint=after(first[-1]))
     assert [record["id"] for record in records(again)] == ["B", "e"]
-    assert list(again[-1].kept.files) == ["a.csv", "b.csv", "d.txt", "e.csv"]
+    assert list(kept_of(again[-1]).files) == ["a.csv", "b.csv", "d.txt", "e.csv"]
     assert [record["id"] for record in records(read({"type": "csv", "file": "in/*.csv"}, seen.client(), tmp_path))] == [
         *("a", "B", "e")
     ]
@@ -208,7 +208,7 @@ def test_a_bad_file_does_not_keep_the_others_back(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_bytes(body)
     seen = Recorder()
     source = parse({"name": "a", "type": "csv", "file": "*.csv"})
-    found = []
+    found: list[Any] = []
     with pytest.raises(FormatError):
         for page in open_source(source, None, context(seen.client(), tmp_path)).pages(Position()):
             found.extend(page.records)
@@ -259,7 +259,7 @@ class Growing:
         pages = read(
             {"type": "csv", "file": "log.csv", "mode": "append"}, self.seen.client(), self.folder, None, self.checkpoint
         )
-        self.checkpoint = Checkpoint(kept=pages[-1].kept)
+        self.checkpoint = after(pages[-1])
         return [record.rule if isinstance(record, BadRecord) else record["id"] for record in records(pages)]
 
     def add(self, text: str) -> None:

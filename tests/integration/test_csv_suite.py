@@ -144,13 +144,15 @@ def made(chance: random.Random, *, spoiled: bool) -> tuple[bytes, list[Any], dic
     """A file, the rows in it (a bad one as its bytes), and how it is written."""
     width, delimiter, end = chance.randint(2, 8), chance.choice(",;\t|"), chance.choice(["\n", "\r\n"])
     # Before Python 3.13 csv.writer leaves a lone carriage return unquoted where lines end otherwise.
-    quoting = csv.QUOTE_ALL if end == "\n" else chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    quoting: Any = csv.QUOTE_ALL if end == "\n" else chance.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
     bad = [delimiter * width + "long", "short", f'"x"y{delimiter}z']
-    body, expected = bytearray(delimiter.join(f"c{n}" for n in range(width)) + end, "utf-8"), []
+    body = bytearray(delimiter.join(f"c{n}" for n in range(width)) + end, "utf-8")
+    expected: list[bytes | list[str]] = []
     while len(body) < 5 * CHUNK:
         if spoiled and chance.random() < 0.01:
-            expected.append((chance.choice(bad) + end).encode())
-            body += expected[-1]
+            broken = (chance.choice(bad) + end).encode()
+            expected.append(broken)
+            body += broken
         else:
             row, line = [field(chance) for _ in range(width)], io.StringIO(newline="")
             csv.writer(line, delimiter=delimiter, lineterminator=end, quoting=quoting).writerow(row)

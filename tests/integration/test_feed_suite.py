@@ -64,7 +64,8 @@ def suite() -> dict[str, bytes]:
     """The feeds by folder and name."""
     with tarfile.open(ARCHIVE) as archive:
         files = {member.name.partition("/tests/")[2]: member for member in archive if member.name.endswith(".xml")}
-        return {name: archive.extractfile(files[name]).read() for name in files if name.split("/")[0] in SIZES}
+        opened = {name: archive.extractfile(files[name]) for name in files if name.split("/")[0] in SIZES}
+        return {name: file.read() for name, file in opened.items() if file}
 
 
 @pytest.fixture(scope="module")

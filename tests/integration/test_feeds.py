@@ -168,13 +168,14 @@ def test_a_parser_that_stumbles_lives_on(parser: FeedParser, parse: Parse) -> No
 
 def test_a_killed_process_is_replaced(parser: FeedParser, parse: Parse) -> None:
     parse(RSS)
+    assert parser._process
     parser._process.kill()
     parser._process.wait()
     assert len(parse(RSS).entries) == 3
 
 
 def test_an_answer_that_nobody_waited_for_is_not_the_next_one(parser: FeedParser, parse: Parse) -> None:
-    calls = []
+    calls: list[None] = []
 
     def alive() -> None:
         calls.append(None)
@@ -195,6 +196,7 @@ costly = b'<rss version="2.0"><channel><item><author>' + b"x" * 2**20 + b"</auth
 parser.parse(FeedJob(costly, "", "http://x/", 0, "auto"), lambda: print(parser._process.pid, flush=True))
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert parent.stdout
     child = psutil.Process(int(parent.stdout.readline()))
     time.sleep(0.3)
     assert child.is_running()

@@ -50,10 +50,12 @@ def test_failures_of_all_workers_count_together(store: RedisHostStates) -> None:
 
 def test_threads_that_meet_lose_no_failure(store: RedisHostStates) -> None:
     policy = BreakerPolicy(threshold=200, reset=1)
-    threads = [
-        threading.Thread(target=lambda: [HostLimiter(store, policy, "w").failed("h", "down") for _ in range(25)])
-        for _ in range(8)
-    ]
+
+    def fail() -> None:
+        for _ in range(25):
+            HostLimiter(store, policy, "w").failed("h", "down")
+
+    threads = [threading.Thread(target=fail) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -170,7 +172,12 @@ def test_eight_workers_send_a_dead_host_one_probe_at_a_time(store: RedisHostStat
 def test_a_local_store_is_safe_for_threads() -> None:
     store = LocalHostStates()
     limiter = HostLimiter(store, BreakerPolicy(1000, 1), "w")
-    threads = [threading.Thread(target=lambda: [limiter.failed("h", "x") for _ in range(100)]) for _ in range(4)]
+
+    def fail() -> None:
+        for _ in range(100):
+            limiter.failed("h", "x")
+
+    threads = [threading.Thread(target=fail) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -316,7 +316,11 @@ def test_a_private_address_can_be_allowed(entry: str) -> None:
 
 
 def test_resolving_has_a_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1.5) or [])
+    def resolve(*_: Any, **__: Any) -> list[Any]:
+        time.sleep(1.5)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
     started = time.monotonic()
     with pytest.raises(FetchError) as caught:
         read(
@@ -563,11 +567,9 @@ def test_tls_that_breaks_may_pass_and_a_bad_certificate_does_not(fake_server: Fa
 
 
 def test_a_full_disk_is_not_the_hosts_fault(fake_server: FakeServer) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
     class Full(io.BytesIO):
-        write = full
+        def write(self, _: Any, /) -> int:
+            raise OSError(28, "No space left on device")
 
     seen, target = Recorder(), PreparedRequest(fake_server.json("/a", []), "shown")
     for _ in range(6):

@@ -29,7 +29,8 @@ def source(fake_server: FakeServer, **more: Any) -> dict[str, Any]:
 
 
 def state(pump: Pump) -> tuple[Any, ...]:
-    return pump.sql("SELECT not_before, not_before_reason, moved_to, moved_count, gone_reason, rest FROM sources")[0]
+    (row,) = pump.sql("SELECT not_before, not_before_reason, moved_to, moved_count, gone_reason, rest FROM sources")
+    return tuple(row)
 
 
 def marked(body: Any, etag: str) -> Any:
@@ -223,16 +224,14 @@ def test_warnings_stand_on_the_run(pump: Pump, fake_server: FakeServer) -> None:
 
 def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, fake_server: FakeServer) -> None:
     """What was known before says nothing once another run has changed what is served."""
-    for declared, tell in (
-        (
-            {"type": "csv", "file": "shop.csv"},
-            lambda price: pump.write("shop.csv", f"id,price\n1,{price}\n2,{price}\n"),
-        ),
-        (
-            source(fake_server),
-            lambda price: fake_server.json("/a", [{"id": 1, "price": price}, {"id": 2, "price": price}]),
-        ),
-    ):
+
+    def write(price: int) -> None:
+        pump.write("shop.csv", f"id,price\n1,{price}\n2,{price}\n")
+
+    def answer(price: int) -> None:
+        fake_server.json("/a", [{"id": 1, "price": price}, {"id": 2, "price": price}])
+
+    for declared, tell in (({"type": "csv", "file": "shop.csv"}, write), (source(fake_server), answer)):
         pump.declare({**declared, "name": "shop", "identity_change": True})
         tell(1)
         pump.run("shop")
@@ -240,7 +239,7 @@ def test_a_value_that_comes_back_after_a_cancelled_run_is_loaded(pump: Pump, fak
         run_id = pump.queue("shop")
         pump.step()
         pump.step()
-        pump.database.transact(lambda c, run_id=run_id: end_run(c, run_id, Outcome(Status.CANCELLED)))
+        pump.database.transact(end_run, run_id, Outcome(Status.CANCELLED))
         pump.messages.clear()
         tell(1)
         assert pump.run("shop")["status"] == "success"

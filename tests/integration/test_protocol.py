@@ -168,7 +168,7 @@ def test_a_key_that_comes_with_two_batches_at_once(pump: Pump, first: int) -> No
     batches = pump.open_batches()
     for batch_id in batches:
         loading.normalize(pump.process, batch_id)
-    claims = [pump.database.transact(lambda c, b=batch_id: claim_batch(c, b, "normalized", 60)) for batch_id in batches]
+    claims = [pump.database.transact(claim_batch, batch_id, "normalized", 60) for batch_id in batches]
     earlier, later = claims[first], claims[1 - first]
     assert earlier
     assert later

@@ -44,7 +44,7 @@ def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeyp
     """The ids of a batch that was not stored are not remembered: after the crash others may have them."""
     pump.declare(SHOP, {**SHOP, "name": "other"})
     first, second = pump.queue("shop"), pump.queue("other")
-    claim, rival = (pump.database.transact(lambda c, r=r: claim_run(c, r, "w", 60)) for r in (first, second))
+    claim, rival = (pump.database.transact(claim_run, r, "w", 60) for r in (first, second))
     assert claim
     assert rival
     pump.sql("SELECT setval('raw_data_id_seq', 100)")

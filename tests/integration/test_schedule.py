@@ -122,7 +122,7 @@ def test_a_backlog_is_not_sent_again_and_again(pump: Pump) -> None:
             UPDATE etl_runs SET dispatched_at = dispatched_at - interval '2 s', claimed_at = claimed_at - interval '2 s'
             WHERE dispatched_at IS NOT NULL
         """)
-        found = pump.database.transact(lambda c, empty=not queue: sweep.due_runs(c, queue_empty=empty))
+        found = pump.database.transact(sweep.due_runs, queue_empty=not queue)
         sent += len(found)
         queue += [str(message.run_id) for message in found]
         for run_id in queue[:100]:

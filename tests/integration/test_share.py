@@ -38,7 +38,8 @@ def queue(pump: Pump, name: str) -> bool:
 
 
 def source(pump: Pump, name: str = "shop") -> tuple[object, ...]:
-    return pump.sql("SELECT answered_at IS NOT NULL, misses, deaths FROM sources WHERE name = :name", name=name)[0]
+    (row,) = pump.sql("SELECT answered_at IS NOT NULL, misses, deaths FROM sources WHERE name = :name", name=name)
+    return tuple(row)
 
 
 def test_a_source_that_answers_is_slow_no_more(pump: Pump, fake_server: FakeServer) -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from db.models import Base, Xid8
+from db.base import Base, Xid8
 from db.session import Database
 from testkit.service import Servers, alembic_config, make_database
 

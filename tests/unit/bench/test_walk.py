@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bench.walk.counter import Counting
 
 
 @pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     files = {
         "upper_room/__init__.py": "def of_the_package(): return 0",
         "upper_room/top.py": "import upper_room\n"
@@ -49,4 +50,4 @@ def test_calls_between_packages_count_once_also_those_of_generators_and_through_
         "upper_room.top -> lower_room.below.numbers": 1,
         "lower_room.below -> upper_room.top.back": 1,
     }
-    assert walk.count == 4
+    assert walk.total == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import msgspec
 
@@ -15,7 +16,7 @@ from etl.records import Item, StagedItem, StoredRecord
 from web.schemas.data import ItemSchema
 
 NAMES = [field.name for field in FIELDS]
-VALUES = {Kind.NUMBER: Decimal("1.5"), Kind.TAGS: ["a"], Kind.TIME: datetime(2026, 1, 2, tzinfo=UTC)}
+VALUES: dict[Kind, Any] = {Kind.NUMBER: Decimal("1.5"), Kind.TAGS: ["a"], Kind.TIME: datetime(2026, 1, 2, tzinfo=UTC)}
 
 
 def test_items_columns_and_answers_have_the_fields() -> None:
@@ -28,7 +29,8 @@ def test_a_line_for_copy_has_each_field_in_the_place_of_its_column() -> None:
     record = StoredRecord(1, "2026-01-01", "key", b"h", "{}")
     empty = _staged_line(StagedItem(record, Item())).split(NEXT)
     for field in FIELDS:
-        item = Item(**{field.name: VALUES.get(field.kind, "text")})
+        value: Any = VALUES.get(field.kind, "text")
+        item = Item(**{field.name: value})
         line = _staged_line(StagedItem(record, item)).split(NEXT)
         differ = [place for place, (one, other) in enumerate(zip(empty, line, strict=True)) if one != other]
         assert differ == [len(line) - len(COLUMNS) + COLUMNS.index(field.name)], field.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from http import HTTPStatus
+from typing import NoReturn
 
 import pytest
 from flask import Flask
@@ -23,11 +24,11 @@ def client() -> Iterator[FlaskClient]:
     register_error_handlers(app)
 
     @app.get("/queued")
-    def queued() -> None:
+    def queued() -> NoReturn:
         raise AlreadyQueuedError("already queued", active_run_id="7", inner="x")
 
     @app.get("/defect")
-    def defect() -> None:
+    def defect() -> NoReturn:
         raise FormatError("not for a caller")
 
     with app.test_client() as made:

@@ -8,15 +8,19 @@ import pytest
 
 from etl.errors import FormatError
 from etl.extract.batching import MAX_BYTES, Batcher
-from etl.records import BadRecord, Page, Position
+from etl.records import BadRecord, Cursor, Page, Position, RawBatch
 from testkit.factories import csv_mapper
+
+
+class Here(Cursor, frozen=True):
+    at: int = 0
 
 
 def pages(*sizes: int) -> list[Page]:
     numbers = iter(range(1000))
     last = len(sizes) - 1
     return [
-        Page({"at": n}, [{"id": next(numbers)} for _ in range(size)], None if n == last else {"at": n + 1}, f"v{n}")
+        Page(Here(n), [{"id": next(numbers)} for _ in range(size)], None if n == last else Here(n + 1), f"v{n}")
         for n, size in enumerate(sizes)
     ]
 
@@ -37,7 +41,9 @@ def test_extraction_goes_on_after_any_batch(stop: int) -> None:
     all_pages = pages(2, 2, 5)
     first = list(Batcher(csv_mapper(), 2).batches(all_pages, Position()))
     resumed_at = first[stop].position
-    rest = [page for page in all_pages if page.cursor["at"] >= resumed_at.cursor["at"]]  # type: ignore[index]
+    reached = Here.of(resumed_at)
+    assert reached
+    rest = [page for page in all_pages if isinstance(page.cursor, Here) and page.cursor.at >= reached.at]
     again = list(Batcher(csv_mapper(), 2).batches(rest, resumed_at))
     assert ids(first[: stop + 1]) + ids(again) == ids(first)
 
@@ -52,7 +58,7 @@ def test_what_was_read_before_an_error_is_given_first() -> None:
         yield pages(2, 1)[0]
         raise FormatError("broken")
 
-    found = []
+    found: list[RawBatch] = []
     with pytest.raises(FormatError):
         found.extend(Batcher(csv_mapper(), 10).batches(breaking(), Position()))
     given = Batcher(csv_mapper(), 10).batches(breaking(), Position())
@@ -60,7 +66,7 @@ def test_what_was_read_before_an_error_is_given_first() -> None:
 
 
 def test_bad_records_count_like_others() -> None:
-    page = Page({"at": 0}, [BadRecord(b"x", "", "csv", "m"), {"id": "a\x00"}, {"id": 1}], None)
+    page = Page(Here(), [BadRecord(b"x", "", "csv", "m"), {"id": "a\x00"}, {"id": 1}], None)
     (batch,) = Batcher(csv_mapper(), 10).batches([page], Position())
     assert (batch.extracted, len(batch.rejected), len(batch.records)) == (3, 2, 1)
 
@@ -68,7 +74,7 @@ def test_bad_records_count_like_others() -> None:
 def test_a_batch_of_large_records_is_cut_by_its_bytes() -> None:
     large = "x" * (MAX_BYTES // 3)
     records: list[dict[str, Any] | BadRecord] = [{"id": number, "t": large} for number in range(4)]
-    page = Page({"p": 1}, [*records, BadRecord(b"y" * MAX_BYTES, "", "too_long", "cut"), *records], None)
+    page = Page(Here(), [*records, BadRecord(b"y" * MAX_BYTES, "", "too_long", "cut"), *records], None)
     batches = list(Batcher(csv_mapper(), 100).batches([page], Position()))
     assert [(len(batch.records), len(batch.rejected)) for batch in batches] == [(3, 0), (1, 1), (3, 0), (1, 0)]
     assert [batch.position.done for batch in batches] == [3, 5, 8, 0]
@@ -89,7 +95,7 @@ def test_a_batch_holds_few_large_records() -> None:
         def __len__(self) -> int:
             return 100
 
-    batches = Batcher(csv_mapper(), 500).batches([Page({}, Records(), None)], Position())
+    batches = Batcher(csv_mapper(), 500).batches([Page(Here(), Records(), None)], Position())
     batch = next(batches)
     assert read < 4
     assert sum(len(each.payload) for each in batch.records) < MAX_BYTES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -16,7 +15,7 @@ from testkit.reading import take_all
 
 
 def stored(record: dict[str, Any], key: str | None = "1") -> StoredRecord:
-    return StoredRecord(1, datetime(2026, 1, 1, tzinfo=UTC), key, b"h", payload.encode(record).decode())
+    return StoredRecord(1, "2026-01-01T00:00:00+00:00", key, b"h", payload.encode(record).decode())
 
 
 def test_the_usual_names_are_recognised() -> None:
@@ -25,7 +24,7 @@ def test_the_usual_names_are_recognised() -> None:
     (staged,), rejects = csv_mapper().normalize([stored(record)])
     item = staged.item
     assert not rejects
-    assert (item.title, item.description, item.amount, item.quantity) == ("x", "s", 2, 3)
+    assert (item.title, item.description, item.amount, item.quantity) == ("x", "s", Decimal(2), Decimal(3))
     assert (item.tags, item.url, item.image_url) == (["a", "b"], "http://x", "http://y")
     assert item.metadata == {"colour": "red"}
 

@@ -11,8 +11,8 @@ from alembic.config import Config
 
 from config import logs as log_config, settings
 from db.command import exit_code
+from db.queries.retention import add_partitions
 from db.queries.sources import apply_sources
-from db.queries.upkeep import add_partitions
 from db.session import Database
 from etl.declare.catalog import load_catalog
 from etl.declare.source import secrets_of

@@ -9,7 +9,7 @@ import socket
 import sys
 
 from config import settings
-from db.queries.upkeep import is_alive
+from db.queries.processes import is_alive
 from db.session import Database
 from etl.errors import StorageUnavailableError
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
-from db.queries import share, sweep, upkeep
+from db.queries import processes, share, sweep
 from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageUnavailableError
@@ -75,14 +75,14 @@ class Sweeper(threading.Thread):
 
     def _leave(self, database: Database) -> None:
         try:
-            database.transact(upkeep.stop_heart, self._process)
+            database.transact(processes.stop_heart, self._process)
         except (StorageUnavailableError, StorageConflictError) as error:
             log.warning("farewell_lost", reason=error.message)
         database.close()
 
     def _show_alive(self, database: Database) -> None:
         if self._rhythm.is_due("heartbeat", HEARTBEAT_SECONDS):
-            database.transact(upkeep.beat_heart, self._process, self._kind, self._processes)
+            database.transact(processes.beat_heart, self._process, self._kind, self._processes)
 
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)

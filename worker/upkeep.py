@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, upkeep
+from db.queries import copies, retention, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,23 +51,23 @@ class Upkeep:
 
     def roll_up(self, database: Database) -> None:
         """Add what is finished to the totals."""
-        database.transact(upkeep.roll_up)
+        database.transact(totals.roll_up)
 
     def recount(self, database: Database) -> None:
         """Count the totals anew."""
         if self._rhythm.is_due("recount", UPKEEP_SECONDS):
-            database.transact(upkeep.recount)
+            database.transact(totals.recount)
 
     def add_partitions(self, database: Database) -> None:
         """Make room for the raw records of the next months."""
         if self._rhythm.is_due("partitions", UPKEEP_SECONDS):
-            database.transact(upkeep.add_partitions)
+            database.transact(retention.add_partitions)
 
     def purge(self, database: Database) -> None:
         """Remove old runs, and local copies that nobody came back for."""
         if not self._rhythm.is_due("purge", UPKEEP_SECONDS):
             return
-        database.transact(upkeep.purge_runs, self._settings.runs_retention)
+        database.transact(retention.purge_runs, self._settings.runs_retention)
         for path in (self._settings.state_dir / "downloads").glob("*"):
             if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:
                 path.unlink(missing_ok=True)

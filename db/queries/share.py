@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
 from db.queries.events import record_event
+from db.queries.processes import PROCESSES
 from db.queries.run_locks import lock_run
-from db.queries.upkeep import PROCESSES
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.runs.messages import ExtractMessage

@@ -21,10 +21,11 @@ from db.queries import sweep
 from db.queries.batches import claim_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run, end_run
 from db.queries.extraction import Stored, find_known, store_batch
+from db.queries.retention import add_partitions
 from db.queries.run_locks import lock_run_shared
 from db.queries.runs import claim_run
 from db.queries.stats import known_items, overall, source_totals
-from db.queries.upkeep import add_partitions, recount, roll_up
+from db.queries.totals import recount, roll_up
 from db.session import Database
 from etl.declare.source import parse
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 
 from db.queries import share
+from db.queries.processes import beat_heart
 from db.queries.runs import NewRun, claim_run, queue_run
 from db.queries.slots import claim_slots
-from db.queries.upkeep import beat_heart
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
 from testkit.fake_server import FakeServer, Request, Response

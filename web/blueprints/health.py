@@ -10,8 +10,8 @@ from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS, broker_answers
 from db.queries.alarms import list_alarms
+from db.queries.processes import count_alive, ping
 from db.queries.stats import health_counts, source_health
-from db.queries.upkeep import count_alive, ping
 from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
 from web.extensions import Service, service
 from web.present.health import BrokerView, DatabaseView, present_health, present_unhealthy

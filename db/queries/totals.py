@@ -1,4 +1,4 @@
-"""What keeps the database in shape: counters, partitions, retention, and who is alive."""
+"""What ended, added to the totals of its source, and of the type of that."""
 
 from __future__ import annotations
 
@@ -8,18 +8,11 @@ from db.statement import text
 from db.states import JUDGED_RUN, OPEN_BATCH
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from sqlalchemy import Connection
 
+# How much is added at once.
 LIMIT = 1000
 ROLL_UP_LOCK = 7236150420
-# A process that was not seen for this long does not count as alive: seconds.
-ALIVE_SECONDS = 30
-# How many processes all workers have for tasks; null where none was seen.
-PROCESSES = f"""(
-    SELECT sum(processes) FROM etl_workers
-    WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '{ALIVE_SECONDS} s')"""
 
 _ROLL_UP_RUNS = text(f"""
     WITH ended AS (
@@ -94,75 +87,3 @@ def roll_up(connection: Connection) -> None:
 def recount(connection: Connection) -> None:
     """Make the totals of the types anew, whatever they say."""
     connection.execute(_TOTAL)
-
-
-def purge_runs(connection: Connection, retention: timedelta) -> int:
-    """Delete runs that ended long ago and are rolled up; with their batches and events."""
-    query = text("""
-        DELETE FROM etl_runs WHERE run_id IN (
-            SELECT run_id FROM etl_runs r
-            WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
-              AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
-            ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": LIMIT}).rowcount
-
-
-def add_partitions(connection: Connection) -> list[str]:
-    """Make the partitions of raw_data for this month and the next two."""
-    wanted = text("""
-        SELECT 'raw_data_' || to_char(m, 'YYYY_MM') AS name, (m AT TIME ZONE 'UTC')::text AS first,
-            ((m + interval '1 month') AT TIME ZONE 'UTC')::text AS last
-        FROM generate_series(date_trunc('month', now() AT TIME ZONE 'UTC'),
-                             date_trunc('month', now() AT TIME ZONE 'UTC') + interval '2 months', interval '1 month') m
-        WHERE to_regclass('raw_data_' || to_char(m, 'YYYY_MM')) IS NULL
-          -- a month that has begun in the default partition stays there
-          AND NOT EXISTS (SELECT 1 FROM raw_data_default d WHERE d.ingested_at >= m AT TIME ZONE 'UTC'
-                          AND d.ingested_at < (m + interval '1 month') AT TIME ZONE 'UTC')
-    """)
-    rows = connection.execute(wanted).all()
-    for row in rows:
-        # IF NOT EXISTS, because several sweepers may have looked at once. The values come from the query above.
-        connection.exec_driver_sql(
-            f"CREATE TABLE IF NOT EXISTS {row.name} PARTITION OF raw_data "
-            f"FOR VALUES FROM ('{row.first}') TO ('{row.last}')"
-        )
-    return [row.name for row in rows]
-
-
-def beat_heart(connection: Connection, name: str, kind: str, processes: int) -> None:
-    """Note that a process is alive, and how many it has for tasks; forget those not seen for a day."""
-    query = text("""
-        INSERT INTO etl_workers (name, kind, processes) VALUES (:name, :kind, :processes)
-        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes
-    """)
-    connection.execute(query, {"name": name, "kind": kind, "processes": processes})
-    connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
-
-
-def stop_heart(connection: Connection, name: str) -> None:
-    """A process that ends in order is gone at once."""
-    connection.execute(text("DELETE FROM etl_workers WHERE name = :name"), {"name": name})
-
-
-def count_alive(connection: Connection, kind: str) -> int:
-    """How many processes of a kind were seen lately."""
-    query = text("""
-        SELECT count(*) FROM etl_workers
-        WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
-    """)
-    return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
-
-
-def is_alive(connection: Connection, prefix: str) -> bool:
-    """Whether a process whose name starts so was seen lately."""
-    query = text("""
-        SELECT EXISTS (SELECT 1 FROM etl_workers WHERE starts_with(name, :prefix)
-                       AND seen_at > clock_timestamp() - make_interval(secs => :seconds))
-    """)
-    return bool(connection.execute(query, {"prefix": prefix, "seconds": ALIVE_SECONDS}).scalar_one())
-
-
-def ping(connection: Connection) -> None:
-    """Ask for an answer, nothing more."""
-    connection.execute(text("SELECT 1"))

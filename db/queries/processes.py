@@ -1,0 +1,55 @@
+"""Who is alive: the processes that show themselves in the database, and the database."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from db.statement import text
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+# A process that was not seen for this long does not count as alive: seconds.
+ALIVE_SECONDS = 30
+# How many processes all workers have for tasks; null where none was seen.
+PROCESSES = f"""(
+    SELECT sum(processes) FROM etl_workers
+    WHERE kind = 'worker' AND seen_at > clock_timestamp() - interval '{ALIVE_SECONDS} s')"""
+
+
+def beat_heart(connection: Connection, name: str, kind: str, processes: int) -> None:
+    """Note that a process is alive, and how many it has for tasks; forget those not seen for a day."""
+    query = text("""
+        INSERT INTO etl_workers (name, kind, processes) VALUES (:name, :kind, :processes)
+        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes
+    """)
+    connection.execute(query, {"name": name, "kind": kind, "processes": processes})
+    connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
+
+
+def stop_heart(connection: Connection, name: str) -> None:
+    """A process that ends in order is gone at once."""
+    connection.execute(text("DELETE FROM etl_workers WHERE name = :name"), {"name": name})
+
+
+def count_alive(connection: Connection, kind: str) -> int:
+    """How many processes of a kind were seen lately."""
+    query = text("""
+        SELECT count(*) FROM etl_workers
+        WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
+    """)
+    return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def is_alive(connection: Connection, prefix: str) -> bool:
+    """Whether a process whose name starts so was seen lately."""
+    query = text("""
+        SELECT EXISTS (SELECT 1 FROM etl_workers WHERE starts_with(name, :prefix)
+                       AND seen_at > clock_timestamp() - make_interval(secs => :seconds))
+    """)
+    return bool(connection.execute(query, {"prefix": prefix, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def ping(connection: Connection) -> None:
+    """Ask for an answer, nothing more."""
+    connection.execute(text("SELECT 1"))

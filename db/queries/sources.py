@@ -9,8 +9,8 @@ import msgspec
 
 from db.queries.share import IS_SET_ASIDE
 from db.statement import text
-from etl.declare.source import AnySource, dump, identity_of, mapping_of
-from etl.errors import ConfigError, UnknownSourceError
+from etl.declare.revision import Declared, refuse, revise
+from etl.errors import UnknownSourceError
 from etl.runs.schedule import next_slot
 
 if TYPE_CHECKING:
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from etl.declare.catalog import Scheduled
-    from etl.declare.source import Schedule
+    from etl.declare.revision import Revision
+    from etl.declare.source import AnySource
 
 # Serialises those who apply sources, so that two files are never mixed.
 APPLY_LOCK = 7236150419
@@ -67,37 +68,18 @@ def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: da
     changed: list[str] = []
     unchanged: list[str] = []
     for item in declared:
-        old = known.get(item.source.name)
-        document = {**dump(item.source), "schedule": _schedule_document(item.schedule)}
-        if old is not None and old.config == document and old.enabled == item.source.enabled:
-            unchanged.append(item.source.name)
+        name, old = item.source.name, known.get(item.source.name)
+        revision = revise(item, Declared(old.config, old.enabled) if old else None)
+        if revision is None:
+            unchanged.append(name)
             continue
-        _refuse_identity_change(connection, item.source, old, document)
-        _write(connection, item, document, old, now)
-        (created if old is None else changed).append(item.source.name)
+        if revision.identity and _has_items(connection, name):
+            raise refuse(item.source, revision.identity)
+        due = old.next_run_at if old and revision.keeps_slot else next_slot(item.schedule, now)
+        _write(connection, item.source, revision, due)
+        (changed if old else created).append(name)
     names = [item.source.name for item in declared]
     return Applied(tuple(created), tuple(changed), _disable_others(connection, names), tuple(unchanged))
-
-
-def _schedule_document(schedule: Schedule) -> dict[str, Any]:
-    document = msgspec.to_builtins(schedule)
-    assert isinstance(document, dict)
-    return document
-
-
-def _refuse_identity_change(
-    connection: Connection, source: AnySource, old: Row[Any] | None, document: dict[str, Any]
-) -> None:
-    if old is None or source.identity_change:
-        return
-    before, after = identity_of(old.config), identity_of(document)
-    changed = [key for key, value in after.items() if before[key] != value]
-    if changed and _has_items(connection, source.name):
-        raise ConfigError(
-            f"source {source.name!r}: `{changed[0]}` would change what identifies its records, and every item would be "
-            "stored a second time; if that is meant, set `identity_change: true`",
-            code="identity_change",
-        )
 
 
 def _has_items(connection: Connection, name: str) -> bool:
@@ -105,19 +87,15 @@ def _has_items(connection: Connection, name: str) -> bool:
     return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
-def _write(
-    connection: Connection, item: Scheduled, document: dict[str, Any], old: Row[Any] | None, now: datetime
-) -> None:
-    same_schedule = old is not None and old.enabled and old.config.get("schedule") == document["schedule"]
-    due = old.next_run_at if old is not None and same_schedule else next_slot(item.schedule, now)
+def _write(connection: Connection, source: AnySource, revision: Revision, due: datetime) -> None:
     values = {
-        "name": item.source.name,
-        "type": document["type"],
-        "config": msgspec.json.encode(document).decode(),
-        "enabled": item.source.enabled,
+        "name": source.name,
+        "type": revision.document["type"],
+        "config": msgspec.json.encode(revision.document).decode(),
+        "enabled": source.enabled,
         "next_run_at": due,
         "origin": "file",
-        "remapped": int(old is not None and mapping_of(old.config) != mapping_of(document)),
+        "remapped": int(revision.is_remapped),
     }
     connection.execute(_UPSERT, values)
 

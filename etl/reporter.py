@@ -41,7 +41,7 @@ class Reporter(Protocol):
     def answered(self, fresh: float, moved_to: str | None) -> None:
         """An answer stays fresh for some seconds, or came from another address for good."""
 
-    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
+    def keeps_quiet(self, hours: list[int], days: list[int], interval: float) -> None:
         """The source asks not to be polled in these hours (0 to 23, UTC), on these days (0 is Monday), and more often.
 
         `interval` is in seconds. What an earlier answer asked for holds until this is called again.

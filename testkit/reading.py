@@ -55,7 +55,7 @@ class Recorder:
         self.warnings: list[str] = []
         self.fresh: list[float] = []
         self.moved: list[str | None] = []
-        self.rest: tuple[list[int], list[int], float] | None = None
+        self.quiet: tuple[list[int], list[int], float] | None = None
         self.states = States()
         self.limiter = HostLimiter(self.states, BreakerPolicy(5, 60), "test")
 
@@ -93,8 +93,8 @@ class Recorder:
         self.fresh.append(fresh)
         self.moved.append(moved_to)
 
-    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
-        self.rest = (hours, days, interval)
+    def keeps_quiet(self, hours: list[int], days: list[int], interval: float) -> None:
+        self.quiet = (hours, days, interval)
 
 
 class Persistent(HttpClient):

@@ -77,10 +77,10 @@ class RunReporter:
         """Keep what an answer said."""
         self.heard = self.heard.and_then(fresh, moved_to) if self.heard else Heard(fresh, moved_to)
 
-    def rests(self, hours: list[int], days: list[int], interval: float) -> None:
-        """Keep the times of rest, which come with an answer."""
+    def keeps_quiet(self, hours: list[int], days: list[int], interval: float) -> None:
+        """Keep the quiet hours, which come with an answer."""
         assert self.heard is not None
-        self.heard = replace(self.heard, rest=QuietHours(hours, days, interval))
+        self.heard = replace(self.heard, quiet=QuietHours(hours, days, interval))
 
     def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         """Put it on the run's record."""

@@ -27,7 +27,7 @@ _NOTE = text("""
 def note_poll(connection: Connection, name: str, poll: PollResult) -> None:
     """After a poll that succeeded. A source that was thought gone is back."""
     values: dict[str, Any] = {**vars(poll), "name": name}
-    values["rest"] = None if poll.rest is None else msgspec.json.encode(poll.rest).decode()
+    values["rest"] = None if poll.quiet is None else msgspec.json.encode(poll.quiet).decode()
     connection.execute(_NOTE, values)
 
 

@@ -51,8 +51,8 @@ _ADVANCE = text("UPDATE sources SET next_run_at = :following WHERE name = :name"
 
 def _claim(connection: Connection, row: Row[Any]) -> UUID | None:
     """Make the run of a due slot, or put on record why there is none; the run, if it is to be published now."""
-    schedule, rest = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest, slots.QuietHours | None)
-    wishes = slots.Wishes(row.not_before, row.not_before_reason == SET_ASIDE, rest)
+    schedule, quiet = msgspec.convert(row.schedule, Schedule), msgspec.convert(row.rest, slots.QuietHours | None)
+    wishes = slots.Wishes(row.not_before, row.not_before_reason == SET_ASIDE, quiet)
     decided = slots.decide(schedule, row.name, row.next_run_at, row.now, wishes)
     run = NewRun(
         run_id=uuid4(),

@@ -52,7 +52,7 @@ class FeedExtractor:
             return
         feed = self._parse(answer, body)
         context.reporter.answered(answer.fresh, answer.moved_to)
-        context.reporter.rests(feed.rest_hours, feed.rest_days, clamp(feed.interval))
+        context.reporter.keeps_quiet(feed.quiet_hours, feed.quiet_days, clamp(feed.interval))
         for warning in feed.warnings:
             context.reporter.warn("feed_warning", warning)
         yield Page(FeedCursor(), _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))

@@ -70,16 +70,16 @@ class BadEntry(msgspec.Struct, frozen=True):
 class Feed(msgspec.Struct, frozen=True):
     """What a feed says: its entries, newest last, and how often it wants to be asked.
 
-    `interval` is the wait between two polls in seconds; `rest_hours` (0 to 23) and `rest_days` (0 is Monday) are the
-    times in UTC in which it rests. `problem` names what is wrong with the feed as a whole.
+    `interval` is the wait between two polls in seconds; `quiet_hours` (0 to 23) and `quiet_days` (0 is Monday) are the
+    times in UTC in which it is not to be polled. `problem` names what is wrong with the feed as a whole.
     """
 
     entries: list[dict[str, Any]] = []
     bad: list[BadEntry] = []
     warnings: list[str] = []
     interval: float = 0.0
-    rest_hours: list[int] = []
-    rest_days: list[int] = []
+    quiet_hours: list[int] = []
+    quiet_days: list[int] = []
     problem: tuple[str, str] | None = None
 
 
@@ -107,14 +107,14 @@ def parse(job: FeedJob) -> Feed:
         entries.append(reader.read(entry))
         if reader.size > MAX_PARSED:
             return Feed(problem=("feed_too_costly", f"the entries have more than {MAX_PARSED} bytes in all"))
-    rest_hours, rest_days = _rest(job.body[:_HEAD])
+    quiet_hours, quiet_days = _quiet(job.body[:_HEAD])
     return Feed(
         entries=[entry for entry in entries if entry is not None],
         bad=reader.bad,
         warnings=[*_warnings(feed), *reader.warnings()],
         interval=_interval(feed.feed),
-        rest_hours=rest_hours,
-        rest_days=rest_days,
+        quiet_hours=quiet_hours,
+        quiet_days=quiet_days,
     )
 
 
@@ -292,10 +292,10 @@ def _interval(channel: Any) -> float:
     return max(minutes * 60, period / times)
 
 
-def _rest(head: bytes) -> tuple[list[int], list[int]]:
-    """The hours and days of rest; feedparser keeps only the last of each."""
+def _quiet(head: bytes) -> tuple[list[int], list[int]]:
+    """The quiet hours and days; feedparser keeps only the last of each."""
     text = b" ".join(_SKIP.findall(head)).decode("ascii", "replace").lower()
     hours = {int(hour) % 24 for hour in re.findall(r"<hour>\s*(\d{1,2})\s*</hour>", text)}
     days = {_DAYS.index(day) for day in re.findall(r"<day>\s*(\w+)\s*</day>", text) if day in _DAYS}
-    # A feed that rests always was not meant.
+    # Always quiet was not meant.
     return sorted(hours) if len(hours) < 24 else [], sorted(days) if len(days) < 7 else []

@@ -27,7 +27,7 @@ class ServerHints:
 
     moved_to: str | None = None
     moved_count: int = 0
-    rest: QuietHours | None = None
+    quiet: QuietHours | None = None
     noted: bool = False
 
     @property
@@ -38,11 +38,11 @@ class ServerHints:
 
 @dataclass(frozen=True)
 class Heard:
-    """What the answers of one slice said: for how many seconds they stay fresh, where they came from, times of rest."""
+    """What the answers of one slice said: for how many seconds they stay fresh, where they came from, quiet hours."""
 
     fresh: float
     moved_to: str | None
-    rest: QuietHours | None = None
+    quiet: QuietHours | None = None
 
     def and_then(self, fresh: float, moved_to: str | None) -> Heard:
         """With another answer. Of several the one that goes stale first counts."""
@@ -60,7 +60,7 @@ class PollResult:
 
     fresh: float
     asked_at: datetime | None
-    rest: QuietHours | None
+    quiet: QuietHours | None
     moved_to: str | None
     moved_count: int
 
@@ -70,12 +70,12 @@ def poll_result(
 ) -> PollResult | None:
     """What there is to be noted at the end of a run, None when the server has no wishes, and had none."""
     moved_to, count = _moved(heard.moved_to, before)
-    rest = (heard.rest or before.rest) if honour_cache else None
-    fresh = clamp(max(heard.fresh, rest.interval if rest else 0.0) if honour_cache else 0.0)
-    rest = None if rest == QuietHours() else rest
-    if not (before.noted or fresh or rest or moved_to):
+    quiet = (heard.quiet or before.quiet) if honour_cache else None
+    fresh = clamp(max(heard.fresh, quiet.interval if quiet else 0.0) if honour_cache else 0.0)
+    quiet = None if quiet == QuietHours() else quiet
+    if not (before.noted or fresh or quiet or moved_to):
         return None
-    return PollResult(fresh, asked_at, rest, moved_to, count)
+    return PollResult(fresh, asked_at, quiet, moved_to, count)
 
 
 def _moved(moved_to: str | None, before: ServerHints) -> tuple[str | None, int]:

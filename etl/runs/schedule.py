@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # How many missed cron slots are counted one by one; beyond that the count is a floor.
 MAX_COUNTED = 10_000
-# Slots that are searched for one outside of the times of rest.
+# Slots that are searched for one outside of the quiet hours.
 MAX_LOOKED_AT = 2_000
 
 
@@ -42,21 +42,21 @@ class QuietHours(msgspec.Struct, frozen=True, omit_defaults=True):
     interval: float = 0.0
 
     def covers(self, now: datetime) -> bool:
-        """True at a time of rest."""
+        """True at a quiet hour."""
         moment = now.astimezone(UTC)
         return moment.hour in self.hours or moment.weekday() in self.days
 
 
-def may_be_quiet(schedule: Schedule, rest: QuietHours, now: datetime) -> bool:
-    """True when a slot can be left out, because one within a week lies outside of the times of rest."""
-    if not rest.covers(now):
+def may_be_quiet(schedule: Schedule, quiet: QuietHours, now: datetime) -> bool:
+    """True when a slot can be left out, because one within a week lies outside of the quiet hours."""
+    if not quiet.covers(now):
         return False
     slot = now
     for _ in range(MAX_LOOKED_AT):
         slot = next_slot(schedule, slot)
         if slot > now + timedelta(days=7):
             return False
-        if not rest.covers(slot):
+        if not quiet.covers(slot):
             return True
     return False
 
@@ -80,11 +80,11 @@ class NotNow(StrEnum):
 
 @dataclass(frozen=True)
 class Wishes:
-    """Until when a source is not to be asked, whether because it is set aside, and its times of rest."""
+    """Until when a source is not to be asked, whether because it is set aside, and its quiet hours."""
 
     not_before: datetime | None = None
     is_set_aside: bool = False
-    rest: QuietHours | None = None
+    quiet: QuietHours | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def decide(schedule: Schedule, name: str, first: datetime, now: datetime, wishes
 def _left_out(schedule: Schedule, slot: datetime, now: datetime, wishes: Wishes) -> NotNow | None:
     if wishes.not_before is not None and wishes.not_before > max(slot, now):
         return NotNow.SET_ASIDE if wishes.is_set_aside else NotNow.ASKED_TO_WAIT
-    return NotNow.QUIET_HOUR if wishes.rest and may_be_quiet(schedule, wishes.rest, now) else None
+    return NotNow.QUIET_HOUR if wishes.quiet and may_be_quiet(schedule, wishes.quiet, now) else None
 
 
 def next_slot(schedule: Schedule, after: datetime) -> datetime:

@@ -81,7 +81,7 @@ def test_the_extractor_passes_on_what_a_feed_says(fake_server: FakeServer, tmp_p
     url = fake_server.on("/f", Response(rss(b"<title>a & b</title>", channel)))
     recorder = Recorder()
     assert len(records(read({"type": "rss", "request": {"url": url}}, recorder.client(), tmp_path))) == 1
-    assert recorder.rest == ([3], [6], 5400.0)
+    assert recorder.quiet == ([3], [6], 5400.0)
     assert recorder.warnings == ["feed_warning"]
 
 
@@ -365,12 +365,12 @@ def test_intervals(parse: Parse, channel: bytes, interval: float) -> None:
     assert parse(body).interval == interval
 
 
-def test_times_of_rest(parse: Parse) -> None:
+def test_quiet_hours(parse: Parse) -> None:
     hours = b"<skipHours><hour>0</hour><hour> 07 </hour><hour>24</hour></skipHours>"
     found = parse(rss(b"", hours + b"<skipDays><day>Saturday</day><day>sunday</day><day>Someday</day></skipDays>"))
-    assert (found.rest_hours, found.rest_days) == ([0, 7], [5, 6])
+    assert (found.quiet_hours, found.quiet_days) == ([0, 7], [5, 6])
     always = b"<skipHours>" + b"".join(b"<hour>%d</hour>" % hour for hour in range(24)) + b"</skipHours>"
-    assert parse(rss(b"", always)).rest_hours == []
+    assert parse(rss(b"", always)).quiet_hours == []
 
 
 # Feeds with something wrong.

@@ -136,7 +136,7 @@ def test_the_cache_can_be_left_out_of_it(pump: Pump, fake_server: FakeServer) ->
     assert state(pump)[0] is None
 
 
-def test_a_feed_says_when_it_rests(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_feed_says_when_it_is_quiet(pump: Pump, fake_server: FakeServer) -> None:
     hours = b"".join(b"<hour>%d</hour>" % hour for hour in range(24) if hour != (datetime.now(UTC).hour + 12) % 24)
     fake_server.on("/a", Response(RSS % (b"<ttl>0</ttl><skipHours>%s</skipHours>" % hours)))
     pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
@@ -293,7 +293,7 @@ def test_a_growing_file_that_is_replaced_in_mid_run_is_read_anew(pump: Pump, mon
     assert pump.sql("SELECT count(*) FROM unified_items WHERE external_id LIKE 'b%'") == [150]
 
 
-def test_a_daily_source_is_not_starved_by_an_hour_of_rest() -> None:
+def test_a_daily_source_is_not_starved_by_a_quiet_hour() -> None:
     midnight = datetime(2026, 1, 1, 0, 0, 5, tzinfo=UTC)
     assert not may_be_quiet(Schedule(every="24h"), QuietHours(hours=[0]), midnight)
     assert may_be_quiet(Schedule(every="30m"), QuietHours(hours=[0]), midnight)
@@ -344,7 +344,7 @@ def test_a_page_is_kept_though_its_next_one_cannot_be_had(pump: Pump, fake_serve
     assert (run["status"], run["records_inserted"], run["error"]["code"]) == ("partial", 1, "foreign_page")
 
 
-def test_an_unchanged_feed_keeps_its_times_of_rest(pump: Pump, fake_server: FakeServer) -> None:
+def test_an_unchanged_feed_keeps_its_quiet_hours(pump: Pump, fake_server: FakeServer) -> None:
     fake_server.on("/a", Response(RSS % b"<ttl>120</ttl><skipHours><hour>3</hour></skipHours>"))
     pump.declare({"name": "shop", "type": "rss", "request": {"url": fake_server.url + "/a"}})
     for _ in range(2):

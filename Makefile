@@ -11,8 +11,8 @@ CLIENTS ?=
 WALK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls shell db-shell clean \
-        test lint format migration requirements faults bench neighbours clients walk docker-up docker-down
+.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls debug shell db-shell clean \
+        test coverage lint format migration requirements faults bench neighbours clients walk docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -61,10 +61,16 @@ sources: .venv/installed ## apply sources.yaml
 urls: .venv/installed ## addresses of the running stack, for scripts (make -s urls)
 	@$(BIN)/python -m stack urls
 
+debug: .venv/installed ## run a source in this process, with breakpoints and without Redis: make debug SOURCE=name
+	@$(BIN)/python -m worker debug $(SOURCE)
+
 shell: .venv/installed ## a Python shell in the project
 	@$(BIN)/python -i -c "from config import settings; current = settings.load(); print('settings are in current')"
 
-db-shell: .venv/installed ## psql on the stack's database
+db-debug: .venv/installed ## run a source in this process, with breakpoints and without Redis: make debug SOURCE=name
+	@$(BIN)/python -m worker debug $(SOURCE)
+
+shell: .venv/installed ## psql on the stack's database
 	@$(BIN)/python -m stack db-shell
 
 clean: .venv/installed ## stop, and remove all data of the stack
@@ -72,6 +78,11 @@ clean: .venv/installed ## stop, and remove all data of the stack
 
 test: .venv/installed .venv/suites ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
 	@$(BIN)/python -m pytest $(ARGS)
+
+coverage: .venv/lint .venv/suites ## the lines and branches that tests miss (all but the acceptance tests; some: ARGS="tests/unit")
+	@$(BIN)/python -m coverage run -m pytest -q $(or $(ARGS),tests/unit tests/integration tests/migrations)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
 
 lint: .venv/lint ## style, types, layers, secrets
 	@$(BIN)/ruff check .

@@ -24,8 +24,8 @@ from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.runs.messages import BatchMessage, ExtractMessage, Message
 from etl.runs.outcome import Trigger
 from web.present.runs import present_run
-from worker import extraction, loading
 from worker.extraction import SLICE_SECONDS
+from worker.inline import handle
 from worker.process import Process
 
 
@@ -57,15 +57,12 @@ class Pump:
     def step(self, message: Message | None = None) -> None:
         """Handle one message as a worker would; by default the next one."""
         with contextlib.suppress(LeaseLostError):
-            self._handle(message or self.messages.pop(0))
-
-    def _handle(self, message: Message) -> None:
-        if isinstance(message, ExtractMessage):
-            extraction.extract(self.process, message.run_id, self.messages.extend, slice_seconds=self.slice_seconds)
-            return
-        if not message.normalized:
-            self.messages += loading.normalize(self.process, message.batch_id)
-        self.messages += loading.load(self.process, message.batch_id)
+            handle(
+                self.process,
+                message or self.messages.pop(0),
+                self.messages.extend,
+                slice_seconds=self.slice_seconds,
+            )
 
     def drain(self) -> None:
         """Handle all messages; what waits for a few seconds only is not waited for."""

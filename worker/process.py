@@ -19,6 +19,7 @@ from worker.app import pool_size
 
 if TYPE_CHECKING:
     from config.settings import Settings
+    from etl.hosts.limiter import HostStates
 
 # Sends messages; those that could not be sent come back.
 Publish = Callable[[list[Message]], object]
@@ -52,7 +53,12 @@ def _process(pid: int) -> Process:
     """Keyed by process id: a forked child makes its own."""
     mine = settings.load_connected()
     mine = replace(mine, worker_processes=pool_size() or mine.worker_processes)
-    name = f"{socket.gethostname()}:{pid}"
-    policy = BreakerPolicy(mine.breaker_threshold, mine.breaker_reset.total_seconds())
     database = Database(mine.database_url, name=f"kasparro-worker-{pid}")
-    return Process(name, mine, database, HostLimiter(HostStatesWithFallback(RedisHostStates()), policy, name))
+    return make(mine, database, HostStatesWithFallback(RedisHostStates()))
+
+
+def make(mine: Settings, database: Database, states: HostStates) -> Process:
+    """What this process works with, given its settings, its database and what is known of hosts."""
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    policy = BreakerPolicy(mine.breaker_threshold, mine.breaker_reset.total_seconds())
+    return Process(name, mine, database, HostLimiter(states, policy, name))

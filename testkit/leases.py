@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 
 
-def expire_leases(pump: Pump) -> None:
+def expire_leases(runner: SourceRunner) -> None:
     """All leases end, as if who holds them had died a while ago."""
     for table in ("etl_runs", "etl_batches"):
-        pump.sql(f"UPDATE {table} SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")
+        runner.sql(f"UPDATE {table} SET lease_expires_at = now() - interval '1 s' WHERE lease_expires_at IS NOT NULL")

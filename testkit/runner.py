@@ -29,7 +29,7 @@ from worker.inline import handle
 from worker.process import Process
 
 
-class Pump:
+class SourceRunner:
     def __init__(self, database: Database, settings: Settings, folder: Path) -> None:
         self.database = database
         self.settings = settings

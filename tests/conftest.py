@@ -14,7 +14,7 @@ from sqlalchemy import text
 from config import settings
 from db.session import Database
 from testkit.fake_server import FakeServer
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from testkit.service import Servers, alembic_config, isolate, make_database
 
 # Made when the first test needs servers.
@@ -71,7 +71,7 @@ def fake_server() -> Iterator[FakeServer]:
 
 
 @pytest.fixture
-def pump(database: Database, servers: Servers, tmp_path: Path) -> Pump:
+def runner(database: Database, servers: Servers, tmp_path: Path) -> SourceRunner:
     """Runs sources in this process, message by message."""
     current = settings.read(
         {
@@ -84,4 +84,4 @@ def pump(database: Database, servers: Servers, tmp_path: Path) -> Pump:
             "MAX_RETRIES": "1",
         }
     )
-    return Pump(database, current, tmp_path)
+    return SourceRunner(database, current, tmp_path)

@@ -13,7 +13,7 @@ from etl.errors import LeaseLostError
 from etl.http.target import PreparedRequest
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 
 ROWS = "id,price,name\n" + "".join(f"{n},{n},{'x' * 130}\n" for n in range(17_000))
 BODY = ROWS.encode()
@@ -54,30 +54,32 @@ class Shop:
         handler.wfile.write(body[:700_000] if cut else body)
 
 
-def test_a_download_goes_on_where_it_stopped(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_download_goes_on_where_it_stopped(runner: SourceRunner, fake_server: FakeServer) -> None:
     shop = Shop(cuts=3)
-    pump.declare(csv_source(fake_server.on("/a", shop)))
-    run = pump.run("shop")
+    runner.declare(csv_source(fake_server.on("/a", shop)))
+    run = runner.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
     assert shop.asked == [None, "bytes=700000-", "bytes=1400000-", "bytes=2100000-"]
 
 
-def test_steps_forward_count_as_no_failures(pump: Pump, fake_server: FakeServer) -> None:
+def test_steps_forward_count_as_no_failures(runner: SourceRunner, fake_server: FakeServer) -> None:
     """One retry is allowed; three cuts are met."""
-    assert pump.settings.max_retries == 1
-    pump.declare(csv_source(fake_server.on("/a", Shop(cuts=3))))
-    assert pump.run("shop")["status"] == "success"
+    assert runner.settings.max_retries == 1
+    runner.declare(csv_source(fake_server.on("/a", Shop(cuts=3))))
+    assert runner.run("shop")["status"] == "success"
 
 
-def test_without_ranges_it_starts_anew_until_the_retries_are_used_up(pump: Pump, fake_server: FakeServer) -> None:
+def test_without_ranges_it_starts_anew_until_the_retries_are_used_up(
+    runner: SourceRunner, fake_server: FakeServer
+) -> None:
     shop = Shop(cuts=9, ranges=False)
-    pump.declare(csv_source(fake_server.on("/a", shop)))
-    run = pump.run("shop")
+    runner.declare(csv_source(fake_server.on("/a", shop)))
+    run = runner.run("shop")
     assert (run["status"], run["error"]["code"], shop.asked) == ("failed", "connection_failed", [None, None])
-    assert list((pump.settings.state_dir / "downloads").glob("*")) == []
+    assert list((runner.settings.state_dir / "downloads").glob("*")) == []
 
 
-def test_a_file_that_changed_in_between_is_read_from_its_start(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_file_that_changed_in_between_is_read_from_its_start(runner: SourceRunner, fake_server: FakeServer) -> None:
     shop = Shop(cuts=1)
 
     def changing(asked: Request) -> Response:
@@ -85,19 +87,19 @@ def test_a_file_that_changed_in_between_is_read_from_its_start(pump: Pump, fake_
             shop.etag = '"b"'
         return shop(asked)
 
-    pump.declare(csv_source(fake_server.on("/a", changing)))
-    run = pump.run("shop")
+    runner.declare(csv_source(fake_server.on("/a", changing)))
+    run = runner.run("shop")
     assert (run["status"], run["records_inserted"], shop.asked) == ("success", 17_000, [None, "bytes=700000-"])
 
 
-def test_a_weak_mark_is_not_gone_by(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_weak_mark_is_not_gone_by(runner: SourceRunner, fake_server: FakeServer) -> None:
     shop = Shop(cuts=1, etag='W/"a"')
-    pump.declare(csv_source(fake_server.on("/a", shop)))
-    assert pump.run("shop")["status"] == "success"
+    runner.declare(csv_source(fake_server.on("/a", shop)))
+    assert runner.run("shop")["status"] == "success"
     assert shop.asked == [None, None]
 
 
-def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_server_that_sends_the_wrong_part_is_asked_anew(runner: SourceRunner, fake_server: FakeServer) -> None:
     def wrong(handler: Any) -> None:
         handler.send_response(206)
         handler.send_header("Content-Range", f"bytes 5-{len(BODY) - 1}/{len(BODY)}")
@@ -112,13 +114,15 @@ def test_a_server_that_sends_the_wrong_part_is_asked_anew(pump: Pump, fake_serve
             return Response(raw=wrong)
         return shop(asked)
 
-    pump.settings = replace(pump.settings, max_retries=3)
-    pump.declare(csv_source(fake_server.on("/a", confused)))
-    run = pump.run("shop")
+    runner.settings = replace(runner.settings, max_retries=3)
+    runner.declare(csv_source(fake_server.on("/a", confused)))
+    run = runner.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
 
 
-def test_a_dripping_download_ends_by_name(pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dripping_download_ends_by_name(
+    runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for window in ("FIRST_WINDOW", "RATE_WINDOW"):
         monkeypatch.setattr(f"etl.runs.share.{window}", 0.3)
 
@@ -128,15 +132,15 @@ def test_a_dripping_download_ends_by_name(pump: Pump, fake_server: FakeServer, m
             handler.wfile.write(b"a")
             time.sleep(0.05)
 
-    pump.declare(csv_source(fake_server.on("/a", Response(raw=drip))))
-    run = pump.run("shop")
+    runner.declare(csv_source(fake_server.on("/a", Response(raw=drip))))
+    run = runner.run("shop")
     assert (run["status"], run["error"]["code"]) == ("failed", "too_slow")
 
 
 def test_a_download_past_its_slice_goes_on_if_there_is_room(
-    pump: Pump, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pump.slice_seconds = 0.2
+    runner.slice_seconds = 0.2
     monkeypatch.setattr("etl.http.download.RENEW_SECONDS", 0.1)
     asked: list[str] = []
 
@@ -148,20 +152,20 @@ def test_a_download_past_its_slice_goes_on_if_there_is_room(
             time.sleep(0.1)
 
     fake_server.on("/a", [Response(b"id\n1\n"), Response(raw=slow)])
-    pump.declare(csv_source(fake_server.url + "/a"))
-    pump.run("shop")
-    run_id = pump.queue("shop")
+    runner.declare(csv_source(fake_server.url + "/a"))
+    runner.run("shop")
+    run_id = runner.queue("shop")
     # Another download has the share of slow sources.
-    pump.sql(
+    runner.sql(
         """INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, slow, dispatched_at)
         VALUES (gen_random_uuid(), 'other', 'csv', 'api', 'running', 'extracting', true, now())"""
     )
-    pump.step()
-    assert pump.show(run_id)["stage"] == "waiting"
-    assert pump.sql("SELECT slow FROM etl_runs WHERE run_id = :id", id=run_id) == [True]
-    pump.sql("DELETE FROM etl_runs WHERE source_name = 'other'")
-    pump.drain()
-    assert (pump.show(run_id)["status"], len(asked)) == ("success", 2)
+    runner.step()
+    assert runner.show(run_id)["stage"] == "waiting"
+    assert runner.sql("SELECT slow FROM etl_runs WHERE run_id = :id", id=run_id) == [True]
+    runner.sql("DELETE FROM etl_runs WHERE source_name = 'other'")
+    runner.drain()
+    assert (runner.show(run_id)["status"], len(asked)) == ("success", 2)
 
 
 def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, fake_server: FakeServer) -> None:
@@ -181,7 +185,7 @@ def test_a_part_of_another_request_is_not_gone_on_with(tmp_path: Path, fake_serv
     ids=["of another version", "not all of the rest"],
 )
 def test_a_part_is_taken_only_if_it_is_the_rest_of_the_same_version(
-    pump: Pump, fake_server: FakeServer, content_range: str, etag: str
+    runner: SourceRunner, fake_server: FakeServer, content_range: str, etag: str
 ) -> None:
     shop = Shop(cuts=1)
 
@@ -197,13 +201,13 @@ def test_a_part_is_taken_only_if_it_is_the_rest_of_the_same_version(
     def mixed(asked: Request) -> Response:
         return Response(raw=wrong) if asked.headers.get("range") else shop(asked)
 
-    pump.settings = replace(pump.settings, max_retries=3)
-    pump.declare(csv_source(fake_server.on("/a", mixed)))
-    run = pump.run("shop")
+    runner.settings = replace(runner.settings, max_retries=3)
+    runner.declare(csv_source(fake_server.on("/a", mixed)))
+    run = runner.run("shop")
     assert (run["status"], run["records_inserted"]) == ("success", 17_000)
 
 
-def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, fake_server: FakeServer) -> None:
+def test_a_download_that_is_always_cut_at_the_same_place_ends(runner: SourceRunner, fake_server: FakeServer) -> None:
     """A server with another mark for each answer gives no step forward, however much it sends."""
     shop = Shop(cuts=99)
     marks = iter(range(100))
@@ -212,8 +216,8 @@ def test_a_download_that_is_always_cut_at_the_same_place_ends(pump: Pump, fake_s
         shop.etag = f'"{next(marks)}"'
         return shop(asked)
 
-    pump.declare(csv_source(fake_server.on("/a", marked)))
-    assert pump.run("shop")["status"] == "failed"
+    runner.declare(csv_source(fake_server.on("/a", marked)))
+    assert runner.run("shop")["status"] == "failed"
     assert len(shop.asked) <= 4
 
 

@@ -23,7 +23,7 @@ from etl.errors import AlreadyActiveError, SourceInactiveError, UnknownSourceErr
 from etl.mapping.mapper import Mapper
 from etl.runs.outcome import Trigger
 from testkit.fake_server import FakeServer, Response
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from worker.inline import InlineRunner
 
 SHOP = {"name": "shop", "type": "csv", "file": "shop.csv"}
@@ -31,55 +31,55 @@ COUNTS = ("extracted", "inserted", "updated", "unchanged", "duplicate", "failed"
 
 
 @pytest.fixture
-def runner(pump: Pump) -> InlineRunner:
-    return InlineRunner(pump.process)
+def inline(runner: SourceRunner) -> InlineRunner:
+    return InlineRunner(runner.process)
 
 
 def counts(run: Any) -> list[int]:
     return [getattr(run, f"records_{name}") for name in COUNTS]
 
 
-def test_it_ends_as_a_workers_run_does(pump: Pump, runner: InlineRunner) -> None:
-    pump.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n3,c,3\n3,c,3\n")
-    pump.declare(SHOP, {**SHOP, "name": "other"})
-    theirs = pump.run("other")
-    ours = runner.run("shop")
+def test_it_ends_as_a_workers_run_does(runner: SourceRunner, inline: InlineRunner) -> None:
+    runner.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n3,c,3\n3,c,3\n")
+    runner.declare(SHOP, {**SHOP, "name": "other"})
+    theirs = runner.run("other")
+    ours = inline.run("shop")
     assert ours.status == theirs["status"] == "partial"
     assert counts(ours) == [theirs[f"records_{name}"] for name in COUNTS] == [4, 2, 0, 0, 1, 1]
     items = "SELECT external_id, title, amount FROM unified_items WHERE source_name = :name ORDER BY 1"
-    assert pump.sql(items, name="shop") == pump.sql(items, name="other")
+    assert runner.sql(items, name="shop") == runner.sql(items, name="other")
 
 
-def test_what_fails_says_why(pump: Pump, runner: InlineRunner) -> None:
-    pump.declare(SHOP)
-    run = runner.run("shop")
+def test_what_fails_says_why(runner: SourceRunner, inline: InlineRunner) -> None:
+    runner.declare(SHOP)
+    run = inline.run("shop")
     assert (run.status, run.error_code) == ("failed", "file_not_found")
     assert "shop.csv" in run.error_message
 
 
-def test_more_batches_than_there_is_room_for(pump: Pump) -> None:
-    pump.write("shop.csv", "id\n" + "".join(f"{number}\n" for number in range(30)))
-    pump.declare(SHOP)
-    process = pump.process
-    runner = InlineRunner(replace(process, settings=replace(process.settings, batch_size=1)))
-    assert counts(runner.run("shop")) == [30, 30, 0, 0, 0, 0]
+def test_more_batches_than_there_is_room_for(runner: SourceRunner) -> None:
+    runner.write("shop.csv", "id\n" + "".join(f"{number}\n" for number in range(30)))
+    runner.declare(SHOP)
+    process = runner.process
+    inline = InlineRunner(replace(process, settings=replace(process.settings, batch_size=1)))
+    assert counts(inline.run("shop")) == [30, 30, 0, 0, 0, 0]
 
 
-def test_what_has_to_wait_is_waited_for(pump: Pump, runner: InlineRunner, fake_server: FakeServer) -> None:
+def test_what_has_to_wait_is_waited_for(runner: SourceRunner, inline: InlineRunner, fake_server: FakeServer) -> None:
     answers = [Response(status=503, headers={"Retry-After": "1"}), Response(b'[{"id": 1}]')]
-    pump.declare({"name": "shop", "type": "api", "request": {"url": fake_server.on("/a", answers)}})
-    assert runner.run("shop").status == "success"
+    runner.declare({"name": "shop", "type": "api", "request": {"url": fake_server.on("/a", answers)}})
+    assert inline.run("shop").status == "success"
 
 
 @contextmanager
-def sweepers(pump: Pump) -> Iterator[list[object]]:
+def sweepers(runner: SourceRunner) -> Iterator[list[object]]:
     """A sweeper of workers that have nothing to do; everything that it takes up."""
     found: list[object] = []
     stopped = threading.Event()
 
     def watch() -> None:
         while not stopped.wait(0.1):
-            transact = pump.database.transact
+            transact = runner.database.transact
             found.extend([transact(sweep.take_over_runs), transact(sweep.take_over_batches)])
             found.extend(transact(sweep.due_runs, queue_empty=True))
             found.extend(transact(sweep.due_batches, queue_empty=True))
@@ -95,10 +95,10 @@ def sweepers(pump: Pump) -> Iterator[list[object]]:
 
 @pytest.mark.parametrize("where", ["take", "normalize"])
 def test_a_breakpoint_may_be_stood_at_for_longer_than_a_lease(
-    pump: Pump, monkeypatch: pytest.MonkeyPatch, where: str
+    runner: SourceRunner, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    pump.write("shop.csv", "id\n1\n")
-    pump.declare(SHOP)
+    runner.write("shop.csv", "id\n1\n")
+    runner.declare(SHOP)
     go_on = getattr(Mapper, where)
 
     def stand(self: Mapper, records: Any) -> Any:
@@ -108,47 +108,51 @@ def test_a_breakpoint_may_be_stood_at_for_longer_than_a_lease(
 
     monkeypatch.setattr(Mapper, where, stand)
     monkeypatch.setattr(sweep, "GAP", 2)
-    process = pump.process
+    process = runner.process
     short = replace(process, settings=replace(process.settings, lease=timedelta(seconds=2)))
-    with sweepers(pump) as taken:
+    with sweepers(runner) as taken:
         assert InlineRunner(short).run("shop").status == "success"
     assert [one for one in taken if one] == []
 
 
-def test_who_leaves_cancels_the_run(pump: Pump, runner: InlineRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    pump.write("shop.csv", "id\n1\n")
-    pump.declare(SHOP)
+def test_who_leaves_cancels_the_run(
+    runner: SourceRunner, inline: InlineRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.write("shop.csv", "id\n1\n")
+    runner.declare(SHOP)
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Mapper, "take", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        runner.run("shop")
-    assert pump.sql("SELECT status, error_code FROM etl_runs") == [("cancelled", "cancelled")]
+        inline.run("shop")
+    assert runner.sql("SELECT status, error_code FROM etl_runs") == [("cancelled", "cancelled")]
     monkeypatch.undo()
-    assert runner.run("shop").status == "success"
+    assert inline.run("shop").status == "success"
 
 
-def test_a_run_that_cannot_be_had_is_named(pump: Pump, runner: InlineRunner) -> None:
+def test_a_run_that_cannot_be_had_is_named(runner: SourceRunner, inline: InlineRunner) -> None:
     with pytest.raises(UnknownSourceError, match="'shop'"):
-        runner.run("shop")
-    pump.declare({**SHOP, "enabled": False})
+        inline.run("shop")
+    runner.declare({**SHOP, "enabled": False})
     with pytest.raises(SourceInactiveError, match="'shop' is disabled"):
-        runner.run("shop")
-    pump.declare(SHOP)
-    run_id = pump.queue("shop")
+        inline.run("shop")
+    runner.declare(SHOP)
+    run_id = runner.queue("shop")
     with pytest.raises(AlreadyActiveError, match=str(run_id)):
-        runner.run("shop")
-    assert pump.sql("SELECT run_id, status FROM etl_runs") == [(run_id, "queued")]
+        inline.run("shop")
+    assert runner.sql("SELECT run_id, status FROM etl_runs") == [(run_id, "queued")]
 
 
-def test_runs_of_others_are_left_to_the_workers(pump: Pump, runner: InlineRunner, fake_server: FakeServer) -> None:
-    pump.write("shop.csv", "id\n1\n")
-    pump.declare(SHOP, {"name": "new", "type": "api", "request": {"url": fake_server.json("/a", [])}})
-    pump.database.transact(queue_run, NewRun(uuid4(), "new", "api", Trigger.API))
-    assert runner.run("shop").status == "success"
-    assert pump.sql("SELECT status, dispatched_at FROM etl_runs WHERE source_name = 'new'") == [("queued", None)]
+def test_runs_of_others_are_left_to_the_workers(
+    runner: SourceRunner, inline: InlineRunner, fake_server: FakeServer
+) -> None:
+    runner.write("shop.csv", "id\n1\n")
+    runner.declare(SHOP, {"name": "new", "type": "api", "request": {"url": fake_server.json("/a", [])}})
+    runner.database.transact(queue_run, NewRun(uuid4(), "new", "api", Trigger.API))
+    assert inline.run("shop").status == "success"
+    assert runner.sql("SELECT status, dispatched_at FROM etl_runs WHERE source_name = 'new'") == [("queued", None)]
 
 
 DEBUG = """
@@ -167,15 +171,15 @@ sys.exit(main(["debug", "shop"]))
 """
 
 
-def test_breakpoints_work_and_redis_is_not_needed(pump: Pump) -> None:
-    pump.write("shop.csv", "id\n1\n")
-    pump.declare(SHOP)
-    settings = pump.settings
+def test_breakpoints_work_and_redis_is_not_needed(runner: SourceRunner) -> None:
+    runner.write("shop.csv", "id\n1\n")
+    runner.declare(SHOP)
+    settings = runner.settings
     environment = {
         **os.environ,
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": "redis://127.0.0.1:1/0",
-        "CSV_ROOTS": str(pump.folder),
+        "CSV_ROOTS": str(runner.folder),
         "SOURCES_FILE": str(settings.sources_file),
         "STATE_DIR": str(settings.state_dir),
     }

@@ -17,7 +17,7 @@ from etl.records import Position, RawBatch, RawRecord
 from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
 from etl.runs.messages import BatchMessage
 from etl.runs.slices import RunClaim
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 
 SHOP = {"name": "shop", "type": "csv", "file": "shop.csv"}
 
@@ -40,33 +40,35 @@ class _CrashedError(Exception):
     pass
 
 
-def test_no_id_outlives_a_crash_that_takes_the_sequence_back(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_id_outlives_a_crash_that_takes_the_sequence_back(
+    runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The ids of a batch that was not stored are not remembered: after the crash others may have them."""
-    pump.declare(SHOP, {**SHOP, "name": "other"})
-    first, second = pump.queue("shop"), pump.queue("other")
-    claim, rival = (pump.database.transact(claim_run, r, "w", 60) for r in (first, second))
+    runner.declare(SHOP, {**SHOP, "name": "other"})
+    first, second = runner.queue("shop"), runner.queue("other")
+    claim, rival = (runner.database.transact(claim_run, r, "w", 60) for r in (first, second))
     assert claim
     assert rival
-    pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    compared = pump.database.read(changes, claim, batch(50))
+    runner.sql("SELECT setval('raw_data_id_seq', 100)")
+    compared = runner.database.read(changes, claim, batch(50))
 
     def crashing(connection: Connection) -> None:
         store_batch(connection, claim, batch(50), compared, 60, None)
         raise _CrashedError
 
     with pytest.raises(_CrashedError):
-        pump.database.transact(crashing)
+        runner.database.transact(crashing)
     # What a crash does to what was drawn and never reached the log.
-    pump.sql("SELECT setval('raw_data_id_seq', 100)")
-    found = pump.database.read(changes, rival, batch(50))
-    pump.database.transact(store_batch, rival, batch(50), found, 60, None)
-    pump.database.transact(store_batch, claim, batch(50), compared, 60, None)
-    assert pump.sql("SELECT count(*), count(DISTINCT id) FROM raw_data") == [(100, 100)]
+    runner.sql("SELECT setval('raw_data_id_seq', 100)")
+    found = runner.database.read(changes, rival, batch(50))
+    runner.database.transact(store_batch, rival, batch(50), found, 60, None)
+    runner.database.transact(store_batch, claim, batch(50), compared, 60, None)
+    assert runner.sql("SELECT count(*), count(DISTINCT id) FROM raw_data") == [(100, 100)]
 
 
-def _double_ids(pump: Pump, run_id: UUID) -> None:
+def _double_ids(runner: SourceRunner, run_id: UUID) -> None:
     """Give the raw ids of a run to another run of the same source as well."""
-    pump.sql(
+    runner.sql(
         """INSERT INTO raw_data (id, ingested_at, run_id, source_type, source_name, source_id, raw_payload, content_hash)
         SELECT id, ingested_at - interval '1 second', gen_random_uuid(), source_type, source_name, source_id,
             jsonb_set(raw_payload, '{price}', '"7"'), content_hash FROM raw_data WHERE run_id = :run_id""",
@@ -74,58 +76,58 @@ def _double_ids(pump: Pump, run_id: UUID) -> None:
     )
 
 
-def _extracted(pump: Pump) -> UUID:
+def _extracted(runner: SourceRunner) -> UUID:
     """A run with one batch that is yet to be normalised."""
-    pump.settings = replace(pump.settings, worker_processes=99)
-    pump.declare(SHOP)
-    pump.write("shop.csv", rows(4))
-    run_id = pump.queue("shop")
-    pump.step()
+    runner.settings = replace(runner.settings, worker_processes=99)
+    runner.declare(SHOP)
+    runner.write("shop.csv", rows(4))
+    run_id = runner.queue("shop")
+    runner.step()
     return run_id
 
 
-def test_a_batch_reads_the_rows_of_its_own_run(pump: Pump) -> None:
-    run_id = _extracted(pump)
-    _double_ids(pump, run_id)
-    pump.drain()
-    assert pump.show(run_id)["status"] == "success"
-    assert pump.sql("SELECT DISTINCT amount::int FROM unified_items") == [1]
+def test_a_batch_reads_the_rows_of_its_own_run(runner: SourceRunner) -> None:
+    run_id = _extracted(runner)
+    _double_ids(runner, run_id)
+    runner.drain()
+    assert runner.show(run_id)["status"] == "success"
+    assert runner.sql("SELECT DISTINCT amount::int FROM unified_items") == [1]
 
 
-def test_halving_ends_when_an_id_has_two_rows(pump: Pump) -> None:
-    run_id = _extracted(pump)
+def test_halving_ends_when_an_id_has_two_rows(runner: SourceRunner) -> None:
+    run_id = _extracted(runner)
     # Two rows of one id in the very same run.
-    pump.sql("""INSERT INTO raw_data SELECT id, ingested_at + interval '1 second', run_id, source_type, source_name,
+    runner.sql("""INSERT INTO raw_data SELECT id, ingested_at + interval '1 second', run_id, source_type, source_name,
         source_id, raw_payload, content_hash FROM raw_data WHERE id = (SELECT min(id) FROM raw_data)""")
-    pump.messages.clear()
+    runner.messages.clear()
     for _ in range(10):
-        pump.sql("UPDATE etl_batches SET attempt = 9, lease_expires_at = NULL WHERE state = 'extracted'")
-        for batch_id in pump.open_batches():
-            pump.step(BatchMessage(batch_id))
-    pump.messages.clear()
-    assert pump.open_batches() == []
-    assert pump.show(run_id)["status"] == "failed"
-    assert pump.sql("SELECT count(*), count(DISTINCT raw_data_id) FROM rejected_records") == [(5, 4)]
+        runner.sql("UPDATE etl_batches SET attempt = 9, lease_expires_at = NULL WHERE state = 'extracted'")
+        for batch_id in runner.open_batches():
+            runner.step(BatchMessage(batch_id))
+    runner.messages.clear()
+    assert runner.open_batches() == []
+    assert runner.show(run_id)["status"] == "failed"
+    assert runner.sql("SELECT count(*), count(DISTINCT raw_data_id) FROM rejected_records") == [(5, 4)]
 
 
-def test_copies_are_found_in_bounded_steps_and_told(pump: Pump) -> None:
-    pump.declare(SHOP)
-    pump.write("shop.csv", rows(4))
-    pump.run("shop")
-    assert pump.database.transact(look_for_copies, 0).batches == 1
-    pump.write("shop.csv", rows(4, price=2))
-    _double_ids(pump, pump.run("shop")["run_id"])
-    look = pump.database.transact(look_for_copies, 0)
+def test_copies_are_found_in_bounded_steps_and_told(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    runner.write("shop.csv", rows(4))
+    runner.run("shop")
+    assert runner.database.transact(look_for_copies, 0).batches == 1
+    runner.write("shop.csv", rows(4, price=2))
+    _double_ids(runner, runner.run("shop")["run_id"])
+    look = runner.database.transact(look_for_copies, 0)
     assert (look.batches, look.copies) == (1, 4)
-    assert pump.database.transact(look_for_copies, 0).batches == 0
-    assert [alarm.code for alarm in pump.database.transact(list_alarms)] == ["raw_ids_repeated"]
+    assert runner.database.transact(look_for_copies, 0).batches == 0
+    assert [alarm.code for alarm in runner.database.transact(list_alarms)] == ["raw_ids_repeated"]
 
 
-def test_a_sequence_behind_its_ids_is_put_above_them(pump: Pump, database: Database) -> None:
-    pump.declare(SHOP)
-    pump.write("shop.csv", rows(4))
-    pump.run("shop")
+def test_a_sequence_behind_its_ids_is_put_above_them(runner: SourceRunner, database: Database) -> None:
+    runner.declare(SHOP)
+    runner.write("shop.csv", rows(4))
+    runner.run("shop")
     assert not database.transact(advance_sequence)
-    pump.sql("SELECT setval('raw_data_id_seq', 1)")
+    runner.sql("SELECT setval('raw_data_id_seq', 1)")
     assert database.transact(advance_sequence)
-    assert pump.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]
+    assert runner.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]

@@ -12,7 +12,7 @@ from db.queries.run_requests import request_runs
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
 from etl.runs.run_requests import Refusal, Requested, RequestStatus
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from web.app import create_app
 from worker import adhoc
 
@@ -30,22 +30,22 @@ def csv(name: str, **more: object) -> dict[str, object]:
 
 
 @pytest.fixture
-def client(pump: Pump) -> Iterator[FlaskClient]:
-    with create_app(pump.settings, pump.database).test_client() as client:
+def client(runner: SourceRunner) -> Iterator[FlaskClient]:
+    with create_app(runner.settings, runner.database).test_client() as client:
         yield client
 
 
-def requested(pump: Pump, names: list[str] | None, run_id: UUID | None = None) -> Requested:
-    answer = pump.database.transact(request_runs, names, Trigger.API, run_id)
+def requested(runner: SourceRunner, names: list[str] | None, run_id: UUID | None = None) -> Requested:
+    answer = runner.database.transact(request_runs, names, Trigger.API, run_id)
     assert isinstance(answer, Requested)
     return answer
 
 
-def test_each_source_gets_a_run_or_keeps_the_one_it_has(pump: Pump) -> None:
-    pump.declare(csv("a"), csv("b"))
-    first = requested(pump, ["a"])
+def test_each_source_gets_a_run_or_keeps_the_one_it_has(runner: SourceRunner) -> None:
+    runner.declare(csv("a"), csv("b"))
+    first = requested(runner, ["a"])
     assert first.messages == [ExtractMessage(run_id) for run_id in first.queued]
-    both = requested(pump, None)
+    both = requested(runner, None)
     assert [(run.source.name, run.status) for run in both.runs] == [
         ("a", RequestStatus.ALREADY_ACTIVE),
         ("b", RequestStatus.QUEUED),
@@ -54,25 +54,25 @@ def test_each_source_gets_a_run_or_keeps_the_one_it_has(pump: Pump) -> None:
     assert both.messages == [ExtractMessage(both.queued[0])]
 
 
-def test_the_id_of_the_run_may_be_given(pump: Pump) -> None:
-    pump.declare(csv("a"))
+def test_the_id_of_the_run_may_be_given(runner: SourceRunner) -> None:
+    runner.declare(csv("a"))
     run_id = uuid4()
-    assert requested(pump, ["a"], run_id).queued == [run_id]
+    assert requested(runner, ["a"], run_id).queued == [run_id]
 
 
-def test_nothing_is_queued_if_one_may_not_run(pump: Pump) -> None:
-    pump.declare(csv("a"), csv("b", enabled=False))
-    assert isinstance(pump.database.transact(request_runs, ["a", "b"], Trigger.API), Refusal)
-    assert pump.sql("SELECT count(*) FROM etl_runs") == [0]
+def test_nothing_is_queued_if_one_may_not_run(runner: SourceRunner) -> None:
+    runner.declare(csv("a"), csv("b", enabled=False))
+    assert isinstance(runner.database.transact(request_runs, ["a", "b"], Trigger.API), Refusal)
+    assert runner.sql("SELECT count(*) FROM etl_runs") == [0]
 
 
-def test_a_request_that_queues_nothing_sends_nothing(pump: Pump) -> None:
+def test_a_request_that_queues_nothing_sends_nothing(runner: SourceRunner) -> None:
     """What was marked as sent and never is would wait until a sweeper missed it."""
-    pump.declare(csv("a"), {"name": "far", "type": "api", "request": {"url": "http://far.test/a"}})
-    requested(pump, ["a", "far"])
-    pump.sql("UPDATE etl_runs SET dispatched_at = NULL WHERE slow")
-    assert requested(pump, ["a"]).messages == []
-    assert pump.sql("SELECT dispatched_at FROM etl_runs WHERE slow") == [None]
+    runner.declare(csv("a"), {"name": "far", "type": "api", "request": {"url": "http://far.test/a"}})
+    requested(runner, ["a", "far"])
+    runner.sql("UPDATE etl_runs SET dispatched_at = NULL WHERE slow")
+    assert requested(runner, ["a"]).messages == []
+    assert runner.sql("SELECT dispatched_at FROM etl_runs WHERE slow") == [None]
 
 
 @pytest.mark.parametrize(
@@ -89,36 +89,36 @@ def test_a_request_that_queues_nothing_sends_nothing(pump: Pump) -> None:
     ],
 )
 def test_who_may_not_run_is_refused_in_the_words_of_each(
-    pump: Pump, client: FlaskClient, change: str, code: str, shown: str, recorded: str
+    runner: SourceRunner, client: FlaskClient, change: str, code: str, shown: str, recorded: str
 ) -> None:
-    pump.declare(csv("shop"))
-    pump.sql(change)
+    runner.declare(csv("shop"))
+    runner.sql(change)
     response = client.post("/runs", json={"source": "shop"})
     problem = response.get_json(force=True)
     assert (response.status_code, problem["type"], problem["detail"]) == (409, f"urn:kasparro:problem:{code}", shown)
     assert (problem["source"], "not_before" in problem) == ("shop", code == "set_aside")
     run_id = uuid4()
-    assert adhoc.queue(pump.database, run_id, "shop") == []
-    assert pump.sql(RECORDED, id=run_id) == [("cli", "skipped", "csv", code, recorded)]
+    assert adhoc.queue(runner.database, run_id, "shop") == []
+    assert runner.sql(RECORDED, id=run_id) == [("cli", "skipped", "csv", code, recorded)]
 
 
-def test_sources_that_are_set_aside_are_counted_when_all_are_asked(pump: Pump, client: FlaskClient) -> None:
-    pump.declare(csv("shop"), csv("other"))
-    pump.sql(SET_ASIDE + " WHERE name = 'shop'")
+def test_sources_that_are_set_aside_are_counted_when_all_are_asked(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare(csv("shop"), csv("other"))
+    runner.sql(SET_ASIDE + " WHERE name = 'shop'")
     body = client.post("/runs", json={}).json
     assert body
     assert ([run["source_name"] for run in body["runs"]], body["set_aside_total"]) == (["other"], 1)
 
 
-def test_a_shell_queues_a_run_or_learns_why_not(pump: Pump) -> None:
-    pump.declare(csv("shop"))
+def test_a_shell_queues_a_run_or_learns_why_not(runner: SourceRunner) -> None:
+    runner.declare(csv("shop"))
     first, second, unknown = uuid4(), uuid4(), uuid4()
-    assert adhoc.queue(pump.database, first, "shop") == [ExtractMessage(first)]
-    assert adhoc.queue(pump.database, first, "shop") == [], "the task came twice"
-    assert adhoc.queue(pump.database, second, "shop") == []
-    assert adhoc.queue(pump.database, unknown, "nope") == []
-    assert pump.sql(RECORDED, id=first) == [("cli", "queued", "csv", None, None)]
+    assert adhoc.queue(runner.database, first, "shop") == [ExtractMessage(first)]
+    assert adhoc.queue(runner.database, first, "shop") == [], "the task came twice"
+    assert adhoc.queue(runner.database, second, "shop") == []
+    assert adhoc.queue(runner.database, unknown, "nope") == []
+    assert runner.sql(RECORDED, id=first) == [("cli", "queued", "csv", None, None)]
     active = ("cli", "skipped", "csv", "already_active", "the source had an active run")
-    assert pump.sql(RECORDED, id=second) == [active]
+    assert runner.sql(RECORDED, id=second) == [active]
     missing = ("cli", "failed", None, "unknown_source", "there is no source named 'nope'")
-    assert pump.sql(RECORDED, id=unknown) == [missing]
+    assert runner.sql(RECORDED, id=unknown) == [missing]

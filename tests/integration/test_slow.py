@@ -15,7 +15,7 @@ from config import settings
 from db.queries import items
 from db.session import Database
 from etl.errors import StorageConflictError
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from testkit.service import Servers, make_database
 from web.app import create_app
 
@@ -45,8 +45,8 @@ def fill(database: Database, count: int, *, description: str = "'small'", metada
 
 
 @pytest.fixture
-def client(pump: Pump) -> Iterator[FlaskClient]:
-    with create_app(pump.settings, pump.database).test_client() as client:
+def client(runner: SourceRunner) -> Iterator[FlaskClient]:
+    with create_app(runner.settings, runner.database).test_client() as client:
         yield client
 
 
@@ -66,9 +66,9 @@ def slow(servers: Servers, migrated: str) -> Iterator[Database]:
 
 @pytest.mark.parametrize("query", ["search=a", "search=a&source_name=shop", "search=a&sort_by=title&page=2"])
 def test_a_question_that_takes_too_long_is_ended_once_and_says_what_to_narrow(
-    slow: Database, pump: Pump, query: str
+    slow: Database, runner: SourceRunner, query: str
 ) -> None:
-    with create_app(pump.settings, slow).test_client() as client:
+    with create_app(runner.settings, slow).test_client() as client:
         answer = client.get(f"/data?{query}")
         body = json.loads(answer.data)
         assert (answer.status_code, body["type"]) == (503, "urn:kasparro:problem:too_slow")
@@ -82,9 +82,9 @@ def test_a_question_that_takes_too_long_is_ended_once_and_says_what_to_narrow(
         assert connection.execute(text("SELECT last_value FROM slow.asked")).scalar_one() == 1
 
 
-def test_the_web_takes_its_limit_from_the_settings(slow: Database, pump: Pump) -> None:
+def test_the_web_takes_its_limit_from_the_settings(slow: Database, runner: SourceRunner) -> None:
     url = slow.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
-    current = replace(pump.settings, database_url=url, read_timeout=timedelta(seconds=0.4))
+    current = replace(runner.settings, database_url=url, read_timeout=timedelta(seconds=0.4))
     with create_app(current).test_client() as client:
         assert client.get("/data?search=a").status_code == 503
     assert settings.read({}).read_timeout == timedelta(seconds=5)
@@ -136,22 +136,24 @@ def walk(client: FlaskClient, query: str) -> list[list[str]]:
 )
 @pytest.mark.parametrize("query", ["page_size=20", "page_size=20&sort_by=title&sort_order=asc"])
 def test_a_page_of_large_items_ends_early(
-    client: FlaskClient, pump: Pump, narrow: int, description: str, metadata: str, query: str
+    client: FlaskClient, runner: SourceRunner, narrow: int, description: str, metadata: str, query: str
 ) -> None:
-    fill(pump.database, 40, description=description, metadata=metadata)
+    fill(runner.database, 40, description=description, metadata=metadata)
     pages = walk(client, query)
     assert sorted(one for page in pages for one in page) == sorted(str(n) for n in range(1, 41))
     assert {len(page) for page in pages[:-1]} == {6}
     assert all(len(client.get(f"/data?{query}").data) < narrow * 1.1 for query in ("page_size=40", "page_size=1000"))
 
 
-def test_an_item_that_is_larger_than_a_page_has_a_page_to_itself(client: FlaskClient, pump: Pump, narrow: int) -> None:
-    fill(pump.database, 3, metadata=JSON.format(bytes=narrow * 2))
+def test_an_item_that_is_larger_than_a_page_has_a_page_to_itself(
+    client: FlaskClient, runner: SourceRunner, narrow: int
+) -> None:
+    fill(runner.database, 3, metadata=JSON.format(bytes=narrow * 2))
     assert [len(page) for page in walk(client, "page_size=20")] == [1, 1, 1]
 
 
-def test_a_large_page_by_number_is_refused_by_name(client: FlaskClient, pump: Pump, narrow: int) -> None:
-    fill(pump.database, 40, metadata=JSON.format(bytes=32_000))
+def test_a_large_page_by_number_is_refused_by_name(client: FlaskClient, runner: SourceRunner, narrow: int) -> None:
+    fill(runner.database, 40, metadata=JSON.format(bytes=32_000))
     answer = client.get("/data?page=1&page_size=20")
     body = json.loads(answer.data)
     assert (answer.status_code, body["type"]) == (422, "urn:kasparro:problem:page_too_large")
@@ -161,8 +163,10 @@ def test_a_large_page_by_number_is_refused_by_name(client: FlaskClient, pump: Pu
 
 
 @pytest.mark.parametrize("page", ["", "&page=1"])
-def test_a_page_that_is_not_too_large_is_whole(client: FlaskClient, pump: Pump, narrow: int, page: str) -> None:
-    fill(pump.database, 30, metadata=JSON.format(bytes=4_000))
+def test_a_page_that_is_not_too_large_is_whole(
+    client: FlaskClient, runner: SourceRunner, narrow: int, page: str
+) -> None:
+    fill(runner.database, 30, metadata=JSON.format(bytes=4_000))
     body = json.loads(client.get(f"/data?page_size=20{page}").data)
     assert (len(body["items"]), body["pagination"]["has_next"]) == (20, True)
     assert body["pagination"]["current_page"] == 1

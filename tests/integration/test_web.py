@@ -23,7 +23,7 @@ from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter
 from testkit.fake_server import FakeServer, Response
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from web.app import create_app
 from web.blueprints import stats
 from web.keys import hash_key
@@ -47,23 +47,23 @@ def forged(cursor: object) -> str:
 
 
 @pytest.fixture
-def client(pump: Pump) -> Iterator[FlaskClient]:
-    app = create_app(replace(pump.settings, api_keys=(hash_key(KEY),)), pump.database)
+def client(runner: SourceRunner) -> Iterator[FlaskClient]:
+    app = create_app(replace(runner.settings, api_keys=(hash_key(KEY),)), runner.database)
     with app.test_client() as client:
         yield client
 
 
 @pytest.fixture
-def shop(pump: Pump) -> Pump:
-    pump.declare(
+def shop(runner: SourceRunner) -> SourceRunner:
+    runner.declare(
         {"name": "shop", "type": "csv", "file": "shop.csv"},
         {"name": "idle", "type": "csv", "file": "x.csv", "enabled": False},
     )
     lines = [f"{n},thing {n},red apple number {n},{n % 7}.{n:02},2026-01-{n % 28 + 1:02}" for n in range(1, 121)]
     lines[5] = "6,thing 6,,,"
-    pump.write("shop.csv", "id,name,details,price,date\n" + "\n".join(lines) + "\n")
-    pump.run("shop")
-    return pump
+    runner.write("shop.csv", "id,name,details,price,date\n" + "\n".join(lines) + "\n")
+    runner.run("shop")
+    return runner
 
 
 def problem(response) -> dict:  # type: ignore[no-untyped-def,type-arg]
@@ -77,7 +77,7 @@ def problem(response) -> dict:  # type: ignore[no-untyped-def,type-arg]
 # --- data
 
 
-def test_items_have_exact_numbers(shop: Pump, client: FlaskClient) -> None:
+def test_items_have_exact_numbers(shop: SourceRunner, client: FlaskClient) -> None:
     body = json.loads(client.get("/data?page_size=1&sort_by=amount").data, parse_float=Decimal)
     assert body["items"][0]["amount"] == Decimal("6.111") or body["items"][0]["amount"] > 6
     assert body["pagination"]["total_items"] == 120
@@ -89,7 +89,7 @@ def test_items_have_exact_numbers(shop: Pump, client: FlaskClient) -> None:
 @pytest.mark.parametrize("order", ["asc", "desc"])
 @pytest.mark.parametrize("size", [17, 40])
 def test_cursors_and_pages_walk_the_same_way(
-    shop: Pump, client: FlaskClient, sort_by: str, order: str, size: int
+    shop: SourceRunner, client: FlaskClient, sort_by: str, order: str, size: int
 ) -> None:
     query = f"sort_by={sort_by}&sort_order={order}&page_size={size}"
     by_page, page, has_next = [], 0, True
@@ -110,7 +110,7 @@ def test_cursors_and_pages_walk_the_same_way(
     assert len(set(by_cursor)) == 120
 
 
-def test_filters(shop: Pump, client: FlaskClient) -> None:
+def test_filters(shop: SourceRunner, client: FlaskClient) -> None:
     def total(query: str) -> int:
         response = client.get(f"/data?{query}")
         assert response.status_code == 200, response.data
@@ -163,19 +163,19 @@ def test_odd_text_is_no_server_error(client: FlaskClient, query: str) -> None:
     assert client.get(f"/data?{query}").status_code in {200, 422}
 
 
-def test_metadata_is_exact_too(pump: Pump, client: FlaskClient, fake_server: FakeServer) -> None:
+def test_metadata_is_exact_too(runner: SourceRunner, client: FlaskClient, fake_server: FakeServer) -> None:
     number = b"12345678901234567890.123456789"
     url = fake_server.on("/a", Response(b'[{"id": 1, "x": ' + number + b"}]"))
-    pump.declare({"name": "shop", "type": "api", "request": {"url": url}})
-    pump.run("shop")
+    runner.declare({"name": "shop", "type": "api", "request": {"url": url}})
+    runner.run("shop")
     assert b'"x": ' + number in client.get("/data").data
 
 
 # --- runs
 
 
-def test_a_run_is_queued_and_shown(pump: Pump, client: FlaskClient) -> None:
-    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+def test_a_run_is_queued_and_shown(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
     response = client.post("/runs", json={"source": "shop"})
     assert response.status_code == 202
     (queued,) = response.json["runs"]
@@ -191,8 +191,8 @@ def test_a_run_is_queued_and_shown(pump: Pump, client: FlaskClient) -> None:
     assert all_sources.status_code == 409
 
 
-def test_several_sources_are_queued_or_none(pump: Pump, client: FlaskClient) -> None:
-    pump.declare(*({"name": name, "type": "csv", "file": "x.csv"} for name in ("a", "b", "c")))
+def test_several_sources_are_queued_or_none(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare(*({"name": name, "type": "csv", "file": "x.csv"} for name in ("a", "b", "c")))
     assert problem(client.post("/runs", json={"sources": ["a", "nope"]}))["status"] == 404
     assert client.get("/runs").json["runs"] == []
     assert len(client.post("/runs", json={"sources": ["a", "b", "a"]}).json["runs"]) == 2
@@ -200,7 +200,7 @@ def test_several_sources_are_queued_or_none(pump: Pump, client: FlaskClient) -> 
     assert statuses == {"a": "already_active", "b": "already_active", "c": "queued"}
 
 
-def test_disabled_sources_cannot_be_run(shop: Pump, client: FlaskClient) -> None:
+def test_disabled_sources_cannot_be_run(shop: SourceRunner, client: FlaskClient) -> None:
     assert problem(client.post("/runs", json={"source": "idle"}))["status"] == 409
 
 
@@ -233,14 +233,14 @@ def test_text_that_no_column_holds_is_refused(client: FlaskClient, source: bytes
     assert problem(response)["status"] == 422
 
 
-def test_a_body_that_is_not_declared_to_be_json_is_refused(pump: Pump, client: FlaskClient) -> None:
-    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+def test_a_body_that_is_not_declared_to_be_json_is_refused(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
     response = client.post("/runs", data=b'{"source": "nope"}', headers={"X-API-Key": KEY})
     assert problem(response)["status"] == 415
     assert client.get("/runs").json["runs"] == []
 
 
-def test_runs_are_listed_by_cursor(shop: Pump, client: FlaskClient) -> None:
+def test_runs_are_listed_by_cursor(shop: SourceRunner, client: FlaskClient) -> None:
     for _ in range(6):
         shop.run("shop")
     found, address = [], "/runs?limit=3"
@@ -253,9 +253,9 @@ def test_runs_are_listed_by_cursor(shop: Pump, client: FlaskClient) -> None:
     assert len(client.get("/runs?source_name=shop").json["runs"]) == 7
 
 
-def test_runs_are_cancelled_once(pump: Pump, client: FlaskClient) -> None:
-    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
-    run_id = pump.queue("shop")
+def test_runs_are_cancelled_once(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    run_id = runner.queue("shop")
     headers = {"X-API-Key": KEY}
     assert client.post(f"/runs/{run_id}/cancel").status_code == 401
     assert client.post(f"/runs/{run_id}/cancel", headers=headers).json["status"] == "cancelled"
@@ -277,7 +277,7 @@ def test_unknown_runs_and_paths(client: FlaskClient) -> None:
 # --- stats and health
 
 
-def test_stats(shop: Pump, client: FlaskClient) -> None:
+def test_stats(shop: SourceRunner, client: FlaskClient) -> None:
     body = client.get("/stats").json
     assert body["total_records"] == 120
     assert (body["total_sources"], body["active_sources"]) == (2, 1)
@@ -291,7 +291,7 @@ def test_stats(shop: Pump, client: FlaskClient) -> None:
 
 
 def test_stats_are_kept_while_nothing_is_written(
-    shop: Pump, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    shop: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as still:
         still.setattr(stats, "snapshot", lambda _: "10:10:")
@@ -302,7 +302,7 @@ def test_stats_are_kept_while_nothing_is_written(
     assert len(client.get("/stats").json["recent_runs"]) == len(first["recent_runs"]) + 1
 
 
-def test_stats_are_never_old(shop: Pump, client: FlaskClient) -> None:
+def test_stats_are_never_old(shop: SourceRunner, client: FlaskClient) -> None:
     first = client.get("/stats").json
     with shop.database.transaction() as connection:
         connection.execute(text("UPDATE sources SET enabled = false"))
@@ -312,7 +312,7 @@ def test_stats_are_never_old(shop: Pump, client: FlaskClient) -> None:
     assert client.get("/stats").json["active_sources"] == first["active_sources"] - 1 == 0
 
 
-def test_health_says_what_is_wrong(shop: Pump, client: FlaskClient) -> None:
+def test_health_says_what_is_wrong(shop: SourceRunner, client: FlaskClient) -> None:
     body = client.get("/health").json
     assert body["status"] == "degraded"
     assert [reason["message"] for reason in body["reasons"]] == ["no worker was seen in the last 30 s"]
@@ -321,8 +321,8 @@ def test_health_says_what_is_wrong(shop: Pump, client: FlaskClient) -> None:
     assert body["sources"][0]["name"] == "shop"
 
 
-def test_health_without_a_database(pump: Pump) -> None:
-    gone = replace(pump.settings, database_url="postgresql://u:p@127.0.0.1:1/x")
+def test_health_without_a_database(runner: SourceRunner) -> None:
+    gone = replace(runner.settings, database_url="postgresql://u:p@127.0.0.1:1/x")
     with create_app(gone).test_client() as client:
         response = client.get("/health")
         assert (response.status_code, response.json["status"]) == (503, "unhealthy")
@@ -345,8 +345,8 @@ class HangingHosts:
         return {}
 
 
-def test_a_redis_that_hangs_holds_no_database_connection(pump: Pump) -> None:
-    app = create_app(pump.settings, pump.database)
+def test_a_redis_that_hangs_holds_no_database_connection(runner: SourceRunner) -> None:
+    app = create_app(runner.settings, runner.database)
     hosts = HangingHosts()
     app.extensions["kasparro"] = replace(app.extensions["kasparro"], hosts=hosts)
     with ThreadPoolExecutor(1) as thread:
@@ -354,16 +354,16 @@ def test_a_redis_that_hangs_holds_no_database_connection(pump: Pump) -> None:
         try:
             assert hosts.asked.wait(30)
             query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'tests' AND state LIKE 'idle in%'"
-            assert pump.sql(query) == [0]
-            assert pump.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+            assert runner.sql(query) == [0]
+            assert runner.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
         finally:
             hosts.go_on.set()
         assert answer.result(30).status_code == 200
 
 
-def test_runs_are_queued_without_a_broker(pump: Pump, monkeypatch: pytest.MonkeyPatch) -> None:
-    pump.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
-    app = create_app(pump.settings, pump.database)
+def test_runs_are_queued_without_a_broker(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    app = create_app(runner.settings, runner.database)
     app.extensions["kasparro"].producer.conf.broker_url = "redis://127.0.0.1:1/0"
     with app.test_client() as client:
         assert client.post("/runs", json={"source": "shop"}).status_code == 202
@@ -399,12 +399,14 @@ def test_a_page_of_another_site_cannot_start_runs(client: FlaskClient) -> None:
     assert client.get("/data", headers={"Host": "localhost:8000"}).status_code == 200
 
 
-def test_an_open_address_needs_keys(pump: Pump) -> None:
+def test_an_open_address_needs_keys(runner: SourceRunner) -> None:
     with pytest.raises(SettingError, match="API_KEYS"):
-        create_app(replace(pump.settings, web_host="0.0.0.0"), pump.database)
+        create_app(replace(runner.settings, web_host="0.0.0.0"), runner.database)
     with pytest.raises(SettingError, match="placeholder"):
-        create_app(replace(pump.settings, api_keys=("changeme",)), pump.database)
-    app = create_app(replace(pump.settings, web_host="0.0.0.0", api_keys=(hash_key(KEY), "plain-key")), pump.database)
+        create_app(replace(runner.settings, api_keys=("changeme",)), runner.database)
+    app = create_app(
+        replace(runner.settings, web_host="0.0.0.0", api_keys=(hash_key(KEY), "plain-key")), runner.database
+    )
     with app.test_client() as client:
         assert client.get("/data").status_code == 401
         assert problem(client.get("/stats"))["status"] == 401
@@ -414,12 +416,12 @@ def test_an_open_address_needs_keys(pump: Pump) -> None:
         assert client.get("/data", headers={"Authorization": "Bearer plain-key"}).status_code == 200
 
 
-def test_breakers_are_shown_and_reset(client: FlaskClient, pump: Pump) -> None:
+def test_breakers_are_shown_and_reset(client: FlaskClient, runner: SourceRunner) -> None:
     store = RedisHostStates()
     limiter = HostLimiter(HostStatesWithFallback(store), BreakerPolicy(1, 60), "worker")
     limiter.failed("dead.test:81", "it answered 503")
     limiter.pause("busy.test", 60, "429")
-    pump.declare({"name": "far", "type": "api", "request": {"url": "http://dead.test:81/a"}})
+    runner.declare({"name": "far", "type": "api", "request": {"url": "http://dead.test:81/a"}})
     try:
         shown = {one["host"]: one for one in client.get("/breakers").json["breakers"]}
         assert (shown["dead.test:81"]["state"], shown["dead.test:81"]["reason"]) == ("open", "it answered 503")
@@ -435,22 +437,22 @@ def test_breakers_are_shown_and_reset(client: FlaskClient, pump: Pump) -> None:
         store.reset("busy.test")
 
 
-def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, pump: Pump) -> None:
-    pump.declare({"name": "far", "type": "api", "request": {"url": "http://limited.test/a"}})
-    pump.database.transact(note_postponed, "far", 86_400)
+def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, runner: SourceRunner) -> None:
+    runner.declare({"name": "far", "type": "api", "request": {"url": "http://limited.test/a"}})
+    runner.database.transact(note_postponed, "far", 86_400)
     assert client.get("/health").json["sources"][0]["not_before"] is not None
     assert client.post("/breakers/limited.test/reset", headers={"X-API-Key": KEY}).status_code == 200
-    assert pump.sql("SELECT not_before FROM sources") == [None]
+    assert runner.sql("SELECT not_before FROM sources") == [None]
 
 
-def test_a_source_that_is_gone_has_no_slots(client: FlaskClient, pump: Pump) -> None:
-    pump.declare({"name": "far", "type": "api", "request": {"url": "http://gone.test/a"}})
-    pump.database.transact(note_gone, "far", "answered 410 Gone")
+def test_a_source_that_is_gone_has_no_slots(client: FlaskClient, runner: SourceRunner) -> None:
+    runner.declare({"name": "far", "type": "api", "request": {"url": "http://gone.test/a"}})
+    runner.database.transact(note_gone, "far", "answered 410 Gone")
     (shown,) = client.get("/health").json["sources"]
     assert (shown["status"], shown["next_run_at"], shown["gone_reason"]) == ("gone", None, "answered 410 Gone")
 
 
-def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, shop: Pump) -> None:
+def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, shop: SourceRunner) -> None:
     first = client.get("/data?page_size=2")
     again = client.get("/data?page_size=2", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")

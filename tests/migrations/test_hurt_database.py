@@ -10,7 +10,7 @@ import pytest
 
 from db.session import Database
 from testkit.fake_server import FakeServer, Request, Response, as_json
-from testkit.runner import Pump
+from testkit.runner import SourceRunner
 from testkit.service import Servers, alembic_config, make_database
 
 COUNT = 40
@@ -27,23 +27,23 @@ def database(servers: Servers, migrated: str) -> Iterator[Database]:
 class Shop:
     """A file, a server that answers 304, and one that is asked for what changed, all with the same prices."""
 
-    def __init__(self, pump: Pump, fake_server: FakeServer) -> None:
-        self.pump = pump
+    def __init__(self, runner: SourceRunner, fake_server: FakeServer) -> None:
+        self.runner = runner
         self.price = 1
         paged = {"type": "api", "request": {"url": fake_server.on("/marked", self._marked)}}
         since = {"type": "api", "request": {"url": fake_server.on("/since", self._since)}}
-        pump.declare(
+        runner.declare(
             {"name": "full", "type": "csv", "file": "shop.csv"},
             {"name": "marked", **paged},
             {"name": "since", **since, "incremental": {"field": "seen", "param": "after"}},
             {"name": "sound", "type": "csv", "file": "sound.csv"},
         )
         self.change(1)
-        pump.write("sound.csv", "id,price\n1,5\n")
+        runner.write("sound.csv", "id,price\n1,5\n")
 
     def change(self, price: int) -> None:
         self.price = price
-        self.pump.write("shop.csv", "id,price\n" + "".join(f"{n},{price}\n" for n in range(COUNT)))
+        self.runner.write("shop.csv", "id,price\n" + "".join(f"{n},{price}\n" for n in range(COUNT)))
 
     def _records(self) -> list[dict[str, object]]:
         return [{"id": n, "price": self.price, "seen": f"2026-01-0{self.price}T00:00:00Z"} for n in range(COUNT)]
@@ -59,54 +59,56 @@ class Shop:
         return as_json([record for record in self._records() if str(record["seen"]) > after])
 
     def run_all(self) -> list[str]:
-        return [self.pump.run(name)["status"] for name in ("full", "marked", "since", "sound")]
+        return [self.runner.run(name)["status"] for name in ("full", "marked", "since", "sound")]
 
     def stale(self) -> int:
         query = "SELECT count(*) FROM unified_items WHERE source_name <> 'sound' AND amount <> :price"
-        return int(self.pump.sql(query, price=self.price)[0])
+        return int(self.runner.sql(query, price=self.price)[0])
 
 
-def test_stale_items_and_endless_halving_are_healed(pump: Pump, fake_server: FakeServer, tmp_path: Path) -> None:
-    shop = Shop(pump, fake_server)
+def test_stale_items_and_endless_halving_are_healed(
+    runner: SourceRunner, fake_server: FakeServer, tmp_path: Path
+) -> None:
+    shop = Shop(runner, fake_server)
     assert shop.run_all() == ["success"] * 4
     shop.change(2)
     # What a crash did: newer records got lower ids than older ones, and lost to them.
-    pump.sql("SELECT setval('raw_data_id_seq', 1)")
+    runner.sql("SELECT setval('raw_data_id_seq', 1)")
     assert shop.run_all() == ["success"] * 4
     assert shop.stale() == 3 * COUNT - 1 or shop.stale() == 3 * COUNT
     assert shop.run_all() == ["success"] * 4
     assert shop.stale() > COUNT, "another run does not heal it"
-    stuck = pump.queue("full")
-    pump.messages.clear()
-    pump.sql("UPDATE etl_runs SET status = 'running', stage = 'loading' WHERE run_id = :id", id=stuck)
-    pump.sql(
+    stuck = runner.queue("full")
+    runner.messages.clear()
+    runner.sql("UPDATE etl_runs SET status = 'running', stage = 'loading' WHERE run_id = :id", id=stuck)
+    runner.sql(
         """INSERT INTO etl_batches (run_id, source_name, number, part, first_raw_id, last_raw_id, state)
         SELECT :id, 'full', 1, left('abababababababababab', n), 2, 2, CASE n WHEN 20 THEN 'extracted' ELSE 'halved' END
         FROM generate_series(0, 20) n""",
         id=stuck,
     )
-    url = pump.database.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
-    sound = pump.sql("SELECT value FROM etl_checkpoints WHERE source_name = 'sound'")
+    url = runner.database.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
+    sound = runner.sql("SELECT value FROM etl_checkpoints WHERE source_name = 'sound'")
     alembic.command.downgrade(alembic_config(url), "0004")
     alembic.command.upgrade(alembic_config(url), "head")
-    assert pump.open_batches() == []
-    assert (pump.show(stuck)["status"], pump.show(stuck)["error"]["code"]) == ("failed", "raw_ids_repeated")
-    assert pump.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]
-    assert pump.sql("SELECT value FROM etl_checkpoints WHERE source_name = 'sound'") == sound
+    assert runner.open_batches() == []
+    assert (runner.show(stuck)["status"], runner.show(stuck)["error"]["code"]) == ("failed", "raw_ids_repeated")
+    assert runner.sql("SELECT nextval('raw_data_id_seq') > max(id) FROM raw_data") == [True]
+    assert runner.sql("SELECT value FROM etl_checkpoints WHERE source_name = 'sound'") == sound
     assert shop.run_all() == ["success"] * 4
     assert shop.stale() == 0
-    assert pump.sql("SELECT count(*) FROM unified_items") == [3 * COUNT + 1]
+    assert runner.sql("SELECT count(*) FROM unified_items") == [3 * COUNT + 1]
 
 
-def test_a_sound_database_keeps_its_checkpoints(pump: Pump, fake_server: FakeServer) -> None:
-    shop = Shop(pump, fake_server)
+def test_a_sound_database_keeps_its_checkpoints(runner: SourceRunner, fake_server: FakeServer) -> None:
+    shop = Shop(runner, fake_server)
     shop.run_all()
     shop.change(2)
     shop.run_all()
-    before = pump.sql("SELECT source_name, value FROM etl_checkpoints ORDER BY 1")
-    waiting = pump.queue("full")
-    url = pump.database.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
+    before = runner.sql("SELECT source_name, value FROM etl_checkpoints ORDER BY 1")
+    waiting = runner.queue("full")
+    url = runner.database.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
     alembic.command.downgrade(alembic_config(url), "0004")
     alembic.command.upgrade(alembic_config(url), "head")
-    assert pump.sql("SELECT source_name, value FROM etl_checkpoints ORDER BY 1") == before
-    assert pump.show(waiting)["status"] == "queued"
+    assert runner.sql("SELECT source_name, value FROM etl_checkpoints ORDER BY 1") == before
+    assert runner.show(waiting)["status"] == "queued"

@@ -9,10 +9,11 @@ BENCH ?=
 NEIGHBOURS ?=
 CLIENTS ?=
 WALK ?=
+UPGRADE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls debug shell db-shell clean \
-        test coverage lint format migration requirements faults bench neighbours clients walk docker-up docker-down
+        test coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -118,6 +119,9 @@ bench: $(if $(findstring --against,$(BENCH)),.venv/installed,.venv/peers/install
 
 neighbours: .venv/installed ## how late healthy sources start beside 230 bad ones (NEIGHBOURS="--seconds 60", "--processes 1 --dead 50")
 	@$(BIN)/python -m bench.neighbours $(NEIGHBOURS)
+
+upgrade: .venv/installed ## the newest migration on a million items, with writers and readers at work (UPGRADE="--items 100000")
+	@$(BIN)/python -m bench.upgrade $(UPGRADE)
 
 walk: .venv/installed ## the modules and calls between packages on the way of a record (WALK="--against COMMIT")
 	@$(BIN)/python -m bench.walk $(WALK)

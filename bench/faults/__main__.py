@@ -9,7 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.faults.against import run_against
+from bench.faults.against import Product, product_of
 from bench.faults.arena import Arena, Report
 from bench.faults.scenarios import SCENARIOS
 from bench.faults.truth import Truth
@@ -24,17 +24,18 @@ CONTROL_RECORDS = 300_000
 def main() -> int:
     """Run the scenarios; 0 if the books are clean, and the control arm lost records."""
     arguments = _parser().parse_args()
-    if arguments.against:
-        return run_against(arguments.against, sys.argv[1:], arguments.json)
     names = arguments.only.split(",") if arguments.only else list(SCENARIOS)
-    with running_servers("kasparro-faults-") as (servers, folder):
-        reports = [_run(name, arguments, servers, folder) for name in names]
+    with (
+        running_servers("kasparro-faults-") as (servers, folder),
+        product_of(arguments.against, servers) as product,
+    ):
+        reports = [_run(name, arguments, servers, product, folder) for name in names]
     if arguments.json:
         Path(arguments.json).write_text("[" + ",\n".join(report.as_json() for report in reports) + "]\n")
     return 0 if all(map(_as_expected, reports)) else 1
 
 
-def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Path) -> Report:
+def _run(name: str, arguments: argparse.Namespace, servers: Servers, product: Product, folder: Path) -> Report:
     function, short, long = SCENARIOS[name]
     count = arguments.count or (long if arguments.long else short)
     truth = _truth(name, arguments)
@@ -43,7 +44,7 @@ def _run(name: str, arguments: argparse.Namespace, servers: Servers, folder: Pat
     place.mkdir()
     started = time.monotonic()
     with FakeServer() as fake_server:
-        arena = Arena(servers, fake_server, truth, place, report)
+        arena = Arena(servers, product, fake_server, truth, place, report)
         try:
             report.verdict = function(arena, count)
         finally:

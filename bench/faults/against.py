@@ -1,35 +1,42 @@
-"""Today's suite against the product of another commit: what it finds there it would have found then."""
+"""The product that is broken: the present one, or that of a commit, which today's suite would have broken then."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-import subprocess
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from config.settings import PROJECT
-from testkit.tree import checked_out
+from testkit.service import make_database
+from testkit.tree import PRESENT, Tree, checked_out
 
-OPTIONS = ("--against", "--json")
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from testkit.service import Servers
 
 
-def run_against(commit: str, arguments: list[str], report: str) -> int:
-    """Run the suite with these arguments in a checkout of the commit that has our `bench`; its exit code."""
+@dataclass(frozen=True)
+class Product:
+    """Whose code is run, and the name of a database that it has migrated, to be copied."""
+
+    tree: Tree = PRESENT
+    template: str = "migrated"
+
+
+@contextlib.contextmanager
+def product_of(commit: str, servers: Servers) -> Iterator[Product]:
+    """A checkout of the commit, which has our `bench` to break it from within; without one the present product."""
+    if not commit:
+        yield Product()
+        return
     with (
         tempfile.TemporaryDirectory(prefix="kasparro-against-") as name,
         checked_out(commit, Path(name) / "tree") as tree,
     ):
         shutil.rmtree(tree.path / "bench", ignore_errors=True)
-        shutil.copytree(PROJECT / "bench", tree.path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
-        rest = [*_without(arguments), *(["--json", str(Path(report).absolute())] if report else [])]
-        return subprocess.run([tree.python, "-m", "bench.faults", *rest], cwd=tree.path, check=False).returncode
-
-
-def _without(arguments: list[str]) -> list[str]:
-    """All arguments but ours, in whichever form they come."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not skip and not argument.startswith(OPTIONS):
-            kept.append(argument)
-        skip = not skip and argument in OPTIONS
-    return kept
+        shutil.copytree(PRESENT.path / "bench", tree.path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+        tree.run("db", "migrate", DATABASE_URL=make_database(servers, "migrated_then"))
+        yield Product(tree, "migrated_then")

@@ -21,6 +21,7 @@ from testkit.service import Service, make_database, wait_until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.faults.against import Product
     from bench.faults.truth import Truth
     from testkit.fake_server import FakeServer
     from testkit.service import Servers
@@ -65,14 +66,23 @@ class Report:
 class Arena:
     """Everything a scenario breaks."""
 
-    def __init__(self, servers: Servers, fake_server: FakeServer, truth: Truth, folder: Path, report: Report) -> None:
+    def __init__(
+        self,
+        servers: Servers,
+        product: Product,
+        fake_server: FakeServer,
+        truth: Truth,
+        folder: Path,
+        report: Report,
+    ) -> None:
         """Make a database and declare the sources; nothing is started."""
+        self._template = product.template
         self.servers = servers
         self.url = fake_server.url
         self.truth = truth
         self.report = report
         self.dice = random.Random(report.seed)
-        self.service = Service(servers, make_database(servers, "faults", template="migrated"), folder)
+        self.service = Service(servers, self._database(servers), folder, product.tree)
         self.service.environment |= {"LEASE_SECONDS": "5", "BATCH_SIZE": "1000", "WORKER_PROCESSES": "2"}
         self._document = truth.document(fake_server)
         self._begin()
@@ -80,8 +90,11 @@ class Arena:
     def renew(self) -> None:
         """Stop all, and begin with an empty database."""
         self.stop()
-        make_database(self.servers, "faults", template="migrated")
+        self._database(self.servers)
         self._begin()
+
+    def _database(self, servers: Servers) -> str:
+        return make_database(servers, "faults", template=self._template)
 
     def _begin(self) -> None:
         self.service.flush_broker()

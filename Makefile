@@ -68,10 +68,7 @@ debug: .venv/installed ## run a source in this process, with breakpoints and wit
 shell: .venv/installed ## a Python shell in the project
 	@$(BIN)/python -i -c "from config import settings; current = settings.load(); print('settings are in current')"
 
-db-debug: .venv/installed ## run a source in this process, with breakpoints and without Redis: make debug SOURCE=name
-	@$(BIN)/python -m worker debug $(SOURCE)
-
-shell: .venv/installed ## psql on the stack's database
+db-shell: .venv/installed ## psql on the stack's database
 	@$(BIN)/python -m stack db-shell
 
 clean: .venv/installed ## stop, and remove all data of the stack

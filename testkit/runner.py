@@ -21,7 +21,7 @@ from etl.declare.source import Schedule, parse
 from etl.errors import LeaseLostError, StorageUnavailableError
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter, LocalHostStates
-from etl.runs.messages import BatchMessage, ExtractMessage, Message
+from etl.runs.messages import ExtractMessage, Message
 from etl.runs.outcome import Trigger
 from web.present.runs import present_run
 from worker.extraction import SLICE_SECONDS
@@ -109,6 +109,3 @@ class SourceRunner:
 
     def open_batches(self) -> list[int]:
         return self.sql("SELECT batch_id FROM etl_batches WHERE state IN ('extracted', 'normalized') ORDER BY batch_id")
-
-    def message_of(self, batch_id: int) -> BatchMessage:
-        return BatchMessage(batch_id)

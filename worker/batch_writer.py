@@ -23,8 +23,9 @@ log = structlog.get_logger(__name__)
 class BatchWriter:
     """Stores the batches of one slice."""
 
-    def __init__(self, lease: Lease, mapper: Mapper, processes: int) -> None:
-        """`processes` is how many there are to load batches."""
+    def __init__(self, lease: Lease, mapper: Mapper, processes: int, *, ignores: bool) -> None:
+        """`processes` is how many there are to load batches; `ignores` says that the source leaves out keys."""
+        self._ignores = ignores
         self._lease = lease
         self._mapper = mapper
         self._processes = processes
@@ -45,7 +46,7 @@ class BatchWriter:
         claim = self._lease.claim
         if self._in_flight is None:
             self._in_flight = self._lease.read(find_in_flight, claim)
-        found = candidates(batch, self._in_flight, ignores=bool(claim.config.get("ignore")))
+        found = candidates(batch, self._in_flight, ignores=self._ignores)
         return changed_records(found, self._lease.read(find_known, claim, found))
 
     def _backlog_is_long(self) -> bool:

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from etl.http.target import PreparedRequest
     from etl.records import Checkpoint
     from etl.runs.messages import Message
+    from etl.runs.polling import PollResult
     from etl.runs.slices import SliceEnd, Start
     from worker.process import Process, Publish
 
@@ -135,7 +136,7 @@ class Slice:
         extractor = open_source(start.source, self._request(start.source), self._context(start.checkpoint))
         settings = self._process.settings
         mapper = Mapper(start.source, settings.max_record)
-        writer = BatchWriter(self.lease, mapper, settings.worker_processes)
+        writer = BatchWriter(self.lease, mapper, settings.worker_processes, ignores=bool(start.source.ignore))
         batcher = Batcher(mapper, settings.batch_size, self._deadline.is_over)
         for batch in batcher.batches(extractor.pages(start.position), start.position):
             stored = writer.write(batch)
@@ -143,7 +144,7 @@ class Slice:
                 self._send([BatchMessage(stored.batch_id, normalized=stored.normalized)])
             if end := after_batch(batch.position, len(stored.open_batches), self._deadline):
                 return end
-        raise AssertionError("the last batch of a source says so")
+        return Finished(self._poll(start.source))
 
     def _send(self, messages: Sequence[Message]) -> None:
         with elsewhere():
@@ -178,11 +179,18 @@ class Slice:
             now=datetime.now(UTC),
         )
 
+    def _poll(self, source: AnySource) -> PollResult | None:
+        claim, heard = self.lease.claim, self._reporter.heard
+        if heard is None:
+            return None
+        return poll_result(heard, claim.hints, claim.scheduled_for, honour_cache=source.honour_cache)
+
     def apply(self, end: SliceEnd) -> None:
         """Do what the end of the slice asks for: all that it leaves behind is written here."""
         match end:
-            case Finished():
-                self._note_poll()
+            case Finished(poll):
+                if poll:
+                    self.lease.transact(note_poll, self.lease.claim.source_name, poll)
             case Yielded():
                 self.share.note(end.slowness)
                 self._release(end)
@@ -195,14 +203,6 @@ class Slice:
                 BOARD.free()
             case _:
                 assert_never(end)
-
-    def _note_poll(self) -> None:
-        claim, heard = self.lease.claim, self._reporter.heard
-        if heard is None:
-            return
-        honour_cache = bool(claim.config.get("honour_cache", True))
-        if poll := poll_result(heard, claim.hints, claim.scheduled_for, honour_cache=honour_cache):
-            self.lease.transact(note_poll, claim.source_name, poll)
 
     def _release(self, end: Yielded) -> None:
         """Give the run back. What waits for room may have it already: loaded while we still held the lease."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LIMIT = 1000
 
 
-def purge_runs(connection: Connection, retention: timedelta) -> int:
+def purge_runs(connection: Connection, retention: timedelta) -> None:
     """Delete runs that ended long ago and are rolled up; with their batches and events."""
     query = text("""
         DELETE FROM etl_runs WHERE run_id IN (
@@ -24,7 +24,7 @@ def purge_runs(connection: Connection, retention: timedelta) -> int:
               AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
             ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
     """)
-    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": LIMIT}).rowcount
+    connection.execute(query, {"seconds": retention.total_seconds(), "limit": LIMIT})
 
 
 def add_partitions(connection: Connection) -> list[str]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from etl.declare.source import AnySource
-    from etl.runs.polling import ServerHints
+    from etl.runs.polling import PollResult, ServerHints
 
 # A run with so many open batches waits until half of them are loaded.
 MAX_OPEN_BATCHES = 8
@@ -152,7 +152,9 @@ class Died:
 
 @dataclass(frozen=True)
 class Finished:
-    """The source was read to its end."""
+    """The source was read to its end; what its server said is to be noted, if anything."""
+
+    poll: PollResult | None = None
 
 
 @dataclass(frozen=True)
@@ -181,10 +183,10 @@ class Failed:
 SliceEnd = Finished | Yielded | Failed
 
 
-def after_batch(position: Position, open_batches: int, deadline: Deadline) -> Finished | Yielded | None:
-    """Whether the slice ends with the batch that was stored just now; None to go on."""
+def after_batch(position: Position, open_batches: int, deadline: Deadline) -> Yielded | None:
+    """Whether the slice ends before its source, with the batch that was stored just now; None to go on."""
     if position.finished:
-        return Finished()
+        return None
     if open_batches >= MAX_OPEN_BATCHES:
         return Yielded(Pause.ROOM)
     return Yielded(Pause.TIME) if deadline.is_over() else None

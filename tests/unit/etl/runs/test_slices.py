@@ -34,7 +34,6 @@ from etl.runs.slices import (
     Deadline,
     Died,
     Failed,
-    Finished,
     Gone,
     NotMoved,
     Pause,
@@ -82,8 +81,9 @@ def claim(**more: Any) -> RunClaim:
         (False, MAX_OPEN_BATCHES + 1, 0, Yielded(Pause.ROOM)),
         (False, 0, 10.1, Yielded(Pause.TIME)),
         (False, MAX_OPEN_BATCHES, 10.1, Yielded(Pause.ROOM)),
-        (True, 0, 0, Finished()),
-        (True, MAX_OPEN_BATCHES, 10.1, Finished()),
+        # The last batch ends the source, and with it the slice.
+        (True, 0, 0, None),
+        (True, MAX_OPEN_BATCHES, 10.1, None),
     ],
 )
 def test_after_a_batch(finished: bool, open_batches: int, now: float, end: object) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 from alembic import context
-from sqlalchemy import create_engine, pool, text
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
+from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
+from sqlalchemy.exc import OperationalError
 
 from config.settings import load
 from db.models import Base, Xid8
 
 # Any constant will do, as long as every migrating process uses the same.
 MIGRATION_LOCK = 7236150418
+# Who waits for a table makes all others wait behind it: the wait is short, and a migration that was undone by it is
+# tried again for so many seconds.
+LOCK_WAIT = "500ms"
+PATIENCE = 25.0
 
 
 # SQLAlchemy's reflection does not know the type.
@@ -30,7 +38,7 @@ def run() -> None:
         connect_args={
             "connect_timeout": 5,
             "application_name": "kasparro-migrate",
-            "options": "-c lock_timeout=5s -c statement_timeout=300s",
+            "options": f"-c lock_timeout={LOCK_WAIT} -c statement_timeout=300s",
         },
     )
     # The lock is held by a transaction of its own: each migration is one or several others.
@@ -45,8 +53,21 @@ def run() -> None:
             compare_server_default=False,
             transaction_per_migration=True,
         )
-        with context.begin_transaction():
+        _patiently(connection)
+
+
+def _patiently(connection: Connection) -> None:
+    until = time.monotonic() + context.config.attributes.get("patience", PATIENCE)
+    while True:
+        try:
             context.run_migrations()
+        except OperationalError as error:
+            connection.rollback()
+            if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            return
 
 
 run()

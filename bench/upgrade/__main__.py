@@ -2,7 +2,7 @@
 
 A database at the revision before the newest one is filled, with runs at work, and migrated while there is a writer on
 each table and a reader that stays. It fails when a row has changed, a committed write is missing, a writer was refused,
-or a lock that keeps others from writing was held for too long. `--control` takes such a lock instead of migrating.
+or a lock kept others from writing for too long, who waits for it included: they stand in line behind him. `--control` takes such a lock instead of migrating.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ def report(writers: list[Writer], watch: Watch, complaints: list[str], took: flo
         complaints = [*complaints, *writer.errors]
         if lost := writer.lost:
             complaints.append(f"{writer.writes.table}: {lost} committed writes are missing")
-    if watch.held() > longest:
-        complaints.append(f"a lock that keeps others from writing was held for {watch.held():.1f} s")
+    if watch.blocked() > longest:
+        complaints.append(f"a lock kept others from writing for {watch.blocked():.1f} s")
     for complaint in complaints:
         print(f"error: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

@@ -106,9 +106,9 @@ class Watch(threading.Thread):
         for one, since in self._since.items():
             self.longest[one] = max(self.longest.get(one, 0.0), now - since)
 
-    def held(self) -> float:
-        """The longest time that a lock which keeps others from writing was held."""
-        return max((seconds for (_, _, granted), seconds in self.longest.items() if granted), default=0.0)
+    def blocked(self) -> float:
+        """The longest time that others were kept from writing, by a lock or by who stood in line for it before them."""
+        return max(self.longest.values(), default=0.0)
 
 
 # Modes that conflict with ROW EXCLUSIVE, the lock of INSERT, UPDATE and DELETE.

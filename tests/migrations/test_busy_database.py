@@ -21,4 +21,4 @@ def test_nothing_is_lost_and_nobody_waits_for_long() -> None:
 def test_a_migration_that_keeps_others_from_writing_is_found_out() -> None:
     done = upgraded("--control")
     assert done.returncode == 1
-    assert "keeps others from writing was held for 3." in done.stderr
+    assert "kept others from writing for 3." in done.stderr

@@ -140,7 +140,7 @@ def nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def test_the_committed_file_is_the_generated_one() -> None:
-    assert FILE.read_text(encoding="utf-8") == text(), "`make schema` writes it anew"
+    assert FILE.read_text(encoding="utf-8") == text(), "`python -m etl.declare.schema` writes it anew"
 
 
 def test_it_is_a_schema_of_its_draft() -> None:

@@ -110,7 +110,7 @@ def traffic(url: str) -> Iterator[tuple[list[Writer], Watch]]:
     writers, watch = [Writer(url, writes, stopped) for writes in WRITES], Watch(url, stopped)
     readers = [
         Reader(url, "SELECT status, stage FROM etl_runs JOIN etl_batches USING (run_id) LIMIT 20", stopped),
-        Reader(url, "SELECT * FROM unified_items ORDER BY created_at DESC, id DESC LIMIT 20", stopped, stays=0.05),
+        Reader(url, "SELECT * FROM unified_items ORDER BY created_at DESC, id DESC LIMIT 20", stopped),
         Reader(url, "SELECT * FROM rejected_records LIMIT 20", stopped, stays=1.0),
     ]
     threads = [*writers, *readers, watch]

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # What a Link header, and any cursor, may have: characters.
 MAX_LINK = 64 * 1024
 # Nothing is tried twice: whatever the header is, this takes time in proportion to its length.
-_NEXT_LINK = re.compile(r'<([^<>]*+)>((?:\s*+;\s*+[^,;=]++=(?:"[^"]*+"|[^,;"]*+))*+)')
-_REL = re.compile(r'rel\s*=\s*"?([^";]*)"?', re.IGNORECASE)
+# Each is gone over once, whatever the header is.
+_LINK = re.compile(r"<([^<>]*+)>")
+_PARAMETER = re.compile(r'\s*+;\s*+([^,;=]++)=(\s*+"[^"]*+"|[^,;"]*+)')
 
 
 class Broken(msgspec.Struct, frozen=True, array_like=True):
@@ -179,11 +180,21 @@ def next_link(header: str) -> str | None:
     """
     if len(header) > MAX_LINK:
         raise FormatError(f"the Link header has more than {MAX_LINK} characters", code="bad_page")
-    for address, parameters in _NEXT_LINK.findall(header):
-        relation = _REL.search(parameters)
-        if relation and "next" in relation[1].lower().split():
-            return str(address)
+    place = 0
+    while link := _LINK.search(header, place):
+        parameters, place = _parameters(header, link.end())
+        if "next" in parameters.get("rel", "").lower().split():
+            return link[1]
     return None
+
+
+def _parameters(header: str, start: int) -> tuple[dict[str, str], int]:
+    """The parameters of a link, of each name the first; and where they end."""
+    found: dict[str, str] = {}
+    while step := _PARAMETER.match(header, start):
+        found.setdefault(step[1].strip().lower(), step[2].strip(' \t"'))
+        start = step.end()
+    return found, start
 
 
 def _check_cursor(at: Any) -> None:

@@ -22,18 +22,22 @@ _LARGE = 1024 * 1024
 _LIST = ord("[")
 
 # Nothing is tried twice: whatever the text is, the time that these take grows with its length alone.
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+# Before Python 3.11.5 a possessive group that gives up in the middle of what it repeats goes on from there, not from
+# where that began. So a group is possessive only where it can do so at the end of the text alone, and no match follows;
+# the others never need to give anything back.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_STRING_TO_THE_END = rb'[^"\\]*+(?:\\.[^"\\]*+)*(\\?)\Z'
 _PLAIN = rb'[^"\[\]{}]*+'
 _LEAF = rb"[\[{]" + _PLAIN + rb"(?:" + _STRING + _PLAIN + rb")*+[\]}]"
 # Text up to a bracket (a container without others counts as one), to a string that goes on, or to the end.
 _STEP = re.compile(
-    rb"(?:" + _PLAIN + _STRING + rb")*+(" + _PLAIN + rb")(?:"
-    rb"(" + _LEAF + rb')|([\[{])|([\]}])|"(?:[^"\\]++|\\.)*+(\\?)\Z|\Z)',
+    rb"(?:" + _PLAIN + _STRING + rb")*(" + _PLAIN + rb")(?:"
+    rb"(" + _LEAF + rb')|([\[{])|([\]}])|"' + _STRING_TO_THE_END + rb"|\Z)",
     re.DOTALL,
 )
 # Which group came last.
 _TEXT, _LEAF_SEEN, _OPENED, _CLOSED, _STRING_OPEN = range(1, 6)
-_REST_OF_STRING = re.compile(rb'(?:[^"\\]++|\\.)*+(?:(")|(\\?)\Z)', re.DOTALL)
+_REST_OF_STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*(?:(")|(\\?)\Z)', re.DOTALL)
 # A key, another string, a list without containers, a bracket, a string that is cut off.
 _OUTER = re.compile(
     rb"(" + _STRING + rb")([ \t\r\n]*+:)?|(\[" + _PLAIN + rb"(?:" + _STRING + _PLAIN + rb")*+\])|([\[{])|([\]}])|\"",

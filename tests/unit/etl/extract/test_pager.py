@@ -15,6 +15,10 @@ from etl.extract.pager import MAX_LINK, next_link
         ('<http://a/1>; rel="prev", <http://a/3>; rel="next last"', "http://a/3"),
         ("<http://a/2>; REL=next", "http://a/2"),
         ('<http://a/2;x=1,2>; title="b, c"; rel="next"', "http://a/2;x=1,2"),
+        ('<http://a/1>; rel = "Next"', "http://a/1"),
+        ('<http://a/1>; title="rel=next"; rel=prev', None),
+        ("<http://a/1>; broken, <http://a/2>; rel=next", "http://a/2"),
+        ("<http://a/1>; rel=prev; rel=next", None),
         ('<http://a/1>; rel="prev"', None),
         ("", None),
     ],
@@ -24,7 +28,7 @@ def test_link_headers(header: str, expected: str | None) -> None:
 
 
 @pytest.mark.timeout(10)
-@pytest.mark.parametrize("text", ["<", "<a>; ", "<a>;x", '<a>;b="', "<a>;x=rel ", " ;"])
+@pytest.mark.parametrize("text", ["<", "<a>; ", "<a>;x", '<a>;b="', "<a>;x=rel ", " ;", "<a>;x=<a>", "<a>" + " " * 50])
 def test_a_hostile_link_header_takes_no_time(text: str) -> None:
     assert next_link((text * MAX_LINK)[:MAX_LINK]) is None
 

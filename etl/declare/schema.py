@@ -84,6 +84,7 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "field": "JMESPath in a record to the time or number that grows with every change",
         "param": "The query parameter that takes the highest value seen",
         "lookback": "Ask from this much earlier",
+        "ahead": "A time that lies further ahead of now is a mistake, and does not move the watermark",
         "missing": "What becomes of a record without the field: taken as any other, left out, or the run fails",
     },
     Dialect: {

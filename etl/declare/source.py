@@ -60,6 +60,7 @@ class Incremental(Model, frozen=True):
     field: str
     param: str
     lookback: Duration = "0s"
+    ahead: Duration = "1d"
     missing: Literal["include", "exclude", "fail"] = "include"
 
     def __post_init__(self) -> None:
@@ -244,7 +245,7 @@ _EXPECTED = {
     "url": "an http or https address without user and password",
     "token_url": "an http or https address without user and password",
     "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
-    **dict.fromkeys(("every", "jitter", "timeout", "lookback"), "a duration such as 30s, 30m, 1h or 7d"),
+    **dict.fromkeys(("every", "jitter", "timeout", "lookback", "ahead"), "a duration such as 30s, 30m, 1h or 7d"),
 }
 _CHOICES = {
     "type": "api, csv and rss",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import msgspec
 
 from etl.declare.duration import seconds
+from etl.declare.model import zone
 from etl.declare.paging import NoPaging
 from etl.errors import RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
@@ -18,13 +19,14 @@ from etl.extract.pager import ApiCursor, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
 from etl.http.attempt import FetchResult
+from etl.mapping.convert import Moment
 from etl.records import Kept, Page
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from etl.declare.source import ApiSource
+    from etl.declare.source import ApiSource, Incremental
     from etl.extract.context import Context
     from etl.http.target import PreparedRequest
     from etl.records import Position, Record, Records
@@ -46,7 +48,11 @@ class ApiExtractor:
         self._context = context
         self._copies = PageCopies(context)
         self._pager = Pager(source.paginate, target)
-        self._watermark = None if source.incremental is None else Watermark(source.incremental)
+        self._watermark = None if source.incremental is None else self._make_watermark(source, source.incremental)
+
+    def _make_watermark(self, source: ApiSource, incremental: Incremental) -> Watermark:
+        moment = Moment(zone(source.timezone), tuple(source.dates))
+        return Watermark(incremental, moment, self._context.now, self._context.reporter.warn)
 
     def pages(self, position: Position) -> Iterator[Page]:
         """Pages from the position on. A cursor that the server has forgotten starts the run anew, once."""

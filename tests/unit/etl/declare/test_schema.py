@@ -56,7 +56,7 @@ REQUEST: dict[str, Any] = {
 }
 PAGED = {"max_pages": 3, "more": "meta.more"}
 PARAMETRISED = {**PAGED, "into": "body", "param": "p"}
-INCREMENTAL = {"field": "at", "param": "since", "lookback": "1h", "missing": "fail"}
+INCREMENTAL = {"field": "at", "param": "since", "lookback": "1h", "ahead": "2d", "missing": "fail"}
 DIALECT = {"delimiter": ";", "quote": "'", "encoding": "cp1252", "fallback_encoding": None, "header": False}
 
 FULL: list[dict[str, Any]] = [

@@ -130,12 +130,17 @@ class PlainCopies:
         """Whether there is a copy."""
         return self._path(digest).exists()
 
-    def make(self, original: Path, digest: str) -> None:
-        """A plain copy, whole or not at all. What is plain already need not be copied if it is ours."""
+    def adopt(self, ours: Path, digest: str) -> None:
+        """Make a plain copy of a file that is of no use afterwards: one that is plain already becomes the copy."""
+        with ours.open("rb") as file:
+            if not is_plain(file, self._encoding):
+                self.make(file, digest)
+                return
+        ours.replace(self._path(digest))
+
+    def make(self, original: BinaryIO, digest: str) -> None:
+        """A plain copy, whole or not at all."""
         copy = self._path(digest)
-        if is_plain(original, self._encoding) and original.parent == copy.parent:
-            original.replace(copy)
-            return
         with temporary(copy.with_suffix(".unpacked")) as part:
             with part.open("wb") as file:
                 make_plain(original, file, self._encoding, self._alive)

@@ -41,7 +41,7 @@ class CsvDownload:
         with temporary(part):
             is_known = cursor is None and context.is_known(target, answer)
             if not is_known:
-                self._copies.make(part, answer.digest)
+                self._copies.adopt(part, answer.digest)
         context.reporter.answered(answer.fresh, answer.moved_to)
         kept = context.kept(target, answer)
         if is_known:

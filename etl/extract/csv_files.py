@@ -11,7 +11,7 @@ from etl.errors import ETLError, FormatError, PostponedError, WaitError
 from etl.extract.csv import CsvCursor, CsvPages, PlainCopies
 from etl.files.archive import is_packed, is_plain
 from etl.files.dialect import SAMPLE
-from etl.files.find import digest_of, find_files
+from etl.files.find import digest_of, find_files, open_file
 from etl.records import FileMark, Kept, Page
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class CsvFiles:
     def _file(self, name: str, path: Path, begun: CsvCursor | None, done: dict[str, FileMark]) -> Iterator[Page]:
         """The pages of one file, which this run may have `begun`; `done` are those that it has read."""
         before = self._context.checkpoint.kept.files.get(name)
-        with path.open("rb") as file:
+        with open_file(path, self._context.roots) as file:
             if self._source.mode == "append":
-                _check_appendable(path, self._source.csv.encoding)
+                _check_appendable(file, self._source.csv.encoding)
                 grown = AppendedFile(name, file, self._pages, self._context.reporter)
                 yield from grown.pages(begun, before, done)
                 return
@@ -78,11 +78,11 @@ class CsvFiles:
                 yield Page(replace(start, offset=size), [], None, kept=after)
                 return
             start = replace(start, digest=digest)
-            if is_plain(path, self._source.csv.encoding):
+            if is_plain(file, self._source.csv.encoding):
                 yield from self._pages.pages(file, size, start, resumed, during, lambda _: after)
                 return
-        if not self._copies.has(digest):
-            self._copies.make(path, digest)
+            if not self._copies.has(digest):
+                self._copies.make(file, digest)
         yield from self._copies.pages(digest, start, resumed, during, after)
 
 
@@ -154,7 +154,7 @@ def _whole(name: str, file: BinaryIO) -> tuple[CsvCursor, int]:
     return CsvCursor(name=name, file=f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"), status.st_size
 
 
-def _check_appendable(path: Path, encoding: str | None) -> None:
-    if not is_plain(path, encoding):
-        kind = "compressed" if is_packed(path) else "wide-character"
+def _check_appendable(file: BinaryIO, encoding: str | None) -> None:
+    if not is_plain(file, encoding):
+        kind = "compressed" if is_packed(file) else "wide-character"
         raise FormatError(f"a {kind} file cannot be read in mode append", code="not_appendable")

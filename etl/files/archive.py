@@ -7,6 +7,7 @@ import codecs
 import contextlib
 import gzip
 import io
+import os
 import zipfile
 import zlib
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
@@ -16,7 +17,6 @@ from etl.files.space import Copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 MAX_UNPACKED = 16 * 1024 * 1024 * 1024
 # Text packs well, but not this well; small files may do as they like.
@@ -37,17 +37,17 @@ _WIDE = (
 )
 
 
-def is_packed(path: Path) -> bool:
+def is_packed(file: BinaryIO) -> bool:
     """True for a compressed file."""
-    return _start(path).startswith((_GZIP, _BZIP2, _ZIP))
+    return _start(file).startswith((_GZIP, _BZIP2, _ZIP))
 
 
-def is_plain(path: Path, encoding: str | None) -> bool:
+def is_plain(file: BinaryIO, encoding: str | None) -> bool:
     """True when lines can be read from the file as it is, at any offset."""
-    return not is_packed(path) and _wide_encoding(_start(path), encoding) is None
+    return not is_packed(file) and _wide_encoding(_start(file), encoding) is None
 
 
-def make_plain(path: Path, plain: BinaryIO, encoding: str | None, alive: Callable[[], None]) -> None:
+def make_plain(file: BinaryIO, plain: BinaryIO, encoding: str | None, alive: Callable[[], None]) -> None:
     """Unpack and transcode a file.
 
     Raises:
@@ -55,8 +55,8 @@ def make_plain(path: Path, plain: BinaryIO, encoding: str | None, alive: Callabl
         ScratchError: there is no room for it.
     """
     copy = Copy(plain)
-    with _unpacked(path, alive) as packed:
-        chunks = _limited(packed, path.stat().st_size, alive)
+    with _unpacked(file, alive) as packed:
+        chunks = _limited(packed, os.fstat(file.fileno()).st_size, alive)
         first = next(chunks, b"")
         wide = _wide_encoding(first, encoding)
         if wide is None:
@@ -71,9 +71,9 @@ def is_ascii_compatible(encoding: str) -> bool:
     return "a\n".encode(encoding) == b"a\n"
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)
+def _start(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read(4)
 
 
 def _wide_encoding(start: bytes, encoding: str | None) -> str | None:
@@ -96,8 +96,10 @@ def _transcode(first: bytes, chunks: Iterator[bytes], plain: Copy, encoding: str
 class _Watched(io.BufferedReader):
     """A packed file that gives a sign of life at each read, whether anything comes out of it or not."""
 
-    def __init__(self, path: Path, alive: Callable[[], None]) -> None:
-        super().__init__(path.open("rb", buffering=0))
+    def __init__(self, file: BinaryIO, alive: Callable[[], None]) -> None:
+        # Through the descriptor: the file's own buffer would hide where it stands.
+        os.lseek(file.fileno(), 0, os.SEEK_SET)
+        super().__init__(io.FileIO(os.dup(file.fileno())))
         self._alive = alive
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -108,10 +110,10 @@ class _Watched(io.BufferedReader):
 
 
 @contextlib.contextmanager
-def _unpacked(path: Path, alive: Callable[[], None]) -> Iterator[IO[bytes]]:
-    start = _start(path)
+def _unpacked(packed: BinaryIO, alive: Callable[[], None]) -> Iterator[IO[bytes]]:
+    start = _start(packed)
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(_Watched(path, alive))
+        file = stack.enter_context(_Watched(packed, alive))
         try:
             if start.startswith(_GZIP):
                 yield cast("IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=file)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,8 +38,46 @@ def find_files(declared: str, base: Path, roots: Sequence[Path]) -> dict[str, Pa
     if len(found) > MAX_FILES:
         raise FormatError(f"{declared}: {len(found)} files are more than {MAX_FILES}", code="too_many_files")
     folder = _folder(declared, base)
-    named = {str(path.relative_to(folder)): path for path in found}
+    named = {_shown(path.relative_to(folder)): path for path in found}
     return {name: _checked(named[name], name, roots) for name in sorted(named)}
+
+
+def open_file(path: Path, roots: Sequence[Path]) -> BinaryIO:
+    """Open a file that was found. What has become a link since, or lies in what has, is not followed.
+
+    Raises:
+        FormatError: it is not there any more, or not as it was found.
+    """
+    root = next(root.resolve() for root in roots if path.is_relative_to(root.resolve()))
+    *folders, name = path.relative_to(root).parts
+    with contextlib.ExitStack() as stack:
+        try:
+            place = _descend(stack, str(root), None, os.O_DIRECTORY)
+            for folder in folders:
+                place = _descend(stack, folder, place, os.O_DIRECTORY | os.O_NOFOLLOW)
+            opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        except OSError as error:
+            raise FormatError(f"it cannot be opened: {error.strerror}", code="file_not_found") from error
+    file = os.fdopen(opened, "rb")
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        file.close()
+        raise FormatError("it is not a regular file", code="not_a_file")
+    return file
+
+
+def _descend(stack: contextlib.ExitStack, folder: str, within: int | None, flags: int) -> int:
+    place = os.open(folder, os.O_RDONLY | flags, dir_fd=within)
+    stack.callback(os.close, place)
+    return place
+
+
+def check_place(declared: str, base: Path, roots: Sequence[Path]) -> None:
+    """Refuse what lies outside of the allowed folders, whether it is there yet or not.
+
+    Raises:
+        ConfigError: it does.
+    """
+    _within(_folder(declared, base).resolve(), declared, roots)
 
 
 def digest_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> str:
@@ -55,6 +95,11 @@ def hash_of(file: BinaryIO, size: int, alive: Callable[[], None]) -> hashlib.bla
         left -= len(chunk)
         alive()
     return digest
+
+
+def _shown(path: Path) -> str:
+    """A name as text; bytes in it that are none are written as such."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _folder(declared: str, base: Path) -> Path:
@@ -79,8 +124,7 @@ def _matching(declared: str, base: Path) -> list[Path]:
 def _checked(path: Path, name: str, roots: Sequence[Path]) -> Path:
     """The file itself, with links followed."""
     resolved = path.resolve()
-    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
-        raise ConfigError(f"`file`: {name} is not in a folder of CSV_ROOTS", code="file_not_allowed")
+    _within(resolved, name, roots)
     try:
         mode = resolved.stat().st_mode
     except OSError as error:
@@ -88,3 +132,8 @@ def _checked(path: Path, name: str, roots: Sequence[Path]) -> Path:
     if not stat.S_ISREG(mode):
         raise FormatError(f"{name} is not a regular file", code="not_a_file")
     return resolved
+
+
+def _within(resolved: Path, name: str, roots: Sequence[Path]) -> None:
+    if not any(resolved.is_relative_to(root.resolve()) for root in roots):
+        raise ConfigError(f"`file`: {name} is not in a folder of CSV_ROOTS", code="file_not_allowed")

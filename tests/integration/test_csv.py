@@ -5,15 +5,19 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from etl.declare.source import parse
 from etl.errors import ConfigError, ETLError, FormatError
-from etl.extract import open_source, target_for
+from etl.extract import csv_files, open_source, target_for
+from etl.files import find
 from etl.records import BadRecord, Checkpoint, Position
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder, after, context, kept_of, mark_of, position_at, read, records
@@ -99,6 +103,45 @@ def test_files_outside_of_the_allowed_folders_are_refused(tmp_path: Path, name: 
     extractor = open_source(source, None, context(Recorder().client(), inside, roots=(inside,)))
     with pytest.raises(ETLError):
         list(extractor.pages(Position()))
+
+
+@pytest.mark.parametrize("swapped", ["file", "folder"])
+def test_what_becomes_a_link_after_it_was_checked_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swapped: str
+) -> None:
+    outside, inside = tmp_path / "outside", tmp_path / "data"
+    (inside / "day").mkdir(parents=True)
+    outside.mkdir()
+    (outside / "a.csv").write_text("a\nsecret\n")
+    (inside / "day" / "a.csv").write_text("a\n1\n")
+    found = find.find_files
+
+    def find_then_swap(*arguments: Any) -> dict[str, Path]:
+        files = found(*arguments)
+        (inside / "day").rename(tmp_path / "old")
+        if swapped == "folder":
+            (inside / "day").symlink_to(outside)
+        else:
+            (inside / "day").mkdir()
+            (inside / "day" / "a.csv").symlink_to(outside / "a.csv")
+        return files
+
+    monkeypatch.setattr(csv_files, "find_files", find_then_swap)
+    source = parse({"name": "a", "type": "csv", "file": "day/*.csv"})
+    extractor = open_source(source, None, context(Recorder().client(), inside, roots=(inside,)))
+    with pytest.raises(FormatError) as caught:
+        list(extractor.pages(Position()))
+    assert caught.value.code == "file_not_found"
+
+
+def test_a_name_may_hold_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.csv")).write_text("a\n1\n")
+    (tmp_path / "b.csv").write_text("a\n2\n")
+    pages = read({"type": "csv", "file": "*.csv"}, Recorder().client(), tmp_path)
+    assert records(pages) == [{"a": "1"}, {"a": "2"}]
+    kept = pages[-1].kept
+    assert kept is not None
+    assert list(json.loads(msgspec.json.encode(kept))["files"]) == ["\\xff.csv", "b.csv"]
 
 
 def test_csv_by_address(fake_server: FakeServer, tmp_path: Path) -> None:

@@ -32,7 +32,8 @@ def unpacked(path: Path, data: bytes) -> tuple[bytes, int]:
     path.write_bytes(data)
     signs: list[None] = []
     plain = io.BytesIO()
-    make_plain(path, plain, None, lambda: signs.append(None))
+    with path.open("rb") as packed:
+        make_plain(packed, plain, None, lambda: signs.append(None))
     return plain.getvalue(), len(signs)
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -79,8 +80,8 @@ class Settings:
         return self.state_dir / "admin-key"
 
     def secret(self, name: str) -> str | None:
-        """The value that `${name}` in a source stands for, or None when it is not set."""
-        return self.environment.get(name) or None
+        """The value that `${name}` in a source stands for, or None when it is not set or not for sources."""
+        return None if is_own(name) else self.environment.get(name) or None
 
 
 @cache
@@ -140,7 +141,7 @@ def read(env: Mapping[str, str]) -> Settings:
         lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
         runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
         read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
-        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _words, ""),
+        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),
         csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
         api_keys=_get(env, "API_KEYS", _words, ""),
         flower_basic_auth=_get(env, "FLOWER_BASIC_AUTH", str, "") or None,
@@ -148,6 +149,18 @@ def read(env: Mapping[str, str]) -> Settings:
         log_level=_get(env, "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
         log_format=_get(env, "LOG_FORMAT", _one_of("console", "json"), "console"),
         environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', _port, '8001')}", **env},
+    )
+
+
+# What the service is configured with beside the fields of `Settings`: a source must not send it anywhere.
+_OWN = {"LEASE_SECONDS", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "PUBLISH_HOST", "ENV_FILE"}
+
+
+def is_own(name: str) -> bool:
+    """Whether a variable is one of the service's own; sources may name all others."""
+    plain = name.upper().removesuffix("_FILE")
+    return (
+        plain in _OWN or plain.startswith("KASPARRO_") or any(plain == field.name.upper() for field in fields(Settings))
     )
 
 
@@ -241,6 +254,29 @@ def _flag(text: str) -> bool:
 
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[,\s]+", text) if word)
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    return tuple(map(_host, _words(text)))
+
+
+_HOST = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>(?!-)[\w-]{1,63}(\.[\w-]{1,63})*))(:(?P<port>\d+))?")
+
+
+def _host(word: str) -> str:
+    """A name, an address or a network, perhaps with a port, written as hosts are compared."""
+    try:
+        if "/" in word:
+            return str(ip_network(word, strict=False))
+        if match := _HOST.fullmatch(word):
+            name = match["six"] or match["name"].lower()
+            is_address = match["six"] or re.fullmatch(r"[\d.]+", name)
+            return (str(ip_address(name)) if is_address else name) + (
+                f":{_port(match['port'])}" if match["port"] else ""
+            )
+        return str(ip_address(word))
+    except ValueError as error:
+        raise ValueError(f"{word!r}: expected a host, host:port or a network such as 10.1.0.0/16") from error
 
 
 def _one_of(*choices: str) -> Callable[[str], str]:

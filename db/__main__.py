@@ -15,11 +15,15 @@ from db.queries.retention import add_partitions
 from db.queries.sources import apply_sources
 from db.session import Database
 from etl.declare.catalog import load_catalog
-from etl.declare.source import secrets_of
+from etl.declare.source import CsvSource, doubts, secrets_of
 from etl.errors import ConfigError
+from etl.files.find import check_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from config.settings import Settings
+    from etl.declare.source import AnySource
 
 
 def migrate() -> None:
@@ -45,11 +49,11 @@ def sources() -> None:
     current = settings.load_connected()
     interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
     name = current.sources_file.name
-    catalog = load_catalog(current.sources_file, interval, current.secret)
+    catalog = load_catalog(current.sources_file, interval, current.secret, settings.is_own)
     for item in catalog:
-        for secret in secrets_of(item.source):
-            if settings.is_placeholder(current.secret(secret) or ""):
-                print(f"warning: {item.source.name}: the secret {secret} looks like a placeholder", file=sys.stderr)
+        _check_file(item.source, current)
+        for warning in _warnings(item.source, current):
+            print(f"warning: {item.source.name}: {warning}", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
     try:
         applied = database.transact(apply_sources, catalog, datetime.now(UTC))
@@ -60,6 +64,21 @@ def sources() -> None:
     for what, names in vars(applied).items():
         if names:
             print(f"sources {what}: {', '.join(names)}")
+
+
+def _check_file(source: AnySource, current: Settings) -> None:
+    """Files outside of CSV_ROOTS are refused here already, not only in the first run."""
+    if not isinstance(source, CsvSource) or source.file is None:
+        return
+    try:
+        check_place(source.file, current.sources_file.parent, current.csv_roots)
+    except ConfigError as error:
+        raise ConfigError(f"{current.sources_file.name}: source {source.name!r}: {error.message}") from error
+
+
+def _warnings(source: AnySource, current: Settings) -> list[str]:
+    placeholders = [name for name in secrets_of(source) if settings.is_placeholder(current.secret(name) or "")]
+    return [f"the secret {name} looks like a placeholder" for name in placeholders] + doubts(source)
 
 
 def main(arguments: list[str]) -> int:

@@ -33,7 +33,13 @@ def copy_lines(connection: Connection, table: str, columns: Sequence[str], lines
 
 
 def array(values: list[str]) -> str:
-    """A list of texts as PostgreSQL writes an array."""
+    """A list of texts as PostgreSQL writes an array.
+
+    Raises:
+        ValueError: one holds NUL, which no text of PostgreSQL's does, and which would end it here.
+    """
+    if any(NEXT in value for value in values):
+        raise ValueError("a text in an array holds NUL")
     quoted = NEXT.join(values).replace("\\", "\\\\").replace('"', '\\"').replace(NEXT, '","')
     return '{"' + quoted + '"}' if values else "{}"
 

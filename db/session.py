@@ -146,6 +146,8 @@ def engine(
         # The connection used last is used next: its backend is warm, and spare ones stay idle.
         pool_use_lifo=True,
         pool_pre_ping=ping,
+        # An error tells what failed, not with which records or keys.
+        hide_parameters=True,
         **({} if isolation is None else {"isolation_level": isolation}),
         connect_args={
             "connect_timeout": 4,

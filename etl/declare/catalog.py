@@ -27,13 +27,19 @@ class Scheduled:
     schedule: Schedule
 
 
-def load_catalog(path: Path, interval: str, secret: Callable[[str], str | None]) -> list[Scheduled]:
+def load_catalog(
+    path: Path,
+    interval: str,
+    secret: Callable[[str], str | None],
+    is_reserved: Callable[[str], bool] = lambda _: False,
+) -> list[Scheduled]:
     """Read a sources file.
 
     Args:
         path: the YAML file.
         interval: how often a source is pulled when neither it nor the file's defaults say.
         secret: gives the value of `${NAME}`, None when it is not set.
+        is_reserved: tells the names that no source may use.
 
     Raises:
         ConfigError: one line that names the file, the source and the key.
@@ -48,13 +54,30 @@ def load_catalog(path: Path, interval: str, secret: Callable[[str], str | None])
             raise ConfigError(f"{path.name}: defaults: unknown key `{key}`; there are {', '.join(DEFAULTABLE)}")
     seen: set[str] = set()
     return [
-        _entry(path.name, number, {**defaults, **entry}, seen, interval, secret)
+        _entry(path.name, number, {**defaults, **entry}, seen, interval, _Secrets(secret, is_reserved))
         for number, entry in enumerate(file.sources, 1)
     ]
 
 
+@dataclass(frozen=True)
+class _Secrets:
+    """The values of `${NAME}`, and which names are not for sources."""
+
+    value: Callable[[str], str | None]
+    is_reserved: Callable[[str], bool]
+
+    def refusal(self, source: AnySource) -> tuple[str, str] | None:
+        """A secret that the source may not name or that it lacks, and what is wrong with it."""
+        for name in secrets_of(source):
+            if self.is_reserved(name):
+                return name, f"{name} is a setting of the service itself, which no source may send"
+            if source.enabled and not self.value(name):
+                return name, f"the secret {name} is not set in the environment or .env"
+        return None
+
+
 def _entry(
-    file: str, number: int, entry: dict[str, Any], seen: set[str], interval: str, secret: Callable[[str], str | None]
+    file: str, number: int, entry: dict[str, Any], seen: set[str], interval: str, secrets: _Secrets
 ) -> Scheduled:
     label = f"{file}: source {entry['name']!r}" if entry.get("name") else f"{file}: source number {number}"
     try:
@@ -64,11 +87,9 @@ def _entry(
     if source.name in seen:
         raise ConfigError(f"{label}: duplicate `name`")
     seen.add(source.name)
-    for name in secrets_of(source) if source.enabled else ():
-        if not secret(name):
-            raise ConfigError(
-                f"{label}: `{_place(entry, name)}`: the secret {name} is not set in the environment or .env"
-            )
+    if refusal := secrets.refusal(source):
+        name, message = refusal
+        raise ConfigError(f"{label}: `{_place(entry, name)}`: {message}")
     return Scheduled(source, source.schedule or Schedule(every=interval))
 
 

@@ -10,7 +10,7 @@ from cronsim import CronSim, CronSimError
 from msgspec import Meta, Struct
 
 from etl.declare.duration import PATTERN
-from etl.declare.paths import path
+from etl.declare.paths import complaint
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$(?!\\n)", description="lower-case letters, digits and _")]
 Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
@@ -24,6 +24,7 @@ Url = Annotated[
         description="http or https, without user info; may start with ${NAME}",
     ),
 ]
+CRON_FIELDS = 5
 Scalar = str | int | float | bool
 
 
@@ -49,14 +50,14 @@ def zone(name: str) -> ZoneInfo:
 
 def check_path(text: str, key: str) -> None:
     """Refuse what is not JMESPath, naming the key."""
-    try:
-        path(text)
-    except ValueError as error:
-        raise ValueError(f"`{key}`: {error}") from error
+    if wrong := complaint(text):
+        raise ValueError(f"`{key}`: {wrong}")
 
 
 def check_cron(line: str) -> None:
     """Refuse what is not a five-field cron line."""
+    if len(line.split()) != CRON_FIELDS:
+        raise ValueError(f"`cron`: {line!r} is not a cron line: it has five fields, the first is the minute")
     try:
         next(CronSim(line, datetime(2000, 1, 1)))  # noqa: DTZ001 -- only tries the line
     except CronSimError as error:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jmespath
 from jmespath import functions
 from jmespath.exceptions import JMESPathError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # JMESPath knows values by the name of their Python type; ours has one more.
 functions.TYPES_MAP["Decimal"] = "number"
@@ -52,6 +55,11 @@ class Path:
         except JMESPathError as error:
             raise ValueError(f"{text!r} is not a JMESPath: {str(error).splitlines()[0]}") from error
 
+    @property
+    def parsed(self) -> dict[str, Any]:
+        """The tree of the path: each node has `type`, `value` and `children`."""
+        return cast("dict[str, Any]", self._compiled.parsed)
+
     def search(self, value: Any) -> Any:
         """What the path leads to, None for nothing.
 
@@ -62,6 +70,23 @@ class Path:
             return self._compiled.search(value, options=_OPTIONS)
         except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
+
+
+def complaint(text: str) -> str | None:
+    """What is wrong with a text as a path, None if nothing: it does not compile, or calls what is not there."""
+    try:
+        node = path(text).parsed
+    except ValueError as error:
+        return str(error)
+    return next((f"{text!r} is not a JMESPath: there is no function {name}()" for name in _unknown(node)), None)
+
+
+def _unknown(node: dict[str, Any]) -> Iterator[str]:
+    """The functions of a compiled path that do not exist."""
+    if node["type"] == "function_expression" and node["value"] not in _ExactFunctions.FUNCTION_TABLE:
+        yield node["value"]
+    for child in node["children"]:
+        yield from _unknown(child)
 
 
 _OPTIONS = jmespath.Options(custom_functions=_ExactFunctions())

@@ -17,6 +17,7 @@ from etl import payload
 from etl.declare.duration import seconds
 from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
+from etl.declare.paths import complaint
 from etl.declare.request import SECRET, Request
 from etl.errors import ConfigError
 from etl.item import TARGETS
@@ -231,13 +232,29 @@ def identity_of(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def doubts(source: AnySource) -> list[str]:
+    """What of a valid source is probably not meant so. A key of a record may be written any way, so it is no error."""
+    if not isinstance(source, ApiSource):
+        return []
+    named = [(f"map.{target}", text) for target, text in (source.map or {}).items()]
+    named += [("identity", text) for text in source.identity] if isinstance(source.identity, list) else []
+    found = ((key, complaint(text)) for key, text in named if not _PLAIN_KEY.fullmatch(text))
+    return [f"`{key}`: {wrong}; it is taken for the name of a key" for key, wrong in found if wrong]
+
+
+# A key with a name space, as `dc:title`, or with spaces.
+_PLAIN_KEY = re.compile(r"[\w:/ -]+")
+
+
 def _check_format(pattern: str) -> None:
     """Refuse what is not a format of dates: it must read what it writes."""
-    written = datetime(2000, 1, 2, 3, 4, 5).strftime(pattern)  # noqa: DTZ001 -- only tries the pattern
+    moment = datetime(2000, 1, 1, 3, 4, 5)  # noqa: DTZ001 -- only tries the pattern
     try:
-        datetime.strptime(written, pattern)  # noqa: DTZ007 -- the same
+        read = datetime.strptime(moment.strftime(pattern), pattern)  # noqa: DTZ007 -- the same
     except ValueError as error:
         raise ValueError(f"`dates`: {pattern!r} is not a format of dates: {error}") from error
+    if read.date() != moment.date():
+        raise ValueError(f"`dates`: {pattern!r} holds no date; one is written such as %d.%m.%Y")
 
 
 _EXPECTED = {

@@ -15,14 +15,16 @@ if TYPE_CHECKING:
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# Not covered by `is_global`: shared address space, and IPv6 that is site-local or carries an IPv4 address, which can
-# lead to private hosts.
+# Not covered by every Python's `is_global`: shared address space, IPv6 that is site-local or carries an IPv4 address,
+# which can lead to private hosts, what is kept for protocols, relays, documents and segment routing, and the address at
+# which Azure answers its machines.
 _NOT_PUBLIC = tuple(
     map(
         ipaddress.ip_network,
         (
             *("100.64.0.0/10", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32"),
             *("fec0::/10", "::/96", "::ffff:0:0:0/96"),
+            *("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32", "3fff::/20", "5f00::/16"),
         ),
     )
 )

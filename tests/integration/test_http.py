@@ -303,6 +303,7 @@ def test_one_private_address_among_public_ones_is_enough(tmp_path: Path, monkeyp
         ("2606:2800:220:1::1", True),
         *((private, False) for private in ("10.1.2.3", "100.64.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0", "::1")),
         *((private, False) for private in ("64:ff9b::a9fe:a9fe", "2002:7f00:1::", "::ffff:127.0.0.1", "fe80::1%eth0")),
+        *((private, False) for private in ("192.0.0.8", "192.88.99.1", "168.63.129.16", "3fff::1", "5f00::1")),
     ],
 )
 def test_which_addresses_are_public(address: str, allowed: bool) -> None:

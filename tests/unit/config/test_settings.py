@@ -17,6 +17,15 @@ from config import settings
         ("MAX_RECORD", "4 MB"),
         ("MAX_RECORD", "0"),
         ("MAX_RECORD", "17 MiB"),
+        ("ALLOWED_PRIVATE_HOSTS", "http://10.0.0.5"),
+        ("ALLOWED_PRIVATE_HOSTS", "http://10.0.0.5:80/"),
+        ("ALLOWED_PRIVATE_HOSTS", "*"),
+        ("ALLOWED_PRIVATE_HOSTS", "*.example.com"),
+        ("ALLOWED_PRIVATE_HOSTS", "10.0.0.0/33"),
+        ("ALLOWED_PRIVATE_HOSTS", "10.0.0"),
+        ("ALLOWED_PRIVATE_HOSTS", "host:http"),
+        ("ALLOWED_PRIVATE_HOSTS", "[::1]x"),
+        ("ALLOWED_PRIVATE_HOSTS", "a b//c"),
     ],
 )
 def test_a_wrong_value_names_its_variable(name: str, value: str) -> None:
@@ -44,3 +53,31 @@ def test_secrets_do_not_show() -> None:
     assert "hunter2" not in repr(read)
     assert read.secret("TOKEN") == "hunter2"
     assert read.secret("ABSENT") is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DATABASE_URL", "REDIS_URL", "API_KEYS", "FLOWER_BASIC_AUTH", "ALERT_URLS", "LEASE_SECONDS"),
+        *("POSTGRES_PASSWORD", "REDIS_PASSWORD", "KASPARRO_POSTGRES", "DATABASE_URL_FILE", "database_url"),
+    ],
+)
+def test_what_the_service_is_configured_with_is_no_secret_of_sources(name: str) -> None:
+    assert settings.is_own(name)
+    assert settings.read({name: ""}).secret(name) is None
+
+
+@pytest.mark.parametrize("name", ["COINGECKO_API_KEY", "SAMPLES_URL", "API_KEY", "MY_DATABASE_URL"])
+def test_all_other_variables_are(name: str) -> None:
+    assert settings.read({name: "v"}).secret(name) == "v"
+
+
+def test_a_setting_of_the_service_is_not_given_to_sources() -> None:
+    assert settings.read({"ALERT_URLS": "http://a/"}).secret("ALERT_URLS") is None
+
+
+def test_private_hosts_are_written_as_they_are_compared() -> None:
+    text = "Intern, db.local:81 10.0.0.5 10.0.0.5:80 10.1.2.3/16 [::1]:8001 ::1 FD00:0::1 fd00::/8"
+    assert settings.read({"ALLOWED_PRIVATE_HOSTS": text}).allowed_private_hosts == (
+        *("intern", "db.local:81", "10.0.0.5", "10.0.0.5:80", "10.1.0.0/16", "::1:8001", "::1", "fd00::1", "fd00::/8"),
+    )

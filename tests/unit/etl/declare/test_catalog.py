@@ -4,7 +4,9 @@ import pytest
 
 from config.settings import PROJECT
 from etl.declare.catalog import load_catalog
+from etl.declare.source import doubts, parse
 from etl.errors import ConfigError
+from testkit.factories import api_source
 
 GOOD = "  - {name: a, type: csv, file: a.csv}\n"
 
@@ -37,6 +39,13 @@ def load(tmp_path: Path, text: str, **secrets: str) -> list[object]:
         ),
         ("sources:\n  - {name: a, type: csv, file: x, map: {titel: b}}\n", ["'a'", "`map.titel`"]),
         ("sources:\n  - {name: a, type: api, request: {url: 'http://x'}, records: 'a..b'}\n", ["'a'", "`records`"]),
+        (
+            "sources:\n  - {name: a, type: api, request: {url: 'http://x'}, records: 'sort_bye(items, &id)'}\n",
+            ["'a'", "`records`", "sort_bye()"],
+        ),
+        ("sources:\n  - {name: a, type: csv, file: x, schedule: {cron: '0 */5 * * * *'}}\n", ["'a'", "`cron`", "five"]),
+        ("sources:\n  - {name: a, type: csv, file: x, dates: [DD.MM.YYYY]}\n", ["'a'", "`dates`", "%d.%m.%Y"]),
+        ("sources:\n  - {name: a, type: csv, file: x, dates: ['%H:%M']}\n", ["'a'", "`dates`", "no date"]),
         ("defaults: {scheduel: {every: 1h}}\nsources: []\n", ["defaults", "`scheduel`"]),
         ("sources: 3\n", ["sources"]),
         ("surces: []\n", ["unknown key `surces`"]),
@@ -54,6 +63,15 @@ def test_a_wrong_file_is_refused_in_one_line_that_says_where(tmp_path: Path, tex
         assert word in message
 
 
+@pytest.mark.parametrize("enabled", ["true", "false"])
+def test_a_setting_of_the_service_is_no_secret_of_a_source(tmp_path: Path, enabled: str) -> None:
+    path = tmp_path / "sources.yaml"
+    request = "{url: 'http://x', auth: {kind: bearer, token: '${DATABASE_URL}'}}"
+    path.write_text(f"sources:\n  - {{name: a, enabled: {enabled}, type: rss, request: {request}}}\n")
+    with pytest.raises(ConfigError, match=r"'a'.*`request\.auth\.token`: DATABASE_URL is a setting of the service"):
+        load_catalog(path, "30m", lambda _: "value", lambda name: name == "DATABASE_URL")
+
+
 def test_secrets_of_disabled_sources_may_be_missing(tmp_path: Path) -> None:
     text = "sources:\n  - {name: a, enabled: false, type: rss, request: {url: 'http://x', headers: {k: '${NOPE}'}}}\n"
     assert len(load(tmp_path, text)) == 1
@@ -69,3 +87,23 @@ def test_the_nearest_schedule_wins(tmp_path: Path) -> None:
 def test_the_shipped_file_is_valid() -> None:
     catalog = load_catalog(PROJECT / "sources.yaml", "30m", {"SAMPLES_URL": "http://127.0.0.1:1"}.get)
     assert {item.source.kind for item in catalog if item.source.enabled} == {"api", "csv", "rss"}
+
+
+@pytest.mark.parametrize(
+    ("mapping", "doubted"),
+    [
+        ({"external_id": "order..id"}, ["`map.external_id`"]),
+        ({"external_id": "id", "title": "uper(name)"}, ["`map.title`"]),
+        ({"external_id": "id", "title": "to_string(name)", "amount": "order.total"}, []),
+        # Keys may be written like this.
+        ({"external_id": "dc:title", "title": "Bezeichnung DE", "author": "by-line"}, []),
+    ],
+)
+def test_a_path_that_is_none_is_doubted(mapping: dict[str, str], doubted: list[str]) -> None:
+    found = doubts(api_source(map=mapping))
+    assert [text.partition(":")[0] for text in found] == doubted
+
+
+def test_columns_of_a_file_may_look_like_calls() -> None:
+    source = parse({"name": "a", "type": "csv", "file": "x", "map": {"amount": "Preis (EUR)", "title": "Nr."}})
+    assert doubts(source) == []

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from etl.secrets import hide
+
 if TYPE_CHECKING:
     from config.settings import Settings
 
@@ -39,6 +41,11 @@ def configure(settings: Settings) -> None:
 def _renderers(settings: Settings) -> list[Any]:
     first = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     if settings.log_format == "json":
-        return [first, structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+        return [first, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(), _hide]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    return [first, plain]
+    return [first, plain, _hide]
+
+
+def _hide(_: Any, __: str, line: str) -> str:
+    """Whoever wrote the line, a library's traceback included, no secret of the source at work is in it."""
+    return hide(line)

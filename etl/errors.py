@@ -5,13 +5,19 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, Self
 
+from etl.secrets import hide
+
 
 class ETLError(Exception):
-    """The root. `code` is stable and machine-readable, the message is for people, `facts` are the details."""
+    """The root. `code` is stable and machine-readable, the message is for people, `facts` are the details.
+
+    No message holds a secret of the source that is being read, whoever said it.
+    """
 
     code: str = "error"
 
     def __init__(self, message: str, *, code: str | None = None, **facts: Any) -> None:
+        message = hide(message)
         super().__init__(message)
         self.message = message
         self.facts = facts

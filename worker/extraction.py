@@ -14,6 +14,7 @@ from db.queries.closing import close_run
 from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
+from etl import secrets
 from etl.declare.source import secrets_of
 from etl.errors import (
     ConfigError,
@@ -93,6 +94,7 @@ def extract(
     if claim is None:
         return
     structlog.contextvars.bind_contextvars(source=claim.source_name, run_id=str(run_id))
+    secrets.know({})
     slice_ = Slice(process, Lease(database, claim, process.lease_seconds, clock), publish, clock, slice_seconds)
     with slice_.lease.held():
         slice_.apply(slice_.work())
@@ -160,7 +162,10 @@ class Slice:
         if source.request is None:
             return None
         claim = self.lease.claim
-        target = settled_target(target_for(source, _secrets(source, self._process.settings)), claim.hints)
+        target = target_for(source, _secrets(source, self._process.settings))
+        assert target is not None
+        secrets.know(target.confidential)
+        target = settled_target(target, claim.hints)
         if claim.postponed_for > 0:
             message = f"the server asked not to be called for another {claim.postponed_for:.0f} s"
             raise PostponedError(message, by=Postponed.SINCE_EARLIER, seconds=claim.postponed_for)

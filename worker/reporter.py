@@ -11,6 +11,7 @@ from db.queries.events import record_event
 from db.queries.share import send_slow_runs
 from etl.runs.polling import Heard
 from etl.runs.schedule import QuietHours
+from etl.secrets import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,7 @@ class RunReporter:
 
     def warn(self, code: str, message: str) -> None:
         """Log it, and put it on the run's record; a flood of them is cut off."""
+        message = hide(message)
         log.warning("source_warning", code=code, message=message)
         self._warnings += 1
         if self._warnings <= MAX_WARNINGS:

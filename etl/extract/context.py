@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from etl.records import Kept, Validator
+from etl.secrets import holds_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from etl.http.target import PreparedRequest
     from etl.records import Checkpoint
     from etl.reporter import Reporter
+
+# What a server's mark of an answer may have: characters.
+MAX_MARK = 1000
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,12 @@ class Context:
         """What to know of this answer next time. A mark that the server no longer gives is forgotten."""
         if answer.unchanged:
             return Kept(validator=self.known)
-        headers = answer.headers
-        return Kept(
-            validator=Validator(target.digest, headers.get("etag"), headers.get("last-modified"), answer.digest)
-        )
+        etag, modified = (_mark(answer.headers.get(name)) for name in ("etag", "last-modified"))
+        return Kept(validator=Validator(target.digest, etag, modified, answer.digest))
+
+
+def _mark(value: str | None) -> str | None:
+    """A mark that can be kept and sent back: text of a line, that says no secret of ours back to us."""
+    if value is None or len(value) > MAX_MARK or not value.isprintable() or holds_secret(value):
+        return None
+    return value

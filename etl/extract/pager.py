@@ -14,6 +14,7 @@ from etl.declare.paging import CursorPaging, LinkPaging, NextUrlPaging, NoPaging
 from etl.errors import ETLError, ForeignPageError, FormatError, RecordError, RefusedError
 from etl.http.address import is_upgrade, same_origin
 from etl.records import Cursor
+from etl.secrets import holds_secret
 
 if TYPE_CHECKING:
     from etl.declare.paging import Paging
@@ -112,7 +113,9 @@ class Pager:
         """The request for a page; `extra` goes into the query of all but those whose address the server gave."""
         paging, at = self._paging, cursor.at
         if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
-            return self._target.at(str(at))
+            return self._target.at(self._target.reveal(str(at)))
+        if isinstance(at, str):
+            at = self._target.reveal(at, is_url=False)
         added: list[tuple[str, Any]] = []
         if isinstance(paging, PagePaging | OffsetPaging) or (isinstance(paging, CursorPaging) and at is not None):
             added.append((paging.param, at))
@@ -147,7 +150,8 @@ class Pager:
             ended = not count or (paging.short_page_ends and count < paging.limit)
             return None if ended else cursor.at + count
         if isinstance(paging, CursorPaging):
-            return document.find(paging.next)
+            at = document.find(paging.next)
+            return self._target.conceal(at) if isinstance(at, str) else at
         if isinstance(paging, NextUrlPaging):
             return self._resolve(answer, document.find(paging.next))
         return self._resolve(answer, next_link(answer.headers.get("link", "")))
@@ -198,6 +202,8 @@ def _parameters(header: str, start: int) -> tuple[dict[str, str], int]:
 
 
 def _check_cursor(at: Any) -> None:
+    if holds_secret(str(at)):
+        raise FormatError("what leads to the next page holds a credential", code="bad_page")
     try:
         size = len(payload.write(at))
     except RecordError as error:

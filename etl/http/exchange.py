@@ -17,6 +17,7 @@ from etl.http.failure import translated
 from etl.http.freshness import freshness
 from etl.http.status import PERMANENT, REDIRECTS, check_status
 from etl.runs.share import LEAST_RATE, QUICK_ANSWER
+from etl.secrets import holds_secret
 
 if TYPE_CHECKING:
     import requests
@@ -73,7 +74,7 @@ class Exchange:
                 if response.status_code not in REDIRECTS or "location" not in response.headers:
                     began = time.monotonic() - started
                     moved = permanent and url != target.url and "${" not in target.shown
-                    answer = self._take(response, target.without_secrets(url) if moved else None)
+                    answer = self._take(response, self._settled(url) if moved else None)
                     took = time.monotonic() - started - began
                     # A token's server is another one.
                     if target.form is None and (took < QUICK_ANSWER or answer.size > LEAST_RATE * took):
@@ -82,6 +83,11 @@ class Exchange:
                 url = self._next_hop(response)
                 permanent = permanent and response.status_code in PERMANENT
         raise RefusedError(f"more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
+
+    def _settled(self, url: str) -> str | None:
+        """Where the source has moved to; an address that holds a secret is not kept."""
+        kept = self._target.without_secrets(url)
+        return None if "${" in kept or holds_secret(kept) else kept
 
     def _next_hop(self, response: requests.Response) -> str:
         target = self._target
@@ -118,12 +124,11 @@ class Exchange:
     def _send(self, url: str) -> requests.Response:
         target, attempt = self._target, self._attempt
         check_url(url)
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers, **attempt.conditions}
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip", **target.headers_for(url), **attempt.conditions}
         params = list(target.params) if url == target.url else []
         if target.body is not None:
             headers.setdefault("Content-Type", "application/json")
         if same_origin(url, target.url):
-            headers |= target.secret_headers
             params += list(target.secret_params)
         return self._session.request(
             "POST" if target.is_post else "GET",

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from etl import payload
-from etl.declare.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, fill, fill_all
-from etl.http.address import host_of
+from etl.declare.request import (
+    SECRET,
+    BasicAuth,
+    BearerAuth,
+    ClientCredentials,
+    HeaderAuth,
+    QueryAuth,
+    fill,
+    fill_all,
+)
+from etl.http.address import host_of, same_origin
+from etl.secrets import SHORTEST, TOKEN, hide, holds_secret
 
 if TYPE_CHECKING:
     from etl.declare.request import Request
+
+# Headers that say who asks, whatever is written in them.
+_SENSITIVE = re.compile(r"auth|cookie|key|token|secret|passw|session|signature", re.IGNORECASE)
+# What every server may be told.
+_HARMLESS = re.compile(r"accept(-.*)?|user-agent|content-type|cache-control", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class PreparedRequest:
     """A request with its secrets filled in; `shown` is its address as it was declared, for logs and errors.
 
     `body` is sent as JSON, `form` as a form; with either the request is a POST. `interval` is the time between two
-    requests that the source has declared, in seconds.
+    requests that the source has declared, in seconds; `secrets` are the names and values of those filled in.
     """
 
     url: str
@@ -45,6 +61,7 @@ class PreparedRequest:
     form: tuple[tuple[str, str], ...] | None = field(default=None, repr=False)
     grant: Grant | None = None
     interval: float = 0.0
+    secrets: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @property
     def host(self) -> str:
@@ -67,28 +84,73 @@ class PreparedRequest:
         asked = [self.url, self.params, self.headers, self.body]
         return payload.digest(payload.encode(asked)).hex()
 
+    def headers_for(self, url: str) -> dict[str, str]:
+        """What is sent along to an address: all to our origin, to another one nothing that could say who asks."""
+        if same_origin(url, self.url):
+            return {**self.headers, **self.secret_headers}
+        if urlsplit(url).hostname == urlsplit(self.url).hostname:
+            return {name: value for name, value in self.headers.items() if not _SENSITIVE.search(name)}
+        return {name: value for name, value in self.headers.items() if _HARMLESS.fullmatch(name)}
+
     def at(self, url: str) -> PreparedRequest:
         """The same request at another address of the same origin; its query is the one in the address."""
         return replace(self, url=url, params=())
 
+    @property
+    def confidential(self) -> dict[str, str]:
+        """What must not be shown, by a name that may be: secrets, and what says as whom we ask."""
+        literal = {name: value for name, value in self.headers.items() if _SENSITIVE.search(name)}
+        parts = {**literal, **self.secret_headers, **dict(self.secret_params)}
+        if self.grant:
+            parts |= {"client_secret": self.grant.client_secret}
+        # Without the scheme of an Authorization header.
+        words = {f"{name} ": value.partition(" ")[2] for name, value in parts.items() if value.count(" ") == 1}
+        return {**parts, **words, **dict(self.secrets)}
+
     def without_secrets(self, url: str) -> str:
-        """An address that a server gave, less the secret parameters it echoes; they are added again anyway."""
+        """An address that a server gave, less the secret parameters it echoes; they are added again anyway.
+
+        Other secrets in it have their names in their place; `reveal` puts them back.
+        """
         names = {name for name, _ in self.secret_params}
         parts = urlsplit(url)
         pairs = parse_qsl(parts.query, keep_blank_values=True)
-        if not names & {name for name, _ in pairs}:
-            return url
-        return urlunsplit(parts._replace(query=urlencode([pair for pair in pairs if pair[0] not in names])))
+        left = [pair for pair in pairs if pair[0] not in names and hide(pair[1]) != TOKEN]
+        return self.conceal(url if left == pairs else urlunsplit(parts._replace(query=urlencode(left))))
+
+    def conceal(self, text: str) -> str:
+        """A text with the names of the secrets that it holds in their place."""
+        for name, value in self.secrets:
+            for written in (value, quote(value, safe="")):
+                text = text.replace(written, "${" + name + "}")
+        return text
+
+    def reveal(self, text: str, *, is_url: bool = True) -> str:
+        """What was concealed."""
+        values = dict(self.secrets)
+
+        def value_of(match: re.Match[str]) -> str:
+            value = values.get(match[1], match[0])
+            return quote(value, safe="") if is_url and match.start() and match[1] in values else value
+
+        return SECRET.sub(value_of, text)
 
     def base(self, url: str) -> str:
         """What relative links in the body of an address start from; it holds no query and no secret."""
         parts = urlsplit(url)
-        path = "/" if "${" in self.shown.removeprefix("${") else parts.path
+        path = "/" if self._path_is_secret or holds_secret(parts.path) else parts.path
         return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], path, "", ""))
+
+    @property
+    def _path_is_secret(self) -> bool:
+        """Whether the declared path names a secret, or one stands for an address with a path."""
+        leading = SECRET.match(self.shown)
+        return "${" in self.shown.removeprefix("${") or bool(leading and leading[1] in dict(self.secrets))
 
 
 def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) -> PreparedRequest:
     """A declared request with the secrets it names. What holds a secret is kept apart from what does not."""
+    hidden = {name: value for name, value in secrets.items() if len(value) >= SHORTEST and not _is_origin(value)}
     headers, secret_headers = _split(request.headers, secrets)
     written = {name: _written(value) for name, value in request.params.items()}
     url, in_url = _without_secret_query(request.url)
@@ -112,7 +174,14 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
         body=None if request.body is None else fill_all(request.body, secrets),
         grant=_grant(auth, secrets) if isinstance(auth, ClientCredentials) else None,
         interval=interval,
+        secrets=tuple(sorted(hidden.items(), key=lambda secret: -len(secret[1]))),
     )
+
+
+def _is_origin(value: str) -> bool:
+    """Whether a value is where a service is, and no more."""
+    parts = urlsplit(value)
+    return parts.scheme in {"http", "https"} and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
 
 
 def _without_secret_query(url: str) -> tuple[str, dict[str, str]]:

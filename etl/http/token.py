@@ -12,6 +12,7 @@ from etl.errors import FormatError, RefusedError
 from etl.http.attempt import Attempt, into
 from etl.http.limit import TimeLimit
 from etl.http.target import Grant, PreparedRequest, basic
+from etl.secrets import ISSUED, learn
 
 if TYPE_CHECKING:
     from etl.http.call import Caller
@@ -47,6 +48,7 @@ class Tokens:
             if time.monotonic() >= renew_at:
                 token, renew_at = self._ask(grant, tries)
                 _known[grant] = token, renew_at
+        learn(ISSUED, token)
         return attempt.signed(f"Bearer {token}")
 
     @staticmethod

@@ -14,6 +14,7 @@ class Kind(Enum):
 
     IDENTIFIER = auto()
     TEXT = auto()
+    ADDRESS = auto()
     NUMBER = auto()
     TAGS = auto()
     TIME = auto()
@@ -35,8 +36,8 @@ FIELDS = (
     Field("title", Kind.TEXT, ("title", "name", "product_name")),
     Field("description", Kind.TEXT, ("description", "details", "summary")),
     Field("category", Kind.TEXT, ("category",)),
-    Field("url", Kind.TEXT, ("link", "url")),
-    Field("image_url", Kind.TEXT, ("image_url", "thumbnail")),
+    Field("url", Kind.ADDRESS, ("link", "url"), "An address, or other text, that a browser does not run"),
+    Field("image_url", Kind.ADDRESS, ("image_url", "thumbnail"), "The same, of an image"),
     Field("author", Kind.TEXT, ("author",)),
     Field("amount", Kind.NUMBER, ("price", "cost", "amount"), "A number"),
     Field("quantity", Kind.NUMBER, ("stock", "quantity", "qty"), "A number"),

@@ -32,7 +32,7 @@ PAGE_BYTES = 8 * 1024 * 1024
 QUICK_BYTES = 1024 * 1024
 
 SHOWN = ", ".join(("id", "source_type", "source_name", "external_id", *COLUMNS, "status", "created_at", "updated_at"))
-_TEXTS = tuple(field.name for field in FIELDS if field.kind is Kind.TEXT)
+_TEXTS = tuple(field.name for field in FIELDS if field.kind in {Kind.TEXT, Kind.ADDRESS})
 _PACKED = (*(field.name for field in FIELDS if field.kind is Kind.TAGS), "metadata")
 # Of a text PostgreSQL knows the length without reading it. Of the others it knows what they take, perhaps compressed.
 _SIZE = " + ".join(

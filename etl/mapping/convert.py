@@ -31,6 +31,11 @@ EARLIEST = 1990
 
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?")
 _EPOCH = re.compile(r"\d{9,14}(\.\d+)?")
+# As browsers read an address: after leading control characters and spaces, and over line ends and tabs.
+_SCRIPT = re.compile(
+    r"[\x00-\x20]*(javascript|vbscript|data(?!:image/(png|jpe?g|gif|webp|avif|bmp)[;,])):", re.IGNORECASE
+)
+_IGNORED_IN_ADDRESSES = {ord(character): None for character in "\t\r\n"}
 _EPOCH_START = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -54,6 +59,14 @@ def text(value: Any) -> str | None:
     if isinstance(value, (int, Decimal)):
         return str(value)
     raise ValueError("expected text, found " + _kind(value))
+
+
+def address(value: Any) -> str | None:
+    """Text as it is, but none that a page which links to it would run as a script."""
+    found = text(value)
+    if found is not None and _SCRIPT.match(found.translate(_IGNORED_IN_ADDRESSES)):
+        raise ValueError("an address that runs a script")
+    return found
 
 
 def number(value: Any) -> Decimal | None:

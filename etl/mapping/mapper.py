@@ -64,6 +64,7 @@ class Mapper:
         by_kind: dict[Kind, Converter] = {
             Kind.IDENTIFIER: convert.identifier,
             Kind.TEXT: convert.text,
+            Kind.ADDRESS: convert.address,
             Kind.NUMBER: convert.number,
             Kind.TAGS: convert.tags,
             Kind.TIME: convert.Moment(zone(source.timezone), tuple(source.dates)),

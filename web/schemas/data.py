@@ -20,7 +20,7 @@ SOURCE_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnySou
 
 
 _SHOWN_AS: dict[Kind, Callable[[], fields.Field[Any]]] = {
-    Kind.TEXT: partial(fields.String, allow_none=True),
+    **dict.fromkeys((Kind.TEXT, Kind.ADDRESS), partial(fields.String, allow_none=True)),
     Kind.NUMBER: partial(fields.Decimal, allow_none=True),
     Kind.TAGS: partial(fields.List, fields.String(), allow_none=True),
     Kind.TIME: partial(fields.AwareDateTime, allow_none=True),

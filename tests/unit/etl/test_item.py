@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any
 
 import msgspec
+import pytest
 
-from db.copy import NEXT
+from db.copy import NEXT, array
 from db.models import ItemContent
 from db.queries.batches import _staged_line
 from etl.item import COLUMNS, FIELDS, Kind
@@ -34,3 +35,8 @@ def test_a_line_for_copy_has_each_field_in_the_place_of_its_column() -> None:
         line = _staged_line(StagedItem(record, item)).split(NEXT)
         differ = [place for place, (one, other) in enumerate(zip(empty, line, strict=True)) if one != other]
         assert differ == [len(line) - len(COLUMNS) + COLUMNS.index(field.name)], field.name
+
+
+def test_a_text_of_an_array_cannot_end_the_one_before() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        array(["a", 'b\0","c'])

@@ -4,7 +4,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.mapping.convert import Moment, identifier, number, tags, text
+from etl.mapping.convert import Moment, address, identifier, number, tags, text
 
 BERLIN = Moment(ZoneInfo("Europe/Berlin"), ("%d.%m.%Y",))
 
@@ -88,3 +88,26 @@ def test_tags() -> None:
     assert tags([]) is None
     with pytest.raises(ValueError, match="list"):
         tags(3)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("https://a.test/x", "/x", "localhost:8000/x", "mailto:a@b", "urn:isbn:1", "javascript", "a/javascript:x"),
+        *("data:image/png;base64,AAAA", "database:1", "x\tjavascript:y"),
+    ],
+)
+def test_addresses_are_kept_as_they_are(value: str) -> None:
+    assert address(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("javascript:alert(1)", "JavaScript:alert(1)", " javascript:x", "\x01javascript:x", "java\nscript:x"),
+        *("\tj\ta\rvascript:x", "vbscript:x", "data:text/html,<script>", "data:image/svg+xml,<svg>", "data:,x"),
+    ],
+)
+def test_an_address_that_would_run_a_script_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="runs a script"):
+        address(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,13 +14,13 @@ from flask_smorest import Api
 from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
-from web import auth, pages
+from web import auth, headers, pages
 from web.blueprints import breakers, data, health, runs, stats
 from web.errors import register_error_handlers
 from web.extensions import Service
 from web.keys import check_exposure
 from web.lane import Lane
-from web.schemas.problem import ProblemSchema
+from web.schemas.problem import PROBLEM, ProblemSchema
 
 if TYPE_CHECKING:
     from config.settings import Settings
@@ -57,6 +58,16 @@ class ProblemApi(Api):
 
     ERROR_SCHEMA = ProblemSchema
 
+    def _register_responses(self) -> None:
+        """Say of each status, and of those that nobody named, that it comes as a problem document."""
+        content = {PROBLEM: {"schema": ProblemSchema}}
+        for status in HTTPStatus:
+            has_body = status >= HTTPStatus.BAD_REQUEST
+            response = {"description": status.phrase, **({"content": content} if has_body else {})}
+            self.spec.components.response(status.name, response, lazy=True)
+        error = {"description": "Any other error.", "content": content}
+        self.spec.components.response("DEFAULT_ERROR", error, lazy=True)
+
     def _register_error_handlers(self) -> None:
         register_error_handlers(self._app)
 
@@ -91,6 +102,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     )
     app.extensions["kasparro"] = _service(settings, database or _database(settings))
     auth.install(app, settings)
+    headers.install(app)
     api = ProblemApi(app)
     for blueprint in (health.blueprint, data.blueprint, stats.blueprint, runs.blueprint, breakers.blueprint):
         api.register_blueprint(blueprint)

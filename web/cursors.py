@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TypeVar
 from uuid import UUID
@@ -38,10 +38,28 @@ class ItemCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         return VALUE_TYPES[self.sort_by](self.value)
 
 
+def _time(text: str) -> datetime:
+    return _in_utc(datetime.fromisoformat(text))
+
+
+def _in_utc(moment: datetime) -> datetime:
+    """PostgreSQL takes no zone as far off as Python does.
+
+    Raises:
+        ValueError: there is no such time in UTC, or it has no zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone")
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("time out of range") from error
+
+
 VALUE_TYPES: dict[SortKey, Callable[[str], str | datetime | Decimal | None]] = {
-    "created_at": datetime.fromisoformat,
-    "updated_at": datetime.fromisoformat,
-    "published_at": datetime.fromisoformat,
+    "created_at": _time,
+    "updated_at": _time,
+    "published_at": _time,
     "title": str,
     "amount": number,
     "rating": number,
@@ -53,6 +71,9 @@ class RunCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
     created_at: datetime
     run_id: UUID
+
+    def __post_init__(self) -> None:
+        self.created_at = _in_utc(self.created_at)
 
 
 Cursor = TypeVar("Cursor", ItemCursor, RunCursor)

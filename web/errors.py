@@ -26,6 +26,7 @@ from etl.errors import (
     UnknownRunError,
     UnknownSourceError,
 )
+from web.schemas.problem import PROBLEM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def register_error_handlers(app: Flask) -> None:
 def problem(status: int, detail: str, *, code: str = "", **more: Any) -> Response:
     """A problem document; `code` becomes its type."""
     body = problem_body(status, detail, code=code, **more)
-    response = Response(body, status=int(status), content_type="application/problem+json")
+    response = Response(body, status=int(status), content_type=PROBLEM)
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         response.headers["Retry-After"] = _RETRY_SECONDS
     return response

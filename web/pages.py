@@ -14,7 +14,8 @@ ASSETS = {
     "redoc.standalone.js": ("redoc", "text/javascript"),
 }
 POLICY = (
-    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:"
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; worker-src blob:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 
 SWAGGER = """<!doctype html>

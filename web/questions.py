@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from db.queries.items import Filters, KeysetPosition, Order
+from etl.errors import UnknownSourceError
 from web.cursors import ItemCursor, unpack
 from web.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Pages by number cost more the deeper they are; beyond this many rows a cursor is needed.
 DEEPEST = 10_000
@@ -39,6 +44,19 @@ def read_question(query: dict[str, Any]) -> Question:
     order, after = _order(query)
     page, size = _page(query)
     return Question(Filters(**{name: query[name] for name in _FILTERS if name in query}), order, size, page, after)
+
+
+@contextmanager
+def naming_a_source() -> Iterator[None]:
+    """Where a source is a filter, an unknown one is a mistake in the question.
+
+    Raises:
+        InvalidRequestError: instead of UnknownSourceError.
+    """
+    try:
+        yield
+    except UnknownSourceError as error:
+        raise InvalidRequestError("query", "source_name", error.message) from error
 
 
 def _order(query: dict[str, Any]) -> tuple[Order, KeysetPosition | None]:

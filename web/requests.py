@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from flask import Request, abort
@@ -10,6 +10,12 @@ from flask_smorest import Blueprint
 from webargs.flaskparser import FlaskParser
 
 from web.errors import InvalidRequestError
+from web.schemas.problem import PROBLEM, ProblemSchema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class StrictParser(FlaskParser):
@@ -39,3 +45,10 @@ class Resource(Blueprint):
     """A blueprint whose bodies are read strictly."""
 
     ARGUMENTS_PARSER = StrictParser()
+
+    def problem(self, status: int, description: str) -> Callable[[T], T]:
+        """Document that an operation answers so with a problem document."""
+        made: Callable[[T], T] = self.alt_response(
+            status, schema=ProblemSchema, content_type=PROBLEM, description=description
+        )
+        return made

@@ -24,8 +24,10 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
+from web import headers
 from web.app import MAX_REQUEST_BODY
 from web.errors import problem_body
+from web.schemas.problem import PROBLEM
 
 if TYPE_CHECKING:
     import socket
@@ -88,7 +90,7 @@ class Refusal(ErrorTask):
         error = self.request.error
         body = problem_body(error.code, error.body)
         self.status = f"{error.code} {error.reason}"
-        self.response_headers.append(("Content-Type", "application/problem+json"))
+        self.response_headers += [("Content-Type", PROBLEM), *headers.COMMON.items()]
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)

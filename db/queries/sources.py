@@ -108,6 +108,16 @@ def _disable_others(connection: Connection, names: list[str]) -> tuple[str, ...]
     return tuple(connection.execute(query, {"names": names}).scalars())
 
 
+def check_known(connection: Connection, name: str) -> None:
+    """Tell a name that no source has from a source of which there is nothing.
+
+    Raises:
+        UnknownSourceError: no source has it.
+    """
+    if connection.execute(text("SELECT 1 FROM sources WHERE name = :name"), {"name": name}).first() is None:
+        raise UnknownSourceError(f"there is no source named {name!r}", source=name)
+
+
 def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Row[Any]]:
     """The sources of these names, in their order; without names all that are to run by themselves.
 

@@ -31,7 +31,8 @@ class Breakers(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.response(200, BreakersSchema)
-    @blueprint.alt_response(503, description="The broker, which keeps them, cannot be reached.")
+    @blueprint.problem(503, "The broker, which keeps them, cannot be reached.")
+    @blueprint.doc(operationId="list_breakers")
     def get(self) -> Any:
         """List hosts, those that are not called first."""
         try:
@@ -47,8 +48,9 @@ class BreakerReset(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.response(200, BreakerSchema)
-    @blueprint.alt_response(404, description="Nothing is remembered about this host.")
-    @blueprint.alt_response(503, description="The broker, which keeps them, cannot be reached.")
+    @blueprint.problem(404, "Nothing is remembered about this host.")
+    @blueprint.problem(503, "The broker, which keeps them, cannot be reached.")
+    @blueprint.doc(operationId="reset_breaker")
     def post(self, host: str) -> Any:
         """Close the breaker of a host, and end its pause and those of its sources: the next call goes out at once."""
         parts = service()

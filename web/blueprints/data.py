@@ -11,10 +11,11 @@ from flask import Response, request
 from flask.views import MethodView
 
 from db.queries.items import PAGE_BYTES, Filters, Order, is_quick, list_items, list_small_items
+from db.queries.sources import check_known
 from etl.errors import PageTooLargeError, TooSlowError
 from web.extensions import service
 from web.present.items import present_items
-from web.questions import read_question
+from web.questions import naming_a_source, read_question
 from web.requests import Resource
 from web.schemas.data import DataQuerySchema, DataSchema
 
@@ -34,17 +35,18 @@ class Data(MethodView):
     @blueprint.arguments(DataQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, DataSchema)
     @blueprint.alt_response(304, description="Not changed since the answer whose ETag was sent as If-None-Match.")
-    @blueprint.alt_response(
-        503, description="The database is away, or needs too long for this (`too_slow`): narrow it."
-    )
+    @blueprint.problem(503, "The database is away, or needs too long for this (`too_slow`): narrow it.")
+    @blueprint.doc(operationId="list_items")
     def get(self, query: dict[str, Any]) -> Response:
         """List items, by page number or, at any depth, by cursor.
 
         A page of large items ends early (`has_next`); one asked for by its number is refused instead.
         """
-        body = _answer(read_question(query))
+        with naming_a_source():
+            body = _answer(read_question(query))
         response = Response(body, mimetype="application/json")
-        response.set_etag(hashlib.sha256(body).hexdigest()[:32])
+        # Weak, since it is the same whether the answer is packed or not.
+        response.set_etag(hashlib.sha256(body).hexdigest()[:32], weak=True)
         return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
 
 
@@ -99,4 +101,7 @@ def _too_large(fitting: int) -> PageTooLargeError:
 
 def _body(connection: Connection, question: Question, found: Page) -> bytes:
     """The answer as JSON. The items in it are PostgreSQL's own text: nothing is gained by taking them apart here."""
+    name = question.filters.source_name
+    if not found.items and name is not None:
+        check_known(connection, name)
     return msgspec.json.encode(present_items(question, found, service().totals.count(connection, question.filters)))

@@ -34,6 +34,7 @@ class Health(MethodView):
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.response(200, HealthSchema)
     @blueprint.alt_response(503, schema=HealthSchema, description="Unhealthy: the database cannot be reached.")
+    @blueprint.doc(operationId="get_health")
     def get(self) -> Any:
         """Show the state of the service, failing sources first."""
         parts = service()
@@ -52,6 +53,7 @@ class Live(MethodView):
     """For a supervisor: is the process worth keeping?"""
 
     @blueprint.response(200, ProbeSchema)
+    @blueprint.doc(operationId="get_liveness")
     def get(self) -> Any:
         """Answer while the process can answer."""
         return {"status": "live"}
@@ -62,7 +64,8 @@ class Ready(MethodView):
     """For a load balancer: may requests come?"""
 
     @blueprint.response(200, ProbeSchema)
-    @blueprint.alt_response(503, description="The database cannot be reached.")
+    @blueprint.problem(503, "The database cannot be reached.")
+    @blueprint.doc(operationId="get_readiness")
     def get(self) -> Any:
         """Answer while the database answers."""
         with service().database.transaction() as connection:

@@ -14,12 +14,14 @@ from db.queries.closing import end_run
 from db.queries.events import list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, get_run, list_runs
+from db.queries.sources import check_known
 from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.runs.outcome import Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
 from web.cursors import RunCursor, unpack
 from web.extensions import service
 from web.present.runs import present_requested, present_run, present_run_with_events, present_runs
+from web.questions import naming_a_source
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
@@ -48,10 +50,9 @@ class Runs(MethodView):
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(RunRequestSchema)
     @blueprint.response(202, QueuedRunsSchema)
-    @blueprint.alt_response(404, description="A name is not known; nothing was queued.")
-    @blueprint.alt_response(
-        409, description="Nothing new could be queued, or a named source is disabled, paused or set aside."
-    )
+    @blueprint.problem(404, "A name is not known; nothing was queued.")
+    @blueprint.problem(409, "Nothing new could be queued, or a named source is disabled, paused or set aside.")
+    @blueprint.doc(operationId="start_runs")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Run sources now.
 
@@ -70,7 +71,8 @@ class Runs(MethodView):
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.response(200, RunsSchema)
-    @blueprint.alt_response(503, description="The database is away, or needs too long for this (`too_slow`).")
+    @blueprint.problem(503, "The database is away, or needs too long for this (`too_slow`).")
+    @blueprint.doc(operationId="list_runs")
     def get(self, query: dict[str, Any]) -> Any:
         """List runs, newest first."""
         cursor = unpack(query["cursor"], RunCursor) if "cursor" in query else None
@@ -84,6 +86,9 @@ class Runs(MethodView):
                 before=None if cursor is None else (cursor.created_at, cursor.run_id),
                 limit=limit + 1,
             )
+        if not rows and "source_name" in query:
+            with naming_a_source():
+                service().database.read(check_known, query["source_name"])
         return present_runs(rows, limit)
 
 
@@ -93,7 +98,8 @@ class Run(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.response(200, RunWithEventsSchema)
-    @blueprint.alt_response(404, description="There is no such run.")
+    @blueprint.problem(404, "There is no such run.")
+    @blueprint.doc(operationId="get_run")
     def get(self, run_id: UUID) -> Any:
         """Show a run, with its counts so far and its events."""
         return service().database.read(_read, run_id)
@@ -105,8 +111,9 @@ class RunCancel(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.response(202, RunSchema)
-    @blueprint.alt_response(404, description="There is no such run.")
-    @blueprint.alt_response(409, description="It has already ended.")
+    @blueprint.problem(404, "There is no such run.")
+    @blueprint.problem(409, "It has already ended.")
+    @blueprint.doc(operationId="cancel_run")
     def post(self, run_id: UUID) -> Any:
         """Cancel a run: no further page or batch of it is stored. What is loaded stays."""
         return present_run(service().database.transact(_cancel, run_id))

@@ -31,7 +31,8 @@ class Stats(MethodView):
 
     @blueprint.arguments(StatsQuerySchema(), location="query", unknown=ma.RAISE)
     @blueprint.response(200, StatsSchema)
-    @blueprint.alt_response(503, description="The database is away, or needs too long for this (`too_slow`).")
+    @blueprint.problem(503, "The database is away, or needs too long for this (`too_slow`).")
+    @blueprint.doc(operationId="get_stats")
     def get(self, query: dict[str, Any]) -> Response:
         """Show totals, the sources' statistics and the latest runs."""
         limit, offset = query["page_size"], (query["page"] - 1) * query["page_size"]

@@ -2,6 +2,9 @@
 
 from marshmallow import Schema, fields
 
+# The media type of every error.
+PROBLEM = "application/problem+json"
+
 
 class ProblemErrorSchema(Schema):
     """One thing that is wrong with a request."""

@@ -182,7 +182,7 @@ class Server(TcpWSGIServer):
             self._close("connections", self._waiting()[:1])
         super().handle_accept()
 
-    def make_room(self, size: int, needed_by: Channel) -> None:
+    def make_room(self, size: int, needed_by: Channel | None) -> None:
         """Keep what is held within its limit: who is waited for longest loses the connection."""
         excess = sum(channel.held for channel in list(self.active_channels.values())) + size - HELD_BYTES
         if excess <= 0:
@@ -191,13 +191,15 @@ class Server(TcpWSGIServer):
             if excess > 0 and channel.held and channel is not needed_by:
                 excess -= channel.held
                 self._close("memory", [channel])
-        if excess > 0 and needed_by.request is not None:
+        if excess > 0 and needed_by is not None and needed_by.request is not None:
             self._close("memory", [needed_by])
 
     def maintenance(self, now: float) -> None:
         """End the connections whose clients took too long, or were gone before they asked."""
         late = [channel for channel in self._waiting() if now > sum(channel.waits or (now, 1))]
         self._close("time", late)
+        # Threads that ask for room at the same moment do not see each other's answers.
+        self.make_room(0, None)
         if self._cut:
             log.warning("slow_clients_closed", **self._cut)
             self._cut = Counter()

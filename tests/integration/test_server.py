@@ -94,6 +94,9 @@ class Running:
     def connections(self) -> int:
         return len(self.server.active_channels)
 
+    def held(self) -> int:
+        return sum(channel.held for channel in list(self.server.active_channels.values()))
+
 
 def read(connection: socket.socket) -> bytes:
     found = b""
@@ -182,12 +185,20 @@ def test_answers_that_wait_are_held_within_a_limit(running: Running, monkeypatch
     for _ in range(9):
         running.connect(GET.replace(b"small", b"large"))
     wait_until(lambda: running.application.asked == 9)
-
-    def kept() -> int:
-        return sum(channel.held for channel in list(running.server.active_channels.values()))
-
-    wait_until(lambda: running.connections() <= 4 and kept() <= 3 * LARGE, 20)
+    wait_until(lambda: running.connections() <= 4 and running.held() <= 3 * LARGE, 20)
     assert running.ask().startswith(b"HTTP/1.1 200")
+
+
+def test_answers_taken_in_at_the_same_moment_are_cut_afterwards(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS", 60)
+    for _ in range(3):
+        running.connect(GET.replace(b"small", b"large"))
+    wait_until(lambda: running.application.asked == 3 and running.held() > LARGE)
+    # As if each of the threads had looked before the others put down their answers.
+    monkeypatch.setattr(module, "HELD_BYTES", LARGE)
+    wait_until(lambda: running.held() <= LARGE)
 
 
 def test_bodies_count_as_held(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:

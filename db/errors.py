@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg2
 from sqlalchemy.exc import DBAPIError
 
-from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
+from etl.errors import StorageConflictError, StorageTroubleError, StorageUnavailableError, TooSlowError
 
 if TYPE_CHECKING:
     from etl.errors import ETLError
@@ -17,6 +17,15 @@ _CANCELLED = "57014"
 _CONFLICTS = frozenset({"40P01", "40001", "55P03", _CANCELLED})
 # Admin shutdown, crash shutdown, cannot connect now, idle transaction ended, too many connections, read-only standby.
 _UNAVAILABLE = frozenset({"57P01", "57P02", "57P03", "25P03", "53300", "25006"})
+# What the server itself lacks, whatever it is asked to write.
+TROUBLES = {
+    "53000": "it is out of resources",
+    "53100": "there is no room left on its disk",
+    "53200": "it is out of memory",
+    "53400": "a limit of its configuration is reached",
+    "58000": "its operating system fails it",
+    "58030": "it cannot read or write its files",
+}
 
 
 def translate(error: DBAPIError | psycopg2.Error, *, timed: bool = False) -> ETLError | None:
@@ -28,6 +37,8 @@ def translate(error: DBAPIError | psycopg2.Error, *, timed: bool = False) -> ETL
     code = getattr(cause, "pgcode", None)
     if timed and code == _CANCELLED:
         return TooSlowError("the database needs more time for this than it may take")
+    if code in TROUBLES:
+        return StorageTroubleError(f"the database cannot write: {TROUBLES[code]}", state=code)
     if code in _CONFLICTS:
         return StorageConflictError("the database rolled the transaction back")
     lost = code is None and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)

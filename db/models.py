@@ -181,6 +181,8 @@ class BatchRow(Base):
     staged_count: Mapped[int | None]
     staged_token: Mapped[int | None]
     mapping_version: Mapped[int | None] = mapped_column(Integer)
+    failing_since: Mapped[datetime | None]
+    failure: Mapped[str | None]
     records_extracted: Mapped[int] = counter()
     records_inserted: Mapped[int] = counter()
     records_updated: Mapped[int] = counter()

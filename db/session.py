@@ -47,15 +47,26 @@ class Database:
         pool_size: int = 2,
         patience: float = 30.0,
         statement_limit: timedelta | None = None,
+        lock_seconds: float = LOCK_SECONDS,
     ) -> None:
         """`url` is libpq's; `name` shows in pg_stat_activity; `patience` is how many seconds `transact` keeps trying.
+
+        No lock is waited for longer than `lock_seconds`.
 
         A statement that takes longer than `statement_limit` raises TooSlowError and is not tried again; without one,
         it counts as a conflict.
         """
         self._timed = statement_limit is not None
         # With patience a dead connection costs a second try. Without, each one is tested before its use.
-        make = partial(engine, url, name=name, pool_size=pool_size, ping=patience == 0, limit=statement_limit)
+        make = partial(
+            engine,
+            url,
+            name=name,
+            pool_size=pool_size,
+            ping=patience == 0,
+            limit=statement_limit,
+            lock_seconds=lock_seconds,
+        )
         self.engine = make()
         # A second pool for `read`, so that no connection changes its mode back and forth. Both connect on first use.
         self._reading = make(isolation="AUTOCOMMIT")
@@ -131,11 +142,12 @@ def engine(
     ping: bool = True,
     isolation: str | None = None,
     limit: timedelta | None = None,
+    lock_seconds: float = LOCK_SECONDS,
 ) -> Engine:
     """An engine whose sessions cannot hang: every wait on the server or the wire has a limit, a statement its own."""
     seconds = STATEMENT_SECONDS if limit is None else limit.total_seconds()
     # The wait for a lock has the shorter limit, so that the error says that it was a lock.
-    waiting = min(LOCK_SECONDS, 0.8 * seconds)
+    waiting = min(lock_seconds, 0.8 * seconds)
     # The web answers many at once: one slow query must not occupy every core with parallel workers.
     alone = "" if limit is None else " -c max_parallel_workers_per_gather=0"
     made = create_engine(

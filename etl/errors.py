@@ -150,6 +150,16 @@ class StorageUnavailableError(ETLError):
     code = "database_unavailable"
 
 
+class StorageTroubleError(StorageUnavailableError):
+    """PostgreSQL answers, but cannot write: it lacks room, memory or files. `state` is its code for it."""
+
+    code = "database_trouble"
+
+    def __init__(self, message: str, *, state: str) -> None:
+        super().__init__(message, state=state)
+        self.state = state
+
+
 class StorageConflictError(ETLError):
     """A deadlock, a lock wait that took too long or a serialisation failure: the transaction was rolled back."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from datetime import UTC, datetime
 from functools import partial
@@ -31,6 +32,7 @@ from etl.extract.context import Context
 from etl.http.call import Policy
 from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
+from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.polling import poll_result, settled_target
 from etl.runs.slices import (
@@ -68,6 +70,8 @@ if TYPE_CHECKING:
     from worker.process import Process, Publish
 
 SLICE_SECONDS = 60.0
+# A run whose records cannot be stored waits for so long: seconds.
+STORAGE_PAUSE = 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +101,11 @@ def extract(
     secrets.know({})
     slice_ = Slice(process, Lease(database, claim, process.lease_seconds, clock), publish, clock, slice_seconds)
     with slice_.lease.held():
-        slice_.apply(slice_.work())
+        try:
+            slice_.apply(slice_.work())
+        except (StorageUnavailableError, StorageConflictError) as error:
+            slice_.give_back(error)
+            raise
     database.transact(close_run, run_id)
     if slice_.share.is_held:
         publish(list(database.transact(send_slow_runs)))
@@ -130,6 +138,16 @@ class Slice:
             if not isinstance(error, ETLError | MemoryError):
                 log.exception("extraction_defect")
             return end_of(error, self.lease.claim, self._process.settings.worker_memory)
+
+    def give_back(self, error: ETLError) -> None:
+        """The database failed: the run goes on later, and what the server lacks does not count against it."""
+        claim, attempt = self.lease.claim, self.lease.claim.attempt
+        wait = max(wait_before(attempt, random.random()), STORAGE_PAUSE)  # noqa: S311 -- spread, not secrecy
+        end = Yielded(Pause.WAIT, wait, progressed=isinstance(error, StorageUnavailableError))
+        try:
+            self.lease.transact(release_run, claim, end)
+        except (StorageUnavailableError, StorageConflictError) as again:
+            log.warning("release_failed", reason=again.message)
 
     def _work(self, start: Start) -> SliceEnd:
         if start.is_outdated:

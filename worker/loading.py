@@ -10,19 +10,12 @@ from uuid import UUID
 import msgspec
 import structlog
 
-from db.queries.batches import (
-    BatchClaim,
-    claim_batch,
-    halve_batch,
-    load_batch,
-    read_raw,
-    release_batch,
-    stage_batch,
-)
+from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run
+from db.queries.failures import release_batch, return_attempts
 from db.queries.runs import resume_extraction
 from etl.declare import source as declared
-from etl.errors import LeaseLostError, StorageConflictError, StorageUnavailableError
+from etl.errors import LeaseLostError, StorageConflictError, StorageTroubleError, StorageUnavailableError
 from etl.mapping.mapper import Mapper
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
@@ -63,6 +56,7 @@ def _with_claim(
 ) -> list[Message]:
     """Claim the batch and work on it. A batch that keeps failing is halved instead."""
     database, lease = process.database, process.lease_seconds
+    _settle(process)
     claim = database.transact(claim_batch, batch_id, state, lease)
     if claim is None:
         return []
@@ -73,15 +67,40 @@ def _with_claim(
     try:
         return work(database, claim)
     except LeaseLostError:
+        process.owed.add(batch_id)
         raise
     except Exception as error:
-        # The batch is free again at once. A database that is away or locked says nothing about the batch.
-        blameless = isinstance(error, StorageConflictError | StorageUnavailableError)
-        wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
-        database.transact(release_batch, claim, wait, blameless=blameless)
+        _release(process, claim, error)
         raise
     finally:
         BOARD.free()
+
+
+def _release(process: Process, claim: BatchClaim, error: Exception) -> None:
+    """The batch is free again at once. A database that is away, locked or full says nothing about the batch."""
+    wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
+    failure = _failure(error)
+    try:
+        process.database.transact(release_batch, claim, wait, failure)
+    except (StorageConflictError, StorageUnavailableError) as again:
+        # Its lease ends by itself. That it was claimed in vain is taken back when something can be written.
+        log.warning("release_failed", batch_id=claim.batch_id, reason=again.message)
+        if failure is not None:
+            process.owed.add(claim.batch_id)
+
+
+def _failure(error: Exception) -> str | None:
+    """What was wrong with the database, None if it was not the database."""
+    if isinstance(error, StorageTroubleError):
+        return error.state
+    return error.code if isinstance(error, StorageConflictError | StorageUnavailableError) else None
+
+
+def _settle(process: Process) -> None:
+    """Give back the attempts that could not be given back at the time."""
+    if process.owed:
+        process.database.transact(return_attempts, sorted(process.owed))
+        process.owed.clear()
 
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
 from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config import settings
-from db.session import Database
+from db.session import LOCK_SECONDS, Database
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter
 from etl.runs.messages import Message
@@ -20,6 +20,10 @@ from worker.app import pool_size
 if TYPE_CHECKING:
     from config.settings import Settings
     from etl.hosts.limiter import HostStates
+
+# How long a database that is away, or a lock, is waited for: a part of the lease, and at most so many seconds.
+PATIENCE = 0.4
+MOST_PATIENCE = 30.0
 
 # Sends messages; those that could not be sent come back.
 Publish = Callable[[list[Message]], object]
@@ -36,6 +40,8 @@ class Process:
     settings: Settings
     database: Database
     limiter: HostLimiter
+    # Batches whose attempts are still to be given back.
+    owed: set[int] = field(default_factory=set)
 
     @property
     def lease_seconds(self) -> float:
@@ -53,7 +59,14 @@ def _process(pid: int) -> Process:
     """Keyed by process id: a forked child makes its own."""
     mine = settings.load_connected()
     mine = replace(mine, worker_processes=pool_size() or mine.worker_processes)
-    database = Database(mine.database_url, name=f"kasparro-worker-{pid}")
+    # The lease outlives the work on it and what is written when that fails, each with its own patience.
+    lease = mine.lease.total_seconds()
+    database = Database(
+        mine.database_url,
+        name=f"kasparro-worker-{pid}",
+        patience=min(MOST_PATIENCE, PATIENCE * lease),
+        lock_seconds=min(LOCK_SECONDS, PATIENCE * lease),
+    )
     return make(mine, database, HostStatesWithFallback(RedisHostStates()))
 
 

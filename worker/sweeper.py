@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
+from broker.trouble import note_trouble
 from db.queries import processes, share, sweep
 from db.queries.closing import close_run
 from db.session import Database
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageConflictError, StorageTroubleError, StorageUnavailableError
 from etl.runs.messages import EXTRACT_QUEUE, LOAD_QUEUE
 from worker.upkeep import Rhythm, Upkeep
 
@@ -63,11 +64,13 @@ class Sweeper(threading.Thread):
             self._stopped.wait(PAUSE * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
         self._leave(database)
 
-    @staticmethod
-    def _guarded(step: Callable[[Database], None], database: Database) -> None:
+    def _guarded(self, step: Callable[[Database], None], database: Database) -> None:
         """Whatever one step runs into, the others are done."""
         try:
             step(database)
+        except StorageTroubleError as error:
+            log.warning("sweep_postponed", step=step.__name__, reason=error.message)
+            note_trouble(self._app, error.message)
         except (StorageUnavailableError, StorageConflictError) as error:
             log.warning("sweep_postponed", step=step.__name__, reason=error.message)
         except Exception:

@@ -10,7 +10,8 @@ import structlog
 from celery import Task
 
 from broker.messaging import publish
-from etl.errors import LeaseLostError
+from broker.trouble import note_trouble
+from etl.errors import LeaseLostError, StorageTroubleError
 from etl.runs import messages
 from worker import adhoc, extraction, loading
 from worker.app import app
@@ -33,6 +34,9 @@ class ClaimTask(Task):
             super().__call__(*args, **kwargs)
         except LeaseLostError as error:
             log.info("lease_lost", reason=error.message)
+        except StorageTroubleError as error:
+            note_trouble(app, error.message)
+            raise
         finally:
             structlog.contextvars.clear_contextvars()
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.copy import HEX, NEXT, array, copy_lines, copy_rows
 from db.queries.events import record_event
+from db.queries.failures import OTHERS_FAIL
 from db.queries.run_locks import lock_run_shared
 from db.statement import text
 from etl.errors import LeaseLostError
@@ -51,7 +52,7 @@ class BatchClaim:
     exhausted: bool = False
 
 
-_CLAIM = text("""
+_CLAIM = text(f"""
     UPDATE etl_batches b
     SET token = b.token + 1, attempt = b.attempt + 1, claimed_at = clock_timestamp(), not_before = NULL,
         lease_expires_at = clock_timestamp() + make_interval(secs => :lease)
@@ -64,7 +65,7 @@ _CLAIM = text("""
         s.type AS source_type, s.config,
         -- what is staged keeps the version it was made with, whatever the source says by now
         CASE WHEN b.state = 'normalized' THEN b.mapping_version ELSE s.mapping_version END AS mapping_version,
-        b.attempt > :max_attempts AS exhausted
+        b.attempt > :max_attempts AND NOT {OTHERS_FAIL} AS exhausted
 """)
 
 
@@ -295,24 +296,11 @@ _UPSERT = text(f"""
 
 _CLOSE = text("""
     UPDATE etl_batches
-    SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL,
+    SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL, failing_since = NULL, failure = NULL,
         records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
         records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate
     WHERE batch_id = :batch_id
 """)
-
-
-def release_batch(connection: Connection, claim: BatchClaim, wait: float, *, blameless: bool) -> None:
-    """Give the lease back after an error. The attempt stays counted, unless the batch is not to blame."""
-    query = text("""
-        UPDATE etl_batches
-        SET lease_expires_at = NULL, claimed_at = NULL, dispatched_at = NULL,
-            attempt = CASE WHEN :blameless THEN attempt - 1 ELSE attempt END,
-            not_before = clock_timestamp() + make_interval(secs => :wait)
-        WHERE batch_id = :batch_id AND token = :token AND state = :state
-    """)
-    values = {"batch_id": claim.batch_id, "token": claim.token, "state": claim.state, "wait": wait}
-    connection.execute(query, values | {"blameless": blameless})
 
 
 def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
@@ -360,8 +348,10 @@ _QUARANTINE_RANGE = text("""
 
 def _insert_part(connection: Connection, claim: BatchClaim, part: str, first: int, last: int) -> int:
     query = text("""
-        INSERT INTO etl_batches (run_id, source_name, number, part, first_raw_id, last_raw_id, state, dispatched_at)
-        SELECT run_id, source_name, number, part || :part, :first, :last, 'extracted', clock_timestamp()
+        INSERT INTO etl_batches (run_id, source_name, number, part, first_raw_id, last_raw_id, state, dispatched_at,
+                                 failing_since, failure)
+        SELECT run_id, source_name, number, part || :part, :first, :last, 'extracted', clock_timestamp(),
+            failing_since, failure
         FROM etl_batches WHERE batch_id = :batch_id
         RETURNING batch_id
     """)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from db.statement import text
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection
 
 # A process that was not seen for this long does not count as alive: seconds.
@@ -39,6 +41,13 @@ def count_alive(connection: Connection, kind: str) -> int:
         WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
     """)
     return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def last_seen(connection: Connection, kind: str) -> datetime | None:
+    """When a process of a kind was seen last, within a day."""
+    query = text("SELECT max(seen_at) FROM etl_workers WHERE kind = :kind")
+    seen: datetime | None = connection.execute(query, {"kind": kind}).scalar()
+    return seen
 
 
 def is_alive(connection: Connection, prefix: str) -> bool:

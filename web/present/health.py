@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from db.errors import TROUBLES
 from etl.hosts.breaker import State
 from etl.runs.outcome import Status
 from etl.runs.share import SET_ASIDE
@@ -13,8 +14,12 @@ from web.schemas.stats import HealthStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from sqlalchemy import Row
+
+    from db.queries.failures import Failing
+    from db.queries.slots import Overdue
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,22 @@ class DatabaseView:
     workers: int
     alarms: list[Row[Any]]
     sources: list[Row[Any]]
+    failing: Failing | None = None
+    overdue: Overdue | None = None
+    scheduler_seen_at: datetime | None = None
 
 
 @dataclass(frozen=True)
 class BrokerView:
-    """Whether the broker answers, and the states of the hosts it remembers; None when nobody knows."""
+    """Whether the broker answers, and the states of the hosts it remembers; None when nobody knows.
+
+    `trouble` is why it takes no messages, `database_trouble` what kept the database from writing lately.
+    """
 
     connected: bool
     breakers: Mapping[str, State] | None = None
+    trouble: str | None = None
+    database_trouble: str | None = None
 
 
 def present_health(database: DatabaseView, broker: BrokerView, environment: Mapping[str, str]) -> dict[str, Any]:
@@ -45,6 +58,7 @@ def present_health(database: DatabaseView, broker: BrokerView, environment: Mapp
         "database_connected": True,
         "broker_connected": broker.connected,
         "workers": database.workers,
+        "scheduler_seen_at": database.scheduler_seen_at,
         "total_sources": counts.total,
         "successful_sources": counts.successful,
         "failed_sources": counts.failed,
@@ -67,6 +81,14 @@ def _reasons(database: DatabaseView, broker: BrokerView) -> list[dict[str, Any]]
     found = []
     if not broker.connected:
         found.append(_reason("broker_unreachable", "the message broker cannot be reached; runs start when it is back"))
+    if broker.trouble:
+        found.append(_reason("broker_full", f"the message broker takes no messages: {broker.trouble}"))
+    if database.failing or broker.database_trouble:
+        found.append(_failing(database.failing, broker.database_trouble))
+    if database.overdue:
+        number, since = database.overdue.sources, database.overdue.since
+        message = f"no scheduler claims the slots of {number} source{'s' if number > 1 else ''}: is beat running?"
+        found.append({"code": "scheduler_silent", "message": message, "since": since})
     if not database.workers:
         found.append(_reason("no_worker", "no worker was seen in the last 30 s"))
     if failed:
@@ -75,6 +97,15 @@ def _reasons(database: DatabaseView, broker: BrokerView) -> list[dict[str, Any]]
         names = ", ".join(set_aside[:5]) + (", …" if len(set_aside) > 5 else "")
         found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {names}"))
     return found
+
+
+def _failing(failing: Failing | None, noted: str | None) -> dict[str, Any]:
+    """Why nothing is written, though the database answers; all goes on by itself once it can be."""
+    if failing is None:
+        return _reason("database_failing", noted or "")
+    what = f"the database cannot write: {TROUBLES[failing.failure]}" if failing.failure in TROUBLES else failing.failure
+    waiting = f"{failing.batches} batch{'es' if failing.batches > 1 else ''} cannot be written and wait"
+    return {"code": "database_failing", "message": f"{waiting}; {what}", "since": failing.since}
 
 
 def _reason(code: str, message: str) -> dict[str, Any]:

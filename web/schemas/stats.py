@@ -96,6 +96,9 @@ class HealthSchema(Schema):
     database_connected = fields.Boolean()
     broker_connected = fields.Boolean()
     workers = fields.Integer()
+    scheduler_seen_at = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "when a beat was seen last, within a day"}
+    )
     total_sources = fields.Integer()
     successful_sources = fields.Integer()
     failed_sources = fields.Integer()

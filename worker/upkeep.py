@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 UPKEEP_SECONDS = 600.0
 RAW_IDS_SECONDS = 60.0
+# How often old runs are looked for, and how much of a pass may go into removing them.
+LOOK_FOR_OLD_SECONDS = 10.0
+PURGE_SECONDS = 0.25
+MOST_PURGED = 500
 OLD_DOWNLOAD_SECONDS = 86_400.0
 
 log = structlog.get_logger(__name__)
@@ -43,11 +47,13 @@ class Upkeep:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._rhythm = Rhythm()
+        self._is_purging = False
+        self._purged_at_once = MOST_PURGED
 
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
-        return (self.roll_up, self.recount, self.add_partitions, self.purge, self.check_raw_ids)
+        return (self.roll_up, self.recount, self.add_partitions, self.purge, self.remove_downloads, self.check_raw_ids)
 
     def roll_up(self, database: Database) -> None:
         """Add what is finished to the totals."""
@@ -64,10 +70,28 @@ class Upkeep:
             database.transact(retention.add_partitions)
 
     def purge(self, database: Database) -> None:
-        """Remove old runs, and local copies that nobody came back for."""
-        if not self._rhythm.is_due("purge", UPKEEP_SECONDS):
+        """Remove old runs, as many as a part of each pass allows for."""
+        if not self._is_purging and not self._rhythm.is_due("purge", LOOK_FOR_OLD_SECONDS):
             return
-        database.transact(retention.purge_runs, self._settings.runs_retention)
+        ends = time.monotonic() + PURGE_SECONDS
+        self._is_purging = True
+        while self._is_purging and time.monotonic() < ends:
+            self._is_purging = self._purge_some(database)
+
+    def _purge_some(self, database: Database) -> bool:
+        """One step; whether there is more. Its size is what can be done briefly: some runs have very many batches."""
+        size, started = self._purged_at_once, time.monotonic()
+        # If this fails, fewer are tried next.
+        self._purged_at_once = max(1, size // 8)
+        removed = database.transact(retention.purge_runs, self._settings.runs_retention, size)
+        took = time.monotonic() - started
+        self._purged_at_once = min(MOST_PURGED, 2 * size) if took < PURGE_SECONDS / 2 else max(1, size // 2)
+        return removed == size
+
+    def remove_downloads(self, _: Database) -> None:
+        """Remove local copies that nobody came back for."""
+        if not self._rhythm.is_due("downloads", UPKEEP_SECONDS):
+            return
         for path in (self._settings.state_dir / "downloads").glob("*"):
             if time.time() - path.stat().st_mtime > OLD_DOWNLOAD_SECONDS:
                 path.unlink(missing_ok=True)

@@ -11,20 +11,33 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# How many runs are removed at once.
-LIMIT = 1000
+PURGE_LOCK = 7236150423
+
+# Batches and events go first and by sets: left to the foreign keys, they would be looked up run by run.
+_PURGE = text("""
+    WITH old AS MATERIALIZED (
+        SELECT run_id FROM etl_runs r
+        WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
+          AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
+        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
+    ), events AS (
+        DELETE FROM etl_run_events WHERE run_id IN (SELECT run_id FROM old)
+    ), batches AS (
+        DELETE FROM etl_batches WHERE run_id IN (SELECT run_id FROM old)
+    )
+    DELETE FROM etl_runs WHERE run_id IN (SELECT run_id FROM old)
+""")
 
 
-def purge_runs(connection: Connection, retention: timedelta) -> None:
-    """Delete runs that ended long ago and are rolled up; with their batches and events."""
-    query = text("""
-        DELETE FROM etl_runs WHERE run_id IN (
-            SELECT run_id FROM etl_runs r
-            WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
-              AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
-            ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    connection.execute(query, {"seconds": retention.total_seconds(), "limit": LIMIT})
+def purge_runs(connection: Connection, retention: timedelta, limit: int) -> int:
+    """Delete some of the runs that ended long ago and are rolled up; with their batches and events.
+
+    Returns:
+        How many; none also while another purges.
+    """
+    if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": PURGE_LOCK}).scalar_one():
+        return 0
+    return connection.execute(_PURGE, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
 
 
 def add_partitions(connection: Connection) -> list[str]:

@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCE ?=
+PRUNE ?=
 ARGS ?=
 NAME ?=
 FAULTS ?=
@@ -56,8 +57,8 @@ logs: .venv/installed ## follow all logs (logs-web, logs-worker, logs-beat, logs
 logs-web logs-worker logs-beat logs-db: .venv/installed
 	@$(BIN)/python -m stack logs $(@:logs-%=%)
 
-sources: .venv/installed ## apply sources.yaml
-	@$(BIN)/python -m db sources
+sources: .venv/installed ## apply sources.yaml (PRUNE=1 disables the sources that are not in it any more)
+	@$(BIN)/python -m db sources $(if $(PRUNE),--prune)
 
 urls: .venv/installed ## addresses of the running stack, for scripts (make -s urls)
 	@$(BIN)/python -m stack urls

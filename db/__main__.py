@@ -1,9 +1,12 @@
-"""`python -m db migrate` brings the schema up to date; `python -m db sources` applies the sources file."""
+"""`python -m db migrate` brings the schema up to date; `python -m db sources [--prune]` applies the sources file.
+
+Sources that came from the file and are not in it any more go on, unless `--prune` disables them.
+"""
 
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 import alembic.command
@@ -26,6 +29,10 @@ if TYPE_CHECKING:
     from etl.declare.source import AnySource
 
 
+# Of the sources that a line names.
+MOST_NAMES = 20
+
+
 def migrate() -> None:
     """Upgrade to the newest revision."""
     alembic.command.upgrade(alembic_config(), "head")
@@ -44,7 +51,7 @@ def alembic_config(url: str | None = None) -> Config:
     return config
 
 
-def sources() -> None:
+def sources(*, prune: bool = False) -> None:
     """Apply the sources file, and say what that changed."""
     current = settings.load_connected()
     interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
@@ -56,14 +63,17 @@ def sources() -> None:
             print(f"warning: {item.source.name}: {warning}", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
     try:
-        applied = database.transact(apply_sources, catalog, datetime.now(UTC))
+        applied = database.transact(apply_sources, catalog, prune=prune)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.message}", code=error.code) from error
     finally:
         database.close()
     for what, names in vars(applied).items():
         if names:
-            print(f"sources {what}: {', '.join(names)}")
+            shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" * (len(names) > MOST_NAMES))
+            print(f"sources {what}: {shown}")
+    if applied.missing:
+        print(f"Those missing are not in {name} any more, and go on; make sources PRUNE=1 disables them.")
 
 
 def _check_file(source: AnySource, current: Settings) -> None:
@@ -83,11 +93,16 @@ def _warnings(source: AnySource, current: Settings) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 on success."""
-    commands = {"migrate": migrate, "sources": sources}
-    if len(arguments) != 1 or arguments[0] not in commands:
+    commands: dict[tuple[str, ...], Callable[[], None]] = {
+        ("migrate",): migrate,
+        ("sources",): sources,
+        ("sources", "--prune"): partial(sources, prune=True),
+    }
+    command = commands.get(tuple(arguments))
+    if command is None:
         print(__doc__, file=sys.stderr)
         return 2
-    return exit_code(lambda: _run(commands[arguments[0]]))
+    return exit_code(lambda: _run(command))
 
 
 def _run(command: Callable[[], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -45,7 +44,7 @@ class SourceRunner:
     def declare(self, *documents: dict[str, Any]) -> None:
         """Apply sources; those given before and not now are disabled."""
         declared = [Scheduled(parse(document), Schedule(every="30m")) for document in documents]
-        self.database.transact(apply_sources, declared, datetime.now(UTC))
+        self.database.transact(apply_sources, declared, prune=True)
 
     def queue(self, name: str) -> UUID:
         run_id = uuid4()

@@ -29,19 +29,77 @@ APPLY_LOCK = 7236150419
 
 @dataclass(frozen=True)
 class Applied:
-    """What applying a file changed, by source name."""
+    """What applying a file changed, by source name; the missing are not in the file, and go on as they did."""
 
     created: tuple[str, ...]
     changed: tuple[str, ...]
     disabled: tuple[str, ...]
+    missing: tuple[str, ...]
     unchanged: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Change:
+    """A source that is new or declared otherwise than it was."""
+
+    source: AnySource
+    revision: Revision
+    next_run_at: datetime
+    is_new: bool
+
+
+def apply_sources(connection: Connection, declared: Sequence[Scheduled], *, prune: bool = False) -> Applied:
+    """Make the file's sources those of the database: all of them or, on an error, none.
+
+    Those that came from the file and are not in it any more are disabled if it is to be pruned; else they go on.
+
+    Raises:
+        ConfigError: a source would change what identifies its records.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPLY_LOCK})
+    now = connection.execute(text("SELECT clock_timestamp()")).scalar_one()
+    known = {row.name: row for row in connection.execute(_KNOWN)}
+    changes = [change for item in declared if (change := _change(connection, item, known.get(item.source.name), now))]
+    _write(connection, changes)
+    names = [item.source.name for item in declared]
+    lost = tuple(connection.execute(_LOST, {"names": names}).scalars())
+    if prune and lost:
+        connection.execute(_DISABLE, {"names": list(lost)})
+    touched = {change.source.name for change in changes}
+    return Applied(
+        created=tuple(change.source.name for change in changes if change.is_new),
+        changed=tuple(change.source.name for change in changes if not change.is_new),
+        disabled=lost if prune else (),
+        missing=() if prune else lost,
+        unchanged=tuple(name for name in names if name not in touched),
+    )
+
+
+_KNOWN = text("SELECT name, config, enabled, next_run_at FROM sources FOR UPDATE")
+
+
+def _change(connection: Connection, item: Scheduled, known: Row[Any] | None, now: datetime) -> _Change | None:
+    revision = revise(item, Declared(known.config, known.enabled) if known else None)
+    if revision is None:
+        return None
+    if revision.identity and _has_items(connection, item.source.name):
+        raise refuse(item.source, revision.identity)
+    due = known.next_run_at if known and revision.keeps_slot else next_slot(item.schedule, now)
+    return _Change(item.source, revision, due, is_new=known is None)
+
+
+def _has_items(connection: Connection, name: str) -> bool:
+    query = text("SELECT EXISTS (SELECT 1 FROM unified_items WHERE source_name = :name)")
+    return bool(connection.execute(query, {"name": name}).scalar_one())
 
 
 # What a server asked for holds for as long as the same is asked of it.
 _UPSERT = text(
     """
-    INSERT INTO sources (name, type, config, enabled, next_run_at, origin)
-    VALUES (:name, :type, CAST(:config AS jsonb), :enabled, :next_run_at, :origin)
+    INSERT INTO sources (name, type, config, enabled, next_run_at, origin, mapping_version)
+    SELECT name, type, config, enabled, next_run_at, 'file', 1 + remapped
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb))
+        AS r(name text, type text, config jsonb, enabled boolean, next_run_at timestamptz, remapped integer)
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
         next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
         not_before = CASE WHEN {same} AND sources.not_before_reason IS DISTINCT FROM 'set_aside'
@@ -51,61 +109,32 @@ _UPSERT = text(
         answered_at = CASE WHEN {same} THEN sources.answered_at END,
         rest = CASE WHEN {same} THEN sources.rest END, moved_to = CASE WHEN {same} THEN sources.moved_to END,
         moved_count = CASE WHEN {same} THEN sources.moved_count ELSE 0 END, gone_reason = NULL,
-        mapping_version = sources.mapping_version + :remapped, updated_at = clock_timestamp()
+        -- 1 for a new one; to one that there is, what is added
+        mapping_version = sources.mapping_version + excluded.mapping_version - 1, updated_at = clock_timestamp()
 """.replace("{same}", "sources.config -> 'request' = excluded.config -> 'request'")
 )
 
 
-def apply_sources(connection: Connection, declared: Sequence[Scheduled], now: datetime) -> Applied:
-    """Make the file's sources those of the database: all of them or, on an error, none.
-
-    Raises:
-        ConfigError: a source would change what identifies its records.
-    """
-    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": APPLY_LOCK})
-    known = {row.name: row for row in connection.execute(text("SELECT * FROM sources FOR UPDATE"))}
-    created: list[str] = []
-    changed: list[str] = []
-    unchanged: list[str] = []
-    for item in declared:
-        name, old = item.source.name, known.get(item.source.name)
-        revision = revise(item, Declared(old.config, old.enabled) if old else None)
-        if revision is None:
-            unchanged.append(name)
-            continue
-        if revision.identity and _has_items(connection, name):
-            raise refuse(item.source, revision.identity)
-        due = old.next_run_at if old and revision.keeps_slot else next_slot(item.schedule, now)
-        _write(connection, item.source, revision, due)
-        (changed if old else created).append(name)
-    names = [item.source.name for item in declared]
-    return Applied(tuple(created), tuple(changed), _disable_others(connection, names), tuple(unchanged))
+def _write(connection: Connection, changes: list[_Change]) -> None:
+    rows = [
+        {
+            "name": change.source.name,
+            "type": change.revision.document["type"],
+            "config": change.revision.document,
+            "enabled": change.source.enabled,
+            "next_run_at": change.next_run_at,
+            "remapped": int(change.revision.is_remapped),
+        }
+        for change in changes
+    ]
+    if rows:
+        connection.execute(_UPSERT, {"rows": msgspec.json.encode(rows).decode()})
 
 
-def _has_items(connection: Connection, name: str) -> bool:
-    query = text("SELECT EXISTS (SELECT 1 FROM unified_items WHERE source_name = :name)")
-    return bool(connection.execute(query, {"name": name}).scalar_one())
-
-
-def _write(connection: Connection, source: AnySource, revision: Revision, due: datetime) -> None:
-    values = {
-        "name": source.name,
-        "type": revision.document["type"],
-        "config": msgspec.json.encode(revision.document).decode(),
-        "enabled": source.enabled,
-        "next_run_at": due,
-        "origin": "file",
-        "remapped": int(revision.is_remapped),
-    }
-    connection.execute(_UPSERT, values)
-
-
-def _disable_others(connection: Connection, names: list[str]) -> tuple[str, ...]:
-    query = text("""
-        UPDATE sources SET enabled = false, version = version + 1, updated_at = clock_timestamp()
-        WHERE origin = 'file' AND enabled AND name <> ALL (:names) RETURNING name
-    """)
-    return tuple(connection.execute(query, {"names": names}).scalars())
+_LOST = text("SELECT name FROM sources WHERE origin = 'file' AND enabled AND name <> ALL (:names) ORDER BY name")
+_DISABLE = text("""
+    UPDATE sources SET enabled = false, version = version + 1, updated_at = clock_timestamp() WHERE name = ANY (:names)
+""")
 
 
 def check_known(connection: Connection, name: str) -> None:

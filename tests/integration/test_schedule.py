@@ -6,6 +6,9 @@ import threading
 
 from db.queries import sweep
 from db.queries.slots import claim_slots, seconds_to_next
+from db.queries.sources import apply_sources
+from etl.declare.catalog import Scheduled
+from etl.declare.source import Schedule, parse
 from etl.runs.messages import ExtractMessage
 from testkit.runner import SourceRunner
 
@@ -77,6 +80,18 @@ def test_an_edited_schedule_acts_at_once(runner: SourceRunner) -> None:
     before = runner.sql("SELECT next_run_at FROM sources")
     runner.declare(source("a", schedule={"every": "30m"}, timeout="9s"))
     assert runner.sql("SELECT next_run_at FROM sources") == before
+
+
+def test_a_source_that_left_the_file_goes_on_unless_it_is_pruned(runner: SourceRunner) -> None:
+    runner.declare(source("a"), source("b"), source("c", enabled=False))
+    left = [Scheduled(parse(source("a")), Schedule(every="30m"))]
+    applied = runner.database.transact(apply_sources, left)
+    assert (applied.missing, applied.disabled) == (("b",), ())
+    enabled = "SELECT name FROM sources WHERE enabled ORDER BY 1"
+    assert runner.sql(enabled) == ["a", "b"]
+    applied = runner.database.transact(apply_sources, left, prune=True)
+    assert (applied.missing, applied.disabled) == ((), ("b",))
+    assert runner.sql(enabled) == ["a"]
 
 
 def test_a_source_that_left_the_file_is_disabled(runner: SourceRunner) -> None:

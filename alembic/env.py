@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from config.settings import load
 from db.models import Base, Xid8
+from etl.errors import StorageConflictError
 
 # Any constant will do, as long as every migrating process uses the same.
 MIGRATION_LOCK = 7236150418
@@ -19,6 +20,9 @@ MIGRATION_LOCK = 7236150418
 # tried again for so many seconds.
 LOCK_WAIT = "500ms"
 PATIENCE = 25.0
+# So long another process that migrates is waited for: seconds.
+TURN_PATIENCE = 120.0
+BUSY = "a table that is to be changed is in use, by a reader or a writer who does not end"
 
 
 # SQLAlchemy's reflection does not know the type.
@@ -43,9 +47,7 @@ def run() -> None:
     )
     # The lock is held by a transaction of its own: each migration is one or several others.
     with engine.begin() as turn, engine.connect() as connection:
-        # A migration that another process is running may take longer than a table lock should.
-        turn.execute(text("SET LOCAL lock_timeout = '120s'"))
-        turn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        _await_turn(turn)
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -56,6 +58,15 @@ def run() -> None:
         _patiently(connection)
 
 
+def _await_turn(turn: Connection) -> None:
+    """Wait for another process that migrates. By asking: a statement that waits keeps indexes from being made."""
+    until = time.monotonic() + TURN_PATIENCE
+    while not turn.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK}).scalar_one():
+        if time.monotonic() > until:
+            raise StorageConflictError("another process is migrating this database, and does not end")
+        time.sleep(0.2)
+
+
 def _patiently(connection: Connection) -> None:
     until = time.monotonic() + context.config.attributes.get("patience", PATIENCE)
     while True:
@@ -63,11 +74,29 @@ def _patiently(connection: Connection) -> None:
             context.run_migrations()
         except OperationalError as error:
             connection.rollback()
-            if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE or time.monotonic() > until:
+            if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
                 raise
+            if time.monotonic() > until:
+                raise StorageConflictError(f"{BUSY}: {_holders(connection)}") from error
             time.sleep(0.5)
         else:
             return
+
+
+def _holders(connection: Connection) -> str:
+    """Who keeps a table from being changed: those in a transaction, the longest first."""
+    rows = connection.execute(
+        text("""
+        SELECT pid, application_name, usename, extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
+        FROM pg_stat_activity a
+        WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+          AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.granted)
+          AND application_name <> 'kasparro-migrate'
+        ORDER BY xact_start LIMIT 3
+    """)
+    )
+    found = [f"process {row.pid} ({row.application_name or row.usename}, for {row.seconds} s)" for row in rows]
+    return ", ".join(found) or "nobody any more; try again"
 
 
 run()

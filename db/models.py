@@ -100,6 +100,7 @@ class RunRow(Base):
             postgresql_where=text("scheduled_for IS NOT NULL"),
         ),
         Index("ix_etl_runs_recent", "created_at", "run_id"),
+        Index("ix_etl_runs_status", "status", "created_at", "run_id"),
         Index("ix_etl_runs_of_source", "source_name", "created_at", "run_id"),
         Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE_RUN)),
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),

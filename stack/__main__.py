@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from datetime import datetime
 from typing import Any
 
@@ -25,6 +26,8 @@ from stack.supervisor import SupervisorError
 from stack.valkey import ValkeyError
 
 FIRST_RUN_SECONDS = 240
+# Of a table of runs.
+MOST_LINES = 40
 NO_SOURCES = "no source is enabled"
 COLUMNS = (
     ("source", "source_name"),
@@ -169,34 +172,46 @@ def _run(client: Client, source: str | None, seconds: float) -> int:
             _say(NO_SOURCES)
             return 0
         raise
-    runs = client.follow([run["run_id"] for run in queued], seconds, Progress())
+    runs = client.follow(queued.run_ids, seconds, Progress(len(queued.run_ids)))
     _print_table(runs)
-    for one in runs:
-        if one["error"]:
-            print(f"{one['source_name']}: {one['error']['code']}: {one['error']['message']}")
-    if any(one["status"] not in ENDED for one in runs):
-        print(f"not finished within {seconds:g} s; the runs go on")
-    return 0 if all(one["status"] == Status.SUCCESS for one in runs) else 1
+    going_on = queued.total - sum(one["status"] in ENDED for one in runs)
+    if going_on:
+        print(f"{going_on} of {queued.total} runs go on; GET {client.url}/runs shows them")
+    return 0 if not going_on and all(one["status"] == Status.SUCCESS for one in runs) else 1
 
 
 class Progress:
-    """Prints a line whenever something has changed, at most once a second."""
+    """Prints a line whenever something has changed, at most every two seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, total: int) -> None:
+        self._total = total
         self._last = ""
         self._at = 0.0
 
-    def __call__(self, runs: list[dict[str, Any]]) -> None:
+    def __call__(self, active: list[dict[str, Any]], ended: int) -> None:
         """Show where the runs are."""
-        line = "  ".join(
-            f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in runs[:4]
-        )
+        few = active[:3]
+        states = [f"{r['source_name']}: {r['status']} {r['records_extracted'] - r['records_not_loaded']}" for r in few]
+        line = "  ".join([f"{ended} of {self._total} ended", *states])
         if line != self._last and time.monotonic() - self._at > 2:
-            _say(line + ("  …" if len(runs) > len(runs[:4]) else ""))
+            _say(line + ("  …" if len(active) > len(few) else ""))
             self._last, self._at = line, time.monotonic()
 
 
 def _print_table(runs: list[dict[str, Any]]) -> None:
+    """One line a run; of many only those that did not succeed, and how many did."""
+    told = runs if len(runs) <= MOST_LINES else [one for one in runs if one["status"] != Status.SUCCESS][:MOST_LINES]
+    if told:
+        _print_lines(told)
+    for one in told:
+        if one["error"]:
+            print(f"{one['source_name']}: {one['error']['code']}: {one['error']['message']}")
+    if len(told) < len(runs):
+        counts = Counter(one["status"] for one in runs)
+        print(f"{len(runs)} runs: " + ", ".join(f"{number} {status}" for status, number in counts.most_common()))
+
+
+def _print_lines(runs: list[dict[str, Any]]) -> None:
     rows = [[title for title, _ in COLUMNS]]
     for one in sorted(runs, key=lambda r: str(r["source_name"])):
         shown = {**one, "seconds": _seconds(one)}

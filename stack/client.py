@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -15,10 +16,20 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 POLL_SECONDS = 0.5
+# As many as the service tells of at once.
+ASKED_AT_ONCE = 100
 
 
 class ServiceError(Exception):
     """The service did not answer, or refused."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """What came of asking for runs: the ids that were told, and how many runs there are."""
+
+    run_ids: list[str]
+    total: int
 
 
 class Client:
@@ -46,28 +57,42 @@ class Client:
             else:
                 return
 
-    def queue(self, source: str | None) -> list[dict[str, Any]]:
+    def queue(self, source: str | None) -> Queued:
         """Ask for a run of one source, or of all; runs that are active already count."""
         body = {"source": source} if source else {}
         answer = self._call("POST", "/runs", body, accept=(409,))
         if "runs" in answer:
-            return list(answer["runs"])
+            total = answer["queued_total"] + answer["already_active_total"]
+            return Queued([run["run_id"] for run in answer["runs"] if run["run_id"]], total)
         if not answer.get("active_run_id"):
             raise ServiceError(answer.get("detail", "nothing could be queued"))
-        active = [run for status in ACTIVE for run in self._call("GET", f"/runs?status={status}")["runs"]]
-        return [run for run in active if source in {None, run["source_name"]}]
+        if source:
+            return Queued([answer["active_run_id"]], 1)
+        active = [run for status in ACTIVE for run in self._call("GET", f"/runs?status={status}&limit=500")["runs"]]
+        return Queued([run["run_id"] for run in active], len(active))
 
     def follow(
-        self, run_ids: list[str], seconds: float, progress: Callable[[list[dict[str, Any]]], None]
+        self, run_ids: list[str], seconds: float, progress: Callable[[list[dict[str, Any]], int], None]
     ) -> list[dict[str, Any]]:
-        """Wait until runs have ended, or time is up; their last state."""
+        """Wait until runs have ended, or time is up; the last state of those that were seen.
+
+        Of those that go on, a hundred at a time are asked for, in turns. `progress` gets them, and how many have ended.
+        """
         deadline = time.monotonic() + seconds
-        while True:
-            runs = [self._call("GET", f"/runs/{run_id}") for run_id in run_ids]
-            progress(runs)
-            if all(run["status"] in ENDED for run in runs) or time.monotonic() > deadline:
-                return runs
-            time.sleep(POLL_SECONDS)
+        seen: dict[str, dict[str, Any]] = {}
+        going_on = list(run_ids)
+        while going_on:
+            asked, others = going_on[:ASKED_AT_ONCE], going_on[ASKED_AT_ONCE:]
+            shown = {run["run_id"]: run for run in self._call("GET", f"/runs?ids={','.join(asked)}")["runs"]}
+            seen |= shown
+            active = [run for run in shown.values() if run["status"] not in ENDED]
+            going_on = others + [run["run_id"] for run in active]
+            progress(active, len(run_ids) - len(going_on))
+            if time.monotonic() > deadline:
+                break
+            if len(active) == len(shown):
+                time.sleep(POLL_SECONDS)
+        return [seen[run_id] for run_id in run_ids if run_id in seen]
 
     def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, accept: tuple[int, ...] = ()

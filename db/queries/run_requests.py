@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
-from db.queries.runs import NewRun, active_run, queue_run
+from db.queries.runs import IS_SLOW, active_runs
 from db.queries.share import count_set_aside, send_slow_runs
 from db.queries.sources import find_sources
+from db.statement import text
+from db.states import ACTIVE_RUN
 from etl.runs.messages import ExtractMessage
 from etl.runs.run_requests import Refusal, Requested, RequestedRun, RequestStatus, WantedSource, first_refusal
 
@@ -17,8 +18,10 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from db.queries.runs import Queued
     from etl.runs.outcome import Trigger
+
+# So many messages are sent before whoever asked gets an answer; the sweeper sends the others.
+SENT_AT_ONCE = 100
 
 
 def request_runs(
@@ -35,15 +38,43 @@ def request_runs(
     sources = [WantedSource(**row._asdict()) for row in find_sources(connection, names)]
     if refusal := first_refusal(sources):
         return refusal
-    queued = [queue_run(connection, NewRun(run_id or uuid4(), one.name, one.type, trigger)) for one in sources]
-    runs = [_requested(connection, source, run) for source, run in zip(sources, queued, strict=True)]
-    messages = [ExtractMessage(run.run_id) for run in queued if run and run.is_sent]
-    if any(queued):
+    wanted = [one.name for one in sources]
+    values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE}
+    rows = connection.execute(_QUEUE, values).all()
+    queued = {row.source_name: row.run_id for row in rows}
+    active = active_runs(connection, [name for name in wanted if name not in queued])
+    messages = [ExtractMessage(row.run_id) for row in rows if row.is_sent]
+    if queued:
         messages += send_slow_runs(connection)
+    runs = [_requested(source, queued, active) for source in sources]
     return Requested(runs, messages, count_set_aside(connection) if names is None else 0)
 
 
-def _requested(connection: Connection, source: WantedSource, queued: Queued | None) -> RequestedRun:
-    if queued is not None:
-        return RequestedRun(source, queued.run_id, RequestStatus.QUEUED)
-    return RequestedRun(source, active_run(connection, source.name), RequestStatus.ALREADY_ACTIVE)
+# In the order of names, so that two who ask for the same wait for each other once, and never in a circle.
+_QUEUE = text(f"""
+    WITH wanted AS (
+        SELECT s.name, s.type, {IS_SLOW} AS slow, c.value AS checkpoint,
+            row_number() OVER (PARTITION BY {IS_SLOW} ORDER BY s.name) AS number
+        FROM sources s LEFT JOIN etl_checkpoints c ON c.source_name = s.name
+        WHERE s.name = ANY (:names) AND NOT EXISTS (
+            SELECT 1 FROM etl_runs r WHERE r.source_name = s.name AND r.lane = 'fetch' AND r.{ACTIVE_RUN})
+    ), queued AS (
+        INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, slow, dispatched_at,
+                              checkpoint_before)
+        SELECT coalesce(CAST(:run_id AS uuid), gen_random_uuid()), name, type, :trigger, 'queued', 'queued', slow,
+            CASE WHEN NOT slow AND number <= :sent THEN clock_timestamp() END, checkpoint
+        FROM wanted ORDER BY name
+        ON CONFLICT DO NOTHING
+        RETURNING run_id, source_name, dispatched_at IS NOT NULL AS is_sent
+    ), noted AS (
+        INSERT INTO etl_run_events (run_id, event, detail)
+        SELECT run_id, 'queued', jsonb_build_object('trigger', CAST(:trigger AS text)) FROM queued
+    )
+    SELECT run_id, source_name, is_sent FROM queued
+""")
+
+
+def _requested(source: WantedSource, queued: dict[str, UUID], active: dict[str, UUID]) -> RequestedRun:
+    if source.name in queued:
+        return RequestedRun(source, queued[source.name], RequestStatus.QUEUED)
+    return RequestedRun(source, active.get(source.name), RequestStatus.ALREADY_ACTIVE)

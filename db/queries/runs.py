@@ -49,15 +49,15 @@ class Queued:
 
 # A source is slow while nobody has seen it answer, after it did not in time, and after processes died of it. Files do
 # answer.
-_QUEUE = text("""
+IS_SLOW = "(misses + deaths > 0 OR (answered_at IS NULL AND config ? 'request'))"
+_QUEUE = text(f"""
     INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, scheduled_for, slots_missed,
                           not_before, slow, dispatched_at, checkpoint_before)
     SELECT :run_id, :source_name, :source_type, :trigger, 'queued', 'queued', :scheduled_for, :slots_missed,
            :not_before, slow,
            CASE WHEN CAST(:not_before AS timestamptz) IS NULL AND NOT slow THEN clock_timestamp() END,
            (SELECT value FROM etl_checkpoints WHERE source_name = :source_name)
-    FROM (SELECT coalesce(bool_or(misses + deaths > 0 OR (answered_at IS NULL AND config ? 'request')), false) AS slow
-          FROM sources WHERE name = :source_name) s
+    FROM (SELECT coalesce(bool_or({IS_SLOW}), false) AS slow FROM sources WHERE name = :source_name) s
     ON CONFLICT DO NOTHING
     RETURNING run_id, dispatched_at IS NOT NULL AS is_sent
 """)
@@ -88,13 +88,13 @@ def record_run(connection: Connection, run: NewRun, status: Status, failure: Fai
         record_event(connection, run.run_id, str(status), code=failure.code)
 
 
-def active_run(connection: Connection, source_name: str) -> UUID | None:
-    """The queued or running run of a source."""
+def active_runs(connection: Connection, source_names: list[str]) -> dict[str, UUID]:
+    """The queued and running runs of these sources, by their names."""
     query = text(f"""
-        SELECT run_id FROM etl_runs
-        WHERE source_name = :name AND lane = 'fetch' AND {ACTIVE_RUN}
+        SELECT source_name, run_id FROM etl_runs
+        WHERE source_name = ANY (:names) AND lane = 'fetch' AND {ACTIVE_RUN}
     """)
-    return connection.execute(query, {"name": source_name}).scalar()
+    return {row.source_name: row.run_id for row in connection.execute(query, {"names": source_names})}
 
 
 _CLAIM = text(f"""
@@ -278,6 +278,12 @@ def get_run(connection: Connection, run_id: UUID) -> Row[Any]:
     if row is None:
         raise UnknownRunError(f"there is no run {run_id}")
     return row
+
+
+def find_runs(connection: Connection, run_ids: list[UUID]) -> list[Row[Any]]:
+    """Those of these runs that there are, newest first."""
+    query = text(_SHOWN + " WHERE r.run_id = ANY (:ids) ORDER BY r.created_at DESC, r.run_id DESC")
+    return list(connection.execute(query, {"ids": run_ids}).all())
 
 
 def list_runs(

@@ -77,6 +77,11 @@ class Requested:
         """The new runs."""
         return [run.run_id for run in self.runs if run.run_id and run.status is RequestStatus.QUEUED]
 
+    @property
+    def already_active(self) -> int:
+        """How many sources keep the run that they have."""
+        return sum(run.status is RequestStatus.ALREADY_ACTIVE for run in self.runs)
+
 
 def first_refusal(sources: list[WantedSource]) -> Refusal | None:
     """All may run, or none is asked to."""

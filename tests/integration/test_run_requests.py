@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
 from flask.testing import FlaskClient
 
+from db.queries import sweep
 from db.queries.run_requests import request_runs
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
@@ -122,3 +125,52 @@ def test_a_shell_queues_a_run_or_learns_why_not(runner: SourceRunner) -> None:
     assert runner.sql(RECORDED, id=second) == [active]
     missing = ("cli", "failed", None, "unknown_source", "there is no source named 'nope'")
     assert runner.sql(RECORDED, id=unknown) == [missing]
+
+
+def many(runner: SourceRunner, count: int) -> None:
+    runner.declare(*(csv(f"s{n:04}") for n in range(count)))
+
+
+def test_a_hundred_are_sent_for_and_the_sweeper_sends_the_others(runner: SourceRunner) -> None:
+    many(runner, 130)
+    answer = requested(runner, None)
+    sent = {message.run_id for message in answer.messages}
+    assert (len(answer.queued), len(sent)) == (130, 100)
+    others = runner.database.transact(sweep.due_runs, queue_empty=False)
+    assert sent | {message.run_id for message in others} == set(answer.queued)
+    assert len(others) == 30
+    assert runner.sql("SELECT event, detail, count(*) FROM etl_run_events GROUP BY 1, 2") == [
+        ("queued", {"trigger": "api"}, 130)
+    ]
+
+
+def test_the_answer_is_bounded_and_says_how_many_there_are(runner: SourceRunner, client: FlaskClient) -> None:
+    many(runner, 1005)
+    requested(runner, ["s0003", "s1004"])
+    answer = client.post("/runs", json={})
+    body = answer.get_json()
+    assert (len(body["runs"]), body["queued_total"], body["already_active_total"]) == (1000, 1003, 2)
+    assert body["runs"][3]["status"] == "already_active"
+    assert answer.headers["Location"].endswith(body["runs"][0]["run_id"])
+    again = client.post("/runs", json={})
+    assert again.status_code == 409
+    assert UUID(json.loads(again.data)["active_run_id"])
+
+
+def test_two_who_ask_for_all_at_once_do_not_disturb_each_other(runner: SourceRunner) -> None:
+    many(runner, 300)
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: requested(runner, None), range(4)))
+    assert sorted(len(answer.queued) for answer in answers) == [0, 0, 0, 300]
+    ids = {run.run_id for answer in answers for run in answer.runs}
+    assert len(ids) == 300
+
+
+def test_some_runs_are_shown_by_their_ids(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare(csv("a"), csv("b"), csv("c"))
+    queued = [str(run_id) for run_id in requested(runner, None).queued]
+    asked = ",".join([*queued[:2], str(uuid4())])
+    body = client.get(f"/runs?ids={asked}").get_json()
+    assert ({run["run_id"] for run in body["runs"]}, body["next_cursor"]) == (set(queued[:2]), None)
+    for wrong in ("x", "", f"{asked}&status=queued", ",".join(str(uuid4()) for _ in range(101))):
+        assert client.get(f"/runs?ids={wrong}").status_code == 422

@@ -14,10 +14,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import IntegrityError
 
 from db.base import Base, Xid8
 from db.session import Database
+from etl.errors import StorageConflictError
 from testkit.service import Servers, alembic_config, make_database
 
 ischema_names["xid8"] = Xid8
@@ -99,13 +100,14 @@ def test_two_migrations_at_once_do_not_disturb_each_other(servers: Servers) -> N
 
 def test_a_migration_does_not_wait_for_a_lock_for_ever(servers: Servers) -> None:
     url = make_database(servers, "locked", template="migrated")
-    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"))
+    name = {"application_name": "a report"}
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg2://"), connect_args=name)
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE unified_items IN ACCESS SHARE MODE"))
         started = time.monotonic()
         impatient = alembic_config(url)
         impatient.attributes["patience"] = 3.0
-        with pytest.raises(OperationalError, match="lock timeout"):
+        with pytest.raises(StorageConflictError, match=r"in use, by a reader .*: process \d+ \(a report, for \d+ s\)"):
             alembic.command.downgrade(impatient, "base")
         assert time.monotonic() - started < 30
     engine.dispose()

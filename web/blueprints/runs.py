@@ -13,7 +13,7 @@ from broker.messaging import publish
 from db.queries.closing import end_run
 from db.queries.events import list_events
 from db.queries.run_requests import request_runs
-from db.queries.runs import check_cancellable, get_run, list_runs
+from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
 from db.queries.sources import check_known
 from etl.errors import AlreadyActiveError, SourceInactiveError
 from etl.runs.outcome import Failure, Outcome, Status, Trigger
@@ -75,10 +75,13 @@ class Runs(MethodView):
     @blueprint.doc(operationId="list_runs")
     def get(self, query: dict[str, Any]) -> Any:
         """List runs, newest first."""
+        if "ids" in query:
+            rows = service().database.read(find_runs, query["ids"])
+            return present_runs(rows, len(rows))
         cursor = unpack(query["cursor"], RunCursor) if "cursor" in query else None
         limit = query["limit"]
-        # No index leads to the runs of a status.
-        with service().slow.enter() if "status" in query else nullcontext():
+        # No index leads to the runs of a source by their status.
+        with service().slow.enter() if {"status", "source_name"} <= query.keys() else nullcontext():
             rows = service().database.read(
                 list_runs,
                 source_name=query.get("source_name"),

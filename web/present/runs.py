@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from etl.runs.run_requests import Requested
 
 
+# Of runs that were asked for in one request.
+SHOWN_RUNS = 1000
+
+
 def present_run(row: Row[Any]) -> dict[str, Any]:
     """A run with the counts that are derived: loaded, and what is neither loaded nor rejected yet."""
     run = row._asdict()
@@ -41,6 +45,14 @@ def present_runs(rows: list[Row[Any]], limit: int) -> dict[str, Any]:
 
 
 def present_requested(requested: Requested) -> dict[str, Any]:
-    """What came of a request to run."""
-    runs = [{"run_id": run.run_id, "source_name": run.source.name, "status": run.status} for run in requested.runs]
-    return {"runs": runs, "set_aside_total": requested.set_aside}
+    """What came of a request to run: the first runs, and how many there are."""
+    runs = [
+        {"run_id": run.run_id, "source_name": run.source.name, "status": run.status}
+        for run in requested.runs[:SHOWN_RUNS]
+    ]
+    return {
+        "runs": runs,
+        "queued_total": len(requested.queued),
+        "already_active_total": requested.already_active,
+        "set_aside_total": requested.set_aside,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
+from webargs.fields import DelimitedList
 
 from etl.runs.outcome import Status
 from etl.runs.run_requests import RequestStatus
@@ -34,7 +35,9 @@ class QueuedRunSchema(Schema):
 class QueuedRunsSchema(Schema):
     """The answer to a request to run."""
 
-    runs = fields.List(fields.Nested(QueuedRunSchema))
+    runs = fields.List(fields.Nested(QueuedRunSchema), metadata={"description": "the first 1,000"})
+    queued_total = fields.Integer(metadata={"description": "sources that have a new run"})
+    already_active_total = fields.Integer(metadata={"description": "sources that keep the run they have"})
     set_aside_total = fields.Integer(
         metadata={"description": "sources that were left out because worker processes died of them"}
     )
@@ -104,8 +107,18 @@ class RunsQuerySchema(Schema):
 
     source_name = Text()
     status = Text(validate=validate.OneOf([str(status) for status in Status]))
+    ids = DelimitedList(
+        fields.UUID(),
+        validate=validate.Length(min=1, max=100),
+        metadata={"description": "these runs alone, at most 100, with commas between them"},
+    )
     limit = fields.Integer(load_default=50, validate=validate.Range(1, 500))
     cursor = Text()
+
+    @validates_schema
+    def _ids_alone(self, data: dict[str, Any], **_: Any) -> None:
+        if "ids" in data and {"source_name", "status", "cursor"} & data.keys():
+            raise ValidationError("Give `ids` without other filters.", "ids")
 
 
 class RunsSchema(Schema):

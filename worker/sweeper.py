@@ -14,6 +14,7 @@ import structlog
 from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
 from broker.trouble import note_trouble
 from db.queries import processes, share, sweep
+from db.queries.clock import follow_clock
 from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageTroubleError, StorageUnavailableError
@@ -84,8 +85,12 @@ class Sweeper(threading.Thread):
         database.close()
 
     def _show_alive(self, database: Database) -> None:
-        if self._rhythm.is_due("heartbeat", HEARTBEAT_SECONDS):
-            database.transact(processes.beat_heart, self._process, self._kind, self._processes)
+        if not self._rhythm.is_due("heartbeat", HEARTBEAT_SECONDS):
+            return
+        # First the clock: a heartbeat would hide that it was set back.
+        if seconds := database.transact(follow_clock):
+            log.error("clock_set_back", seconds=round(seconds))
+        database.transact(processes.beat_heart, self._process, self._kind, self._processes)
 
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)

@@ -14,9 +14,18 @@ def raise_alarm(connection: Connection, code: str, message: str) -> None:
     """Raise an alarm; one that stands keeps its time and takes the newer message."""
     query = text("""
         INSERT INTO etl_alarms (code, message) VALUES (:code, :message)
-        ON CONFLICT (code) DO UPDATE SET message = excluded.message
+        ON CONFLICT (code) DO UPDATE SET message = excluded.message, since = least(etl_alarms.since, excluded.since)
     """)
     connection.execute(query, {"code": code, "message": message})
+
+
+def clear_alarm(connection: Connection, code: str, older_than: float) -> None:
+    """Clear an alarm that was raised so many seconds ago."""
+    query = text("""
+        DELETE FROM etl_alarms
+        WHERE code = :code AND since < clock_timestamp() - make_interval(secs => :seconds)
+    """)
+    connection.execute(query, {"code": code, "seconds": older_than})
 
 
 def list_alarms(connection: Connection) -> list[Row[Any]]:

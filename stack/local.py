@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 from config import settings
 from config.settings import PROJECT
 from stack import account, ports
-from stack.postgres import Postgres, new_password
+from stack.postgres import OWNER, WEB, Postgres, new_password
 from stack.supervisor import Program, Supervisor
 from stack.valkey import Valkey
 from web.keys import check_exposure, hash_key
@@ -19,6 +20,10 @@ from web.keys import check_exposure, hash_key
 SERVERS = ("postgres", "valkey")
 APPS = ("samples", "web", "worker", "beat", "flower")
 READY_SECONDS = 60
+# So many tasks Flower remembers, at some 6 kB each.
+FLOWER_TASKS = 10_000
+# What the service's processes are made of, beside `celeryconfig.py`.
+CODE = ("alembic", "broker", "config", "db", "etl", "requirements", "stack", "web", "worker")
 # What an operator may choose for a stack, and cannot change while it runs.
 CHOSEN = ("WEB_HOST", "WEB_PORT", "FLOWER_PORT", "SAMPLES_PORT")
 
@@ -55,6 +60,22 @@ class LocalStack:
             if self.explicit.get(name, running[name]) != running[name]
         ]
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether the code or `.env` are others than when the running stack was started."""
+        return self.runtime.get("KASPARRO_CODE") != _fingerprint()
+
+    def stop(self) -> None:
+        """Stop it. The ports that it was given are those of the next start, unless another is named."""
+        if self.supervisor.running:
+            os.environ.update({name: port for name, port in self._chosen().items() if name not in self.explicit})
+        self.supervisor.stop()
+
+    def migrating(self) -> dict[str, str]:
+        """What the migration needs to know beside the settings: the superuser of the embedded cluster."""
+        kept = settings.read_file(self.runtime_file).get("KASPARRO_POSTGRES")
+        return {"ADMIN_DATABASE_URL": self._make_postgres(kept, as_it_is=True).url} if kept else {}
+
     def _chosen(self) -> dict[str, str]:
         return {name: self.runtime[name] for name in CHOSEN if name in self.runtime}
 
@@ -65,7 +86,12 @@ class LocalStack:
         if "DATABASE_URL" not in self.explicit:
             kept = self.runtime.get("KASPARRO_POSTGRES", "")
             self._postgres = self._make_postgres(kept)
-            runtime |= {"DATABASE_URL": self._postgres.url, "KASPARRO_POSTGRES": _pair(self._postgres)}
+            runtime |= {
+                # Drawn anew by each start; whoever migrates gives them to the roles.
+                "DATABASE_URL": self._postgres.url_of(OWNER, new_password()),
+                "WEB_DATABASE_URL": self._postgres.url_of(WEB, new_password()),
+                "KASPARRO_POSTGRES": _pair(self._postgres),
+            }
             self._postgres.initialise(fresh_password=self._postgres.password != _kept(kept)[1])
         if "REDIS_URL" not in self.explicit:
             self._valkey = self._make_valkey(self.runtime.get("KASPARRO_VALKEY", ""))
@@ -101,14 +127,13 @@ class LocalStack:
 
     def clean(self) -> None:
         """Remove everything the stack has stored."""
-        shutil.rmtree(account.server_folder(self.settings.state_dir), ignore_errors=True)
+        account.remove(self.settings.state_dir)
         shutil.rmtree(self.settings.state_dir, ignore_errors=True)
 
-    def _make_postgres(self, kept: str) -> Postgres:
+    def _make_postgres(self, kept: str, *, as_it_is: bool = False) -> Postgres:
         port, password = _kept(kept)
-        return Postgres(
-            account.server_folder(self.settings.state_dir), ports.free_port(port), password or new_password()
-        )
+        used = port if port and as_it_is else ports.free_port(port)
+        return Postgres(account.server_folder(self.settings.state_dir), used, password or new_password())
 
     def _make_valkey(self, kept: str) -> Valkey:
         port, password = _kept(kept)
@@ -126,6 +151,8 @@ class LocalStack:
             "SAMPLES_URL": f"http://127.0.0.1:{current.samples_port}",
             "ALLOWED_PRIVATE_HOSTS": f"127.0.0.1:{current.samples_port}",
             "API_KEYS": hash_key(self._admin_key()),
+            "FLOWER_BASIC_AUTH": self._flower_login(),
+            "KASPARRO_CODE": _fingerprint(),
         }
         partial = self.runtime_file.with_suffix(".new")
         partial.touch(mode=0o600)
@@ -141,16 +168,18 @@ class LocalStack:
             "API_KEYS": [*current.api_keys, hash_key(self._admin_key())],
             "ALLOWED_PRIVATE_HOSTS": [*current.allowed_private_hosts, f"127.0.0.1:{current.samples_port}"],
         }
-        login = {"FLOWER_BASIC_AUTH": current.flower_basic_auth} if current.flower_basic_auth else {}
+        login = {"FLOWER_BASIC_AUTH": self._flower_login()}
         return {name: " ".join(dict.fromkeys(values)) for name, values in merged.items()} | login
 
     def _admin_key(self) -> str:
-        path = self.settings.key_file
-        if not path.exists():
-            path.touch(mode=0o600)
-            path.write_text(secrets.token_urlsafe(32) + "\n")
-            print(f"An admin key was written to {shown(path)}; send it as `Authorization: Bearer <key>`.")
-        return path.read_text().strip()
+        told = "An admin key was written to {}; send it as `Authorization: Bearer <key>`."
+        return _kept_secret(self.settings.key_file, secrets.token_urlsafe(32), told)
+
+    def _flower_login(self) -> str:
+        """What the operator says, else one that is made once."""
+        given = self.explicit.get("FLOWER_BASIC_AUTH")
+        told = "The login of Flower, user:password, was written to {}."
+        return given or _kept_secret(self.settings.flower_file, f"admin:{new_password()}", told)
 
     def _programs(self) -> list[Program]:
         return [*self._server_programs(), *self._app_programs()]
@@ -158,8 +187,7 @@ class LocalStack:
     def _server_programs(self) -> list[Program]:
         programs = []
         if self._postgres:
-            owner = account.SERVER_ACCOUNT if account.is_root() else None
-            programs.append(Program("postgres", self._postgres.command, first=True, user=owner, stop_signal="INT"))
+            programs.append(Program("postgres", self._postgres.command, first=True, stop_signal="INT"))
         if self._valkey:
             programs.append(Program("valkey", self._valkey.command, first=True))
         return programs
@@ -171,16 +199,34 @@ class LocalStack:
         )
         gunicorn, celery = [python, "-m", "gunicorn"], [python, "-m", "celery", "-A", "worker"]
         sample_options = ["--bind", f"127.0.0.1:{current.samples_port}", "--no-control-socket", "--threads", "4"]
+        flower = ["--address=127.0.0.1", f"--port={current.flower_port}", f"--max_tasks={FLOWER_TASKS}"]
         level = f"--loglevel={current.log_level}"
         return [
             Program("samples", [*gunicorn, *sample_options, "stack.samples:app"]),
             Program("web", [*gunicorn, "-c", "web/gunicorn_config.py", "web.wsgi:app"]),
             Program("worker", [*celery, "worker", level, f"--concurrency={current.worker_processes}"], stop_seconds=90),
             Program("beat", [*celery, "beat", level, "--pidfile="]),
-            Program(
-                "flower", [*celery, "flower", "--address=127.0.0.1", f"--port={current.flower_port}"], stop_seconds=10
-            ),
+            Program("flower", [*celery, "flower", *flower], stop_seconds=10),
         ]
+
+
+def _kept_secret(path: Path, fresh: str, told: str) -> str:
+    """What a file of ours has; a fresh one is said once."""
+    if not path.exists():
+        path.touch(mode=0o600)
+        path.write_text(fresh + "\n")
+        print(told.format(shown(path)))
+    return path.read_text().strip()
+
+
+def _fingerprint() -> str:
+    """Tells one state of the code and of `.env` from another."""
+    digest = hashlib.blake2b(digest_size=16)
+    code = sorted(path for folder in CODE for path in (PROJECT / folder).rglob("*") if path.suffix not in {".pyc", ""})
+    for path in [*code, PROJECT / "celeryconfig.py", settings.env_file()]:
+        if path.is_file():
+            digest.update(path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _pair(server: Postgres | Valkey) -> str:

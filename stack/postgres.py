@@ -16,7 +16,10 @@ from psycopg2 import sql
 
 from stack import account
 
+# The superuser of the cluster. The service logs in as one of the others.
 USER = "kasparro"
+OWNER = "kasparro_owner"
+WEB = "kasparro_web"
 DATABASE = "kasparro"
 
 # Small enough for a laptop, large enough not to be the first thing to tune.
@@ -49,12 +52,20 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """Libpq's form of the service's database."""
-        return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{DATABASE}"
+        """The address of the service's database, for the superuser."""
+        return self.url_of(USER, self.password)
+
+    def url_of(self, role: str, password: str) -> str:
+        """The address for another role."""
+        return f"postgresql://{role}:{password}@127.0.0.1:{self.port}/{DATABASE}"
 
     @property
     def command(self) -> list[str]:
-        """Runs the server in the foreground."""
+        """Runs the server in the foreground, as the account that it may run as."""
+        return [*account.as_server(), *self._server]
+
+    @property
+    def _server(self) -> list[str]:
         options = {**CONFIG, "port": str(self.port)}
         settings = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         return [str(account.binaries() / "bin" / "postgres"), "-D", str(self.folder / "postgres"), *settings]

@@ -75,10 +75,9 @@ class Servers:
     def start(self, name: str) -> None:
         """Start `postgres` or `valkey`, and wait until it answers."""
         server = self.postgres if name == "postgres" else self.valkey
-        demote = account.demote if name == "postgres" and account.is_root() else None
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
-                server.command, cwd="/", stdout=log, stderr=log, preexec_fn=demote, start_new_session=True
+                server.command, cwd="/", stdout=log, stderr=log, start_new_session=True
             )
         server.await_ready(30)
 

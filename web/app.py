@@ -118,7 +118,7 @@ def _service(settings: Settings, database: Database) -> Service:
 
 def _database(settings: Settings) -> Database:
     return Database(
-        settings.database_url,
+        settings.web_database_url,
         name=f"kasparro-web-{os.getpid()}",
         pool_size=8,
         patience=2.0,

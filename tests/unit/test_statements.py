@@ -20,7 +20,7 @@ CODE = "\n".join(
 )
 TARGETS = set(re.findall(r"[a-z-]+(?=[a-z -]*:)", (PROJECT / "Makefile").read_text(encoding="utf-8")))
 # Made when the service runs.
-MADE = {".local/admin-key", "STATE_DIR/downloads"}
+MADE = {".local/admin-key", ".local/flower-login", "STATE_DIR/downloads"}
 RATE = re.compile(r"\d+/[smhd]")
 
 
@@ -58,7 +58,7 @@ OUTSIDE = {"PUBLISH_HOST", "SCRIPT_NAME"}
 def test_the_defaults_that_are_given_are_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the table of the README and in the example of `.env`."""
     example = re.findall(r"^#([A-Z_]+)=(.+)$", (PROJECT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
-    own = {"WORKER_PROCESSES", "ALLOWED_PRIVATE_HOSTS", "DATABASE_URL", "REDIS_URL", "PUBLISH_HOST"}
+    own = {"WORKER_PROCESSES", "ALLOWED_PRIVATE_HOSTS", "DATABASE_URL", "WEB_DATABASE_URL", "REDIS_URL", "PUBLISH_HOST"}
     given = {name: value for name, value in example if name not in own}
     assert len(given) > 15
     nothing = settings.read({})

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from config import settings
@@ -81,3 +83,29 @@ def test_private_hosts_are_written_as_they_are_compared() -> None:
     assert settings.read({"ALLOWED_PRIVATE_HOSTS": text}).allowed_private_hosts == (
         *("intern", "db.local:81", "10.0.0.5", "10.0.0.5:80", "10.1.0.0/16", "::1:8001", "::1", "fd00::1", "fd00::/8"),
     )
+
+
+def test_a_secret_that_is_written_into_the_file_later_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "env"
+    monkeypatch.setenv("ENV_FILE", str(file))
+    current = settings.read({})
+    assert current.secret("SHOP_KEY") is None
+    file.write_text("SHOP_KEY=first\n")
+    assert current.secret("SHOP_KEY") == "first"
+    file.write_text("SHOP_KEY=the second\nAPI_KEYS=x\n")
+    assert (current.secret("SHOP_KEY"), current.secret("API_KEYS")) == ("the second", None)
+    monkeypatch.setenv("SHOP_KEY", "of the process")
+    assert current.secret("SHOP_KEY") == "of the process"
+
+
+def test_settings_can_be_shown() -> None:
+    passwords = {
+        "DATABASE_URL": "postgresql://a:hidden@h/d",  # pragma: allowlist secret
+        "WEB_DATABASE_URL": "postgresql://b:hidden@h/d",  # pragma: allowlist secret
+        "ADMIN_DATABASE_URL": "postgresql://c:hidden@h/d",  # pragma: allowlist secret
+        "REDIS_URL": "redis://:hidden@h/0",  # pragma: allowlist secret
+        "API_KEYS": "hidden",  # pragma: allowlist secret
+        "FLOWER_BASIC_AUTH": "a:hidden",
+        "SHOP_KEY": "hidden",  # pragma: allowlist secret
+    }
+    assert "hidden" not in repr(settings.read(passwords))

@@ -1,0 +1,149 @@
+"""The roles that the service's processes log in as: who owns the tables, and who serves them.
+
+Neither is a superuser. The owner makes and changes the tables; the web reads all, and writes what a run that is asked
+for or cancelled needs, and no record. They are named by `DATABASE_URL` and `WEB_DATABASE_URL`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
+from sqlalchemy import make_url
+
+from db.statement import text
+
+if TYPE_CHECKING:
+    from psycopg2.extensions import connection as PgConnection  # noqa: N812 -- SQLAlchemy has a Connection too
+    from sqlalchemy import Connection
+
+ROLES_LOCK = 7236150425
+# A table that is in use is waited for briefly, and again: seconds.
+PATIENCE = 25.0
+
+# What the web writes: runs that it queues, cancels and notes, and the pauses that hosts asked for.
+_WEB_WRITES = (
+    "INSERT, UPDATE ON etl_runs",
+    "INSERT ON etl_run_events",
+    "UPDATE ON etl_batches, etl_checkpoints",
+    "UPDATE (not_before, not_before_reason, deaths, death_cause) ON sources",
+)
+
+
+@dataclass(frozen=True)
+class Role:
+    """A role that logs in by a password."""
+
+    name: str
+    password: str
+
+    @classmethod
+    def of(cls, url: str) -> Role | None:
+        """The one that an address names; None without a name and a password."""
+        parsed = make_url(url)
+        return cls(parsed.username, str(parsed.password)) if parsed.username and parsed.password else None
+
+
+def make_roles(admin_url: str, owner: Role, web: Role | None) -> None:
+    """Make both, give them their passwords, and let the owner have what is in the database already.
+
+    Whoever works with the tables meanwhile may go on.
+    """
+    connection = psycopg2.connect(admin_url, connect_timeout=5, application_name="kasparro-roles")
+    connection.autocommit = True
+    try:
+        _do(connection, f"SELECT pg_advisory_lock({ROLES_LOCK})")
+        _do(connection, "SET lock_timeout = '500ms'")
+        for role in filter(None, (owner, web)):
+            _make(connection, role)
+        _hand_over(connection, owner.name)
+    finally:
+        connection.close()
+
+
+def grant_web(connection: Connection, web_url: str) -> None:
+    """Let the web's role do what the web does, if it is one of its own."""
+    role = Role.of(web_url)
+    if role is None or role.name == connection.execute(text("SELECT current_user")).scalar_one():
+        return
+    name = connection.dialect.identifier_preparer.quote(role.name)
+    for what in ("USAGE ON SCHEMA public", "SELECT ON ALL TABLES IN SCHEMA public", *_WEB_WRITES):
+        connection.exec_driver_sql(f"GRANT {what} TO {name}")
+
+
+def lacking(connection: Connection) -> list[str]:
+    """What is missing between the role that is logged in and the records, for who serves them to others."""
+    row = connection.execute(_RIGHTS).one()
+    found = []
+    if row.is_superuser:
+        found.append(f"the role {row.name} is a superuser of the database: name one in DATABASE_URL that is not")
+    if row.may_change:
+        found.append(f"the role {row.name} may change records: name one in WEB_DATABASE_URL that only reads them")
+    return found
+
+
+_RIGHTS = text("""
+    SELECT rolname AS name, rolsuper AS is_superuser,
+        coalesce(has_table_privilege(to_regclass('unified_items')::oid, 'DELETE'), false) AS may_change
+    FROM pg_roles WHERE rolname = current_user
+""")
+
+
+def _make(connection: PgConnection, role: Role) -> None:
+    known = _rows(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = %s", role.name)
+    verb = "ALTER" if known else "CREATE"
+    options = sql.SQL("LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
+        sql.Literal(role.password)
+    )
+    _do(connection, sql.SQL(verb + " ROLE {} ").format(sql.Identifier(role.name)) + options)
+
+
+# Sequences of columns and indexes go with their tables.
+_OTHERS_OWN = """
+    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname
+    FROM pg_class c
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
+      AND c.relowner <> CAST(%s AS regrole)
+      AND NOT EXISTS (SELECT 1 FROM pg_depend d
+                      WHERE d.objid = c.oid AND c.relkind = 'S' AND d.deptype IN ('a', 'i')
+                        AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass)
+"""
+
+
+def _hand_over(connection: PgConnection, owner: str) -> None:
+    name = sql.Identifier(owner)
+    (database,) = _rows(connection, "SELECT current_database()")[0]
+    _do(connection, sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(database), name))
+    _do(connection, sql.SQL("ALTER SCHEMA public OWNER TO {}").format(name))
+    # To say who holds a table that is to be changed.
+    _do(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(name))
+    for kind, relation in _rows(connection, _OTHERS_OWN, owner):
+        _patiently(connection, sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.Identifier(relation), name))
+
+
+def _patiently(connection: PgConnection, statement: sql.Composable) -> None:
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            _do(connection, statement)
+        except psycopg2.OperationalError as error:
+            if error.pgcode != LOCK_NOT_AVAILABLE or time.monotonic() > until:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def _do(connection: PgConnection, statement: str | sql.Composable) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _rows(connection: PgConnection, query: str, *values: str) -> list[tuple[str, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(query, values)
+        return list(cursor.fetchall())

@@ -43,7 +43,8 @@ up: .venv/installed ## start the service, run every source once, show the result
 down: .venv/installed ## stop the service; the data stays
 	@$(BIN)/python -m stack down
 
-restart: down up ## stop and start
+restart: .venv/installed ## stop and start; ports that were given stay
+	@$(BIN)/python -m stack restart
 
 run: .venv/installed ## run a source and wait: make run SOURCE=name (all without one)
 	@$(BIN)/python -m stack run $(SOURCE)

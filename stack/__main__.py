@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from datetime import datetime
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import requests
 
@@ -61,17 +62,25 @@ EXPECTED = (
 def up(_: argparse.Namespace) -> int:
     """Start everything, run every enabled source once, and show what came of it."""
     stack = LocalStack()
-    if stack.supervisor.running:
-        if changed := stack.differences():
-            raise CommandError(f"the stack runs already, with other settings; make restart {' '.join(changed)}")
-    else:
+    if stack.supervisor.running and (changed := stack.differences()):
+        raise CommandError(f"the stack runs already, with other settings; make restart {' '.join(changed)}")
+    if stack.supervisor.running and stack.is_outdated:
+        _say("the code or .env has changed since the stack was started: restarting it")
+        stack.stop()
+        stack = LocalStack()
+    if not stack.supervisor.running:
+        # What outlived a supervisor that was killed holds ports, and its files.
+        stack.supervisor.sweep()
         stack.check_ports()
+        if account.is_root():
+            _say("all but the database will run as root; an account of its own is safer")
         _say("setting up the database and the message broker")
         stack.prepare()
         stack.start_servers()
     _say("bringing the schema up to date and applying the sources")
-    for command in ("migrate", "sources"):
-        if subprocess.run([sys.executable, "-m", "db", command], cwd=PROJECT, check=False).returncode:
+    for command, more in (("migrate", stack.migrating()), ("sources", {})):
+        done = subprocess.run([sys.executable, "-m", "db", command], cwd=PROJECT, env=os.environ | more, check=False)
+        if done.returncode:
             raise CommandError(f"`python -m db {command}` failed")
     _say("starting " + ", ".join(APPS))
     stack.start_apps()
@@ -90,6 +99,12 @@ def down(_: argparse.Namespace) -> int:
     LocalStack().supervisor.stop()
     _say("stopped; the data is kept (make clean removes it)")
     return 0
+
+
+def restart(arguments: argparse.Namespace) -> int:
+    """Stop and start; ports that were given stay, unless others are."""
+    LocalStack().stop()
+    return up(arguments)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -139,7 +154,11 @@ def clean(_: argparse.Namespace) -> int:
 def db_shell(_: argparse.Namespace) -> int:
     """Open psql on the stack's database."""
     psql = account.binaries() / "bin" / "psql"
-    os.execv(psql, [str(psql), _running().settings.database_url])  # noqa: S606 -- replaces this process
+    url = _running().settings.database_url
+    # Arguments are shown to everybody on this machine, the environment is not.
+    password = urlsplit(url).password or ""
+    address = url.replace(f":{password}@", "@", 1)
+    os.execve(psql, [str(psql), address], os.environ | {"PGPASSWORD": unquote(password)})  # noqa: S606 -- replaces this process
 
 
 def docker_up(_: argparse.Namespace) -> int:
@@ -237,7 +256,8 @@ def _print_urls(stack: LocalStack, client: Client) -> None:
         print(f"Listens on {stack.settings.web_host}; every call needs a key: {shown(stack.settings.key_file)}")
     print(f"API      {client.url}/data   {client.url}/stats   {client.url}/health")
     print(f"Docs     {client.url}/docs   {client.url}/redoc")
-    print(f"Flower   http://127.0.0.1:{stack.settings.flower_port}")
+    given = "FLOWER_BASIC_AUTH in .env" if "FLOWER_BASIC_AUTH" in stack.explicit else shown(stack.settings.flower_file)
+    print(f"Flower   http://127.0.0.1:{stack.settings.flower_port}   (login: {given})")
     print("Next     make run SOURCE=name, make ps, make logs, make down")
 
 
@@ -267,7 +287,7 @@ def _say(text: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stack", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    for function in (up, down, run, ps, logs, urls, clean, db_shell, docker_up, docker_down):
+    for function in (up, down, restart, run, ps, logs, urls, clean, db_shell, docker_up, docker_down):
         command = commands.add_parser(function.__name__.replace("_", "-"), help=function.__doc__)
         command.set_defaults(function=function)
         if function is run:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import requests
 
 from etl.runs.outcome import ACTIVE, ENDED
+from stack.ports import listeners
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +39,12 @@ class Client:
     """Talks to the web process of a stack."""
 
     def __init__(self, settings: Settings) -> None:
-        """The admin key of the stack is used where there is one."""
+        """The admin key of the stack is used where there is one and a call needs it."""
         host = settings.web_host if settings.web_host not in {"0.0.0.0", "::"} else "127.0.0.1"  # noqa: S104
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{settings.web_port}"
         self._session = requests.Session()
         self._session.trust_env = False
-        if settings.key_file.is_file():
-            self._session.headers["Authorization"] = f"Bearer {settings.key_file.read_text().strip()}"
+        self._port, self._key_file = settings.web_port, settings.key_file
 
     def await_ready(self, seconds: float) -> None:
         """Wait until the service answers."""
@@ -99,6 +101,8 @@ class Client:
     ) -> dict[str, Any]:
         try:
             response = self._session.request(method, self.url + path, json=body, timeout=10)
+            if response.status_code == HTTPStatus.UNAUTHORIZED and self._take_key():
+                response = self._session.request(method, self.url + path, json=body, timeout=10)
         except requests.RequestException as error:
             raise ServiceError(f"the service does not answer at {self.url}: is it up? (make up)") from error
         try:
@@ -108,3 +112,15 @@ class Client:
         if not response.ok and response.status_code not in accept:
             raise ServiceError(answer.get("detail", f"{method} {path} answered {response.status_code}"))
         return dict(answer)
+
+    def _take_key(self) -> bool:
+        """Send the key from now on. Not to a server of somebody else's, who may have taken the port."""
+        if not self._key_file.is_file() or "Authorization" in self._session.headers:
+            return False
+        strangers = listeners(self._port) - {0, os.geteuid()}
+        if strangers:
+            raise ServiceError(
+                f"the server at {self.url} belongs to another user of this machine; no key is sent to it"
+            )
+        self._session.headers["Authorization"] = f"Bearer {self._key_file.read_text().strip()}"
+        return True

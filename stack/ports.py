@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import random
 import socket
+from pathlib import Path
 
 # Below the ports that systems hand out to clients: one of those could be taken again before a server listens there.
 _RANGE = range(20_000, 32_000)
+# In the tables of the kernel.
+_LISTENING = "0A"
 
 
 class PortTakenError(Exception):
@@ -32,6 +35,17 @@ def free_port(preferred: int | None = None) -> int:
     found = next((port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port)), None)
     if found is None:
         raise PortTakenError(f"in use: all ports from {_RANGE.start} to {_RANGE.stop - 1}")
+    return found
+
+
+def listeners(port: int) -> set[int]:
+    """The accounts, by number, whose processes listen on a port; none where the system does not say."""
+    found = set[int]()
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        rows = table.read_text().splitlines()[1:] if table.is_file() else []
+        for fields in map(str.split, rows):
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                found.add(int(fields[7]))
     return found
 
 

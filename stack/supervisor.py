@@ -19,10 +19,10 @@ import psutil
 from supervisor.xmlrpc import SupervisorTransport
 
 from config.settings import PROJECT
+from stack.account import MARK, server_folder
 
-# Every process of a stack carries this, so that none is left behind even if the supervisor was killed.
-MARK = "KASPARRO_STACK"
 STARTED_SECONDS = 60
+SERVER_NAMES = ("postgres", "valkey-server")
 # supervisord's word, of itself and of its programs.
 RUNNING = "RUNNING"
 _SAFE = re.compile(r"[\w./-]{1,80}")
@@ -39,7 +39,6 @@ class Program:
     name: str
     command: list[str]
     first: bool = False
-    user: str | None = None
     stop_signal: str = "TERM"
     stop_seconds: int = 30
 
@@ -134,9 +133,18 @@ class Supervisor:
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
-            return process.pid != os.getpid() and process.environ().get(MARK) == self._mark
+            return process.pid != os.getpid() and (
+                process.environ().get(MARK) == self._mark or self._serves_ours(process)
+            )
         except (psutil.Error, OSError):
             return False
+
+    def _serves_ours(self, process: psutil.Process) -> bool:
+        """A server in one of our folders: some write over their environment."""
+        if process.name() not in SERVER_NAMES:
+            return False
+        here = Path(process.cwd())
+        return any(here.is_relative_to(folder) for folder in (self._mark, server_folder(self._state_dir)))
 
     def _call(self) -> Any:
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
@@ -173,8 +181,6 @@ class Supervisor:
             f"stopwaitsecs={program.stop_seconds}",
             "killasgroup=true",
         ]
-        if program.user:
-            lines += [f"user={program.user}", "directory=/"]
         return "\n".join(lines) + "\n"
 
     def _make_short_name(self) -> None:

@@ -17,8 +17,8 @@ import requests
 
 from config.settings import PROJECT
 from stack import account, ports
+from stack.account import MARK
 from stack.postgres import PostgresError
-from stack.supervisor import MARK
 from testkit.service import Servers, make_database, wait_until
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -95,12 +95,54 @@ def test_up_down_up_and_clean(stack: Command, environment: dict[str, str], state
     _flower_lists_workers(environment)
     urls = dict(line.split("=", 1) for line in stack("urls").stdout.splitlines())
     assert set(urls) == {"DATABASE_URL", "REDIS_URL", "WEB_URL", "FLOWER_URL"}
-    assert (state / "admin-key").stat().st_mode & 0o777 == 0o600
+    for name in ("admin-key", "flower-login", "runtime.env"):
+        assert (state / name).stat().st_mode & 0o777 == 0o600
     assert stack("down").returncode == 0
     assert left_behind(state) == []
     again = stack("up")
     assert again.returncode == 0, again.stdout + again.stderr
     assert requests.get(f"{url}/stats", timeout=10).json()["total_records"] == stats["total_records"]
+
+
+def test_a_stack_is_started_again_whatever_became_of_it(
+    stack: Command, environment: dict[str, str], state: Path, tmp_path: Path
+) -> None:
+    """After its supervisor was killed, after an edit of `.env`, and on the ports that were once given on the line."""
+    environment["SOURCES_FILE"] = str(tmp_path / "sources.yaml")
+    environment["ENV_FILE"] = str(tmp_path / "env")
+    (tmp_path / "sources.yaml").write_text("sources: []\n")
+    (tmp_path / "env").write_text("")
+    assert stack("up").returncode == 0
+    servers = _servers(state)
+    assert len(servers) == 2
+    _, postgres = servers
+    assert not account.is_root() or set(postgres.environ()) == {"PATH", "TZ", MARK}
+    os.kill(int((state / "supervisor.pid").read_text()), 9)
+    again = stack("up")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert not {one.pid for one in servers} & {one.pid for one in _servers(state)}
+    assert len(_servers(state)) == 2
+    unchanged = {one.pid for one in _servers(state)}
+    assert "restarting" not in stack("up").stdout
+    assert {one.pid for one in _servers(state)} == unchanged
+    (tmp_path / "env").write_text("A_SECRET=1\n")
+    assert "restarting it" in stack("up").stdout
+    assert not {one.pid for one in _servers(state)} & unchanged
+    port = environment.pop("WEB_PORT")
+    assert stack("restart").returncode == 0
+    assert requests.get(f"http://127.0.0.1:{port}/health/ready", timeout=10).status_code == 200
+
+
+def _servers(state: Path) -> list[psutil.Process]:
+    """Valkey and PostgreSQL of this stack, without the children of the latter."""
+    folders = (state.resolve(), account.server_folder(state))
+    found = [one for one in psutil.process_iter() if one.name() in {"postgres", "valkey-server"}]
+    ours = [one for one in found if any(Path(one.cwd()).is_relative_to(folder) for folder in folders)]
+    return sorted(
+        (one for one in ours if one.ppid() not in {other.pid for other in ours}),
+        key=lambda one: one.name(),
+        reverse=True,
+    )
 
 
 def _a_killed_worker_is_restarted(stack: Command, state: Path, url: str) -> None:
@@ -124,8 +166,12 @@ def _a_killed_worker_is_restarted(stack: Command, state: Path, url: str) -> None
 
 def _flower_lists_workers(environment: dict[str, str]) -> None:
     flower = f"http://127.0.0.1:{environment['FLOWER_PORT']}"
-    wait_until(lambda: len(requests.get(f"{flower}/workers?json=1", timeout=5).json()["data"]) >= 1)
-    assert requests.get(f"{flower}/tasks", timeout=5).status_code == 200
+    user, password = (Path(environment["STATE_DIR"]) / "flower-login").read_text().strip().split(":")
+    with requests.Session() as session:
+        assert session.get(f"{flower}/tasks", timeout=5).status_code == 401
+        session.auth = (user, password)
+        wait_until(lambda: len(session.get(f"{flower}/workers?json=1", timeout=5).json()["data"]) >= 1)
+        assert session.get(f"{flower}/tasks", timeout=5).status_code == 200
 
 
 def test_a_port_that_is_taken_is_named_with_the_way_out(stack: Command, environment: dict[str, str]) -> None:

@@ -27,13 +27,20 @@ class ClaimTask(Task):
     due, and the sweeper sends their message again.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        """Run the task with its name and arguments bound to the log."""
+    def __call__(self, *args: Any, **kwargs: Any) -> str | None:
+        """Run the task with its name and arguments bound to the log.
+
+        Returns:
+            Which source and run it was about, for Celery's log and Flower; None when there was nothing to do.
+        """
         structlog.contextvars.bind_contextvars(task=self.name, args=args)
         try:
             super().__call__(*args, **kwargs)
+            about = structlog.contextvars.get_contextvars()
+            return f"{about['source']}, run {about['run_id']}" if "run_id" in about else None
         except LeaseLostError as error:
             log.info("lease_lost", reason=error.message)
+            return None
         except StorageTroubleError as error:
             note_trouble(app, error.message)
             raise

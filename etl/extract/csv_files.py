@@ -42,7 +42,11 @@ class CsvFiles:
         cursor = CsvCursor.of(position)
         done = dict(position.kept.files) if position.kept else {}
         failures: list[ETLError] = []
-        for name, path in find_files(self._source.file, self._context.base, self._context.roots).items():
+        found = find_files(self._source.file, self._context.base, self._context.roots)
+        if not found:
+            yield self._emptied(self._source.file)
+            return
+        for name, path in found.items():
             if name in done:
                 continue
             begun = cursor if cursor is not None and cursor.name == name else None
@@ -59,6 +63,18 @@ class CsvFiles:
         if failures:
             raise failures[0]
         yield Page(CsvCursor(name=""), [], None, kept=Kept(files=done))
+
+    def _emptied(self, declared: str) -> Page:
+        """The page of a folder whose files are gone: what was read of them is kept in mind.
+
+        Raises:
+            FormatError: it never had any.
+        """
+        before = self._context.checkpoint.kept.files
+        if not before:
+            raise FormatError(f"{declared}: there are no files", code="file_not_found")
+        self._context.reporter.warn("no_files", f"{declared}: there are no files any more")
+        return Page(CsvCursor(name=""), [], None, kept=Kept(files=before))
 
     def _file(self, name: str, path: Path, begun: CsvCursor | None, done: dict[str, FileMark]) -> Iterator[Page]:
         """The pages of one file, which this run may have `begun`; `done` are those that it has read."""

@@ -21,11 +21,11 @@ _PATTERN = frozenset("*?[")
 
 
 def find_files(declared: str, base: Path, roots: Sequence[Path]) -> dict[str, Path]:
-    """The files by name, in the order of their names. Hidden files of a folder are left out.
+    """The files by name, in the order of their names. Hidden files of a folder are left out; it may hold none.
 
     Raises:
         ConfigError: outside of the allowed folders.
-        FormatError: there is none, too many, or it is no regular file.
+        FormatError: the file or the folder is not there, there are too many, or it is no regular file.
     """
     if _PATTERN & set(declared):
         found = _matching(declared, base)
@@ -33,8 +33,8 @@ def find_files(declared: str, base: Path, roots: Sequence[Path]) -> dict[str, Pa
         found = [path for path in (base / declared).iterdir() if not path.name.startswith(".") and path.is_file()]
     else:
         return {declared: _checked(base / declared, declared, roots)}
-    if not found:
-        raise FormatError(f"{declared}: there are no files", code="file_not_found")
+    if not found and not _folder(declared, base).is_dir():
+        raise FormatError(f"{declared}: there is no such folder", code="file_not_found")
     if len(found) > MAX_FILES:
         raise FormatError(f"{declared}: {len(found)} files are more than {MAX_FILES}", code="too_many_files")
     folder = _folder(declared, base)

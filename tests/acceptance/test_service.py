@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Any
 
@@ -142,6 +143,10 @@ def test_a_run_can_be_asked_for_from_a_shell(service: Service) -> None:
     assert done.returncode == 0, done.stderr
     run = service.await_end(done.stdout.strip())
     assert (run["status"], run["trigger"], run["source_name"]) == ("success", "cli", "shop")
+    # So does Flower, which shows what tasks return.
+    told = (service.folder / "worker.log").read_text()
+    for task in ("etl.extract", "etl.load"):
+        assert re.search(rf"Task {task}\[.*\] succeeded in .*: 'shop, run {run['run_id']}'", told), task
     unknown = service.command(PYTHON, "-m", "celery", "-A", "worker", "call", "etl.run", '--args=["nope"]')
     assert service.await_end(unknown.stdout.strip())["error"]["code"] == "unknown_source"
 

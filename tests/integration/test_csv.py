@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from etl.files import find
 from etl.records import BadRecord, Checkpoint, Position
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.reading import Recorder, after, context, kept_of, mark_of, position_at, read, records
+from testkit.runner import SourceRunner
 
 
 def csv(tmp_path: Path, body: bytes, **dialect: Any) -> list[Any]:
@@ -284,6 +286,24 @@ def test_no_file_is_a_failure(tmp_path: Path, file: str) -> None:
     with pytest.raises(FormatError) as caught:
         read({"type": "csv", "file": file}, Recorder().client(), tmp_path)
     assert caught.value.code == "file_not_found"
+
+
+def test_a_folder_that_was_emptied_is_no_failure(runner: SourceRunner) -> None:
+    runner.declare({"name": "drop", "type": "csv", "file": "drop/*.csv"})
+    (runner.folder / "drop").mkdir()
+    assert runner.run("drop")["error"]["code"] == "file_not_found", "it never had any"
+    runner.write("drop/a.csv", "id\n1\n")
+    assert runner.run("drop")["records_inserted"] == 1
+    (runner.folder / "drop/a.csv").unlink()
+    for _ in range(2):
+        run = runner.run("drop")
+        assert (run["status"], run["records_extracted"]) == ("success", 0)
+    warned = "SELECT count(*) FROM etl_run_events WHERE detail ->> 'code' = 'no_files'"
+    assert runner.sql(warned) == [2]
+    runner.write("drop/a.csv", "id\n1\n")
+    assert runner.run("drop")["records_extracted"] == 0, "it is the file that was read"
+    shutil.rmtree(runner.folder / "drop")
+    assert runner.run("drop")["error"]["code"] == "file_not_found"
 
 
 # Mode append

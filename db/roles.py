@@ -16,6 +16,7 @@ from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from sqlalchemy import make_url
 
 from db.statement import text
+from etl.errors import StorageConflictError, StorageUnavailableError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as PgConnection  # noqa: N812 -- SQLAlchemy has a Connection too
@@ -52,8 +53,15 @@ def make_roles(admin_url: str, owner: Role, web: Role | None) -> None:
     """Make both, give them their passwords, and let the owner have what is in the database already.
 
     Whoever works with the tables meanwhile may go on.
+
+    Raises:
+        StorageUnavailableError: it cannot be reached.
+        StorageConflictError: a table stays in use.
     """
-    connection = psycopg2.connect(admin_url, connect_timeout=5, application_name="kasparro-roles")
+    try:
+        connection = psycopg2.connect(admin_url, connect_timeout=5, application_name="kasparro-roles")
+    except psycopg2.OperationalError as error:
+        raise StorageUnavailableError(f"the database cannot be reached: {str(error).strip()}") from error
     connection.autocommit = True
     try:
         _do(connection, f"SELECT pg_advisory_lock({ROLES_LOCK})")
@@ -131,8 +139,10 @@ def _patiently(connection: PgConnection, statement: sql.Composable) -> None:
         try:
             _do(connection, statement)
         except psycopg2.OperationalError as error:
-            if error.pgcode != LOCK_NOT_AVAILABLE or time.monotonic() > until:
+            if error.pgcode != LOCK_NOT_AVAILABLE:
                 raise
+            if time.monotonic() > until:
+                raise StorageConflictError("a table that is to change hands is in use, and stays so") from error
             time.sleep(0.5)
         else:
             return

@@ -168,8 +168,9 @@ def docker_up(_: argparse.Namespace) -> int:
     if added:
         current = settings.read(settings.environment())
         _say(f"generated {', '.join(added)} in .env; the admin key is in {shown(current.key_file)}")
-    containers.compose("up", "-d", "--build")
     current = settings.read(settings.environment())
+    containers.write_source_secrets(current.state_dir / "sources.env")
+    containers.start()
     client = Client(current)
     client.await_ready(READY_SECONDS)
     print(f"API      {client.url}   (the key is in {shown(current.key_file)})")

@@ -35,14 +35,46 @@ def compose_command() -> list[str]:
 
 def compose(*arguments: str) -> None:
     """Run a compose command in the project."""
-    if subprocess.run([*compose_command(), *arguments], cwd=PROJECT, check=False).returncode:
+    if _run(*arguments):
         raise ContainerError(f"docker compose {' '.join(arguments)} failed")
+
+
+def start() -> None:
+    """Build and start all; if that fails, what the migration said is why."""
+    if _run("up", "-d", "--build"):
+        _run("logs", "--no-log-prefix", "--no-color", "--tail=20", "migrate")
+        raise ContainerError("the containers did not start; above is what the migration said, if it got as far")
+
+
+def _run(*arguments: str) -> int:
+    return subprocess.run([*compose_command(), *arguments], cwd=PROJECT, check=False).returncode
+
+
+def write_source_secrets(path: Path) -> None:
+    """What `.env` has beside the settings of the service: for the containers that call sources, and no others."""
+    given = settings.read_file(settings.env_file())
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    lines = [f"{name}={quoted(value)}\n" for name, value in given.items() if value and not settings.is_own(name)]
+    path.write_text("".join(lines))
+
+
+def quoted(value: str) -> str:
+    """A value as compose takes it for what it is: in single quotes nothing is replaced."""
+    if "'" not in value and "\n" not in value:
+        return f"'{value}'"
+    for plain, escaped in (("\\", "\\\\"), ('"', '\\"'), ("$", "\\$"), ("\n", "\\n")):
+        value = value.replace(plain, escaped)
+    return f'"{value}"'
 
 
 def add_secrets(path: Path) -> list[str]:
     """Generate the secrets that an env file lacks; the names of those added."""
     wanted: dict[str, Callable[[], str]] = {
         "POSTGRES_PASSWORD": new_password,
+        "OWNER_PASSWORD": new_password,
+        "WEB_PASSWORD": new_password,
         "REDIS_PASSWORD": new_password,
         "API_KEYS": _new_key,
         "FLOWER_BASIC_AUTH": lambda: f"admin:{new_password()}",

@@ -20,7 +20,7 @@ CODE = "\n".join(
 )
 TARGETS = set(re.findall(r"[a-z-]+(?=[a-z -]*:)", (PROJECT / "Makefile").read_text(encoding="utf-8")))
 # Made when the service runs.
-MADE = {".local/admin-key", ".local/flower-login", "STATE_DIR/downloads"}
+MADE = {".local/sources.env", ".local/admin-key", ".local/flower-login", "STATE_DIR/downloads"}
 RATE = re.compile(r"\d+/[smhd]")
 
 

@@ -11,10 +11,11 @@ NEIGHBOURS ?=
 CLIENTS ?=
 WALK ?=
 UPGRADE ?=
+API ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls debug shell db-shell clean \
-        test coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
+        test test-api coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -76,7 +77,7 @@ db-shell: .venv/installed ## psql on the stack's database
 clean: .venv/installed ## stop, and remove all data of the stack
 	@$(BIN)/python -m stack clean
 
-test: .venv/installed .venv/suites ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
+test: .venv/installed .venv/suites .venv/fuzz/installed ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
 	@$(BIN)/python -m pytest $(ARGS)
 
 coverage: .venv/lint .venv/suites ## the lines and branches that tests miss (all but the acceptance tests; some: ARGS="tests/unit")
@@ -95,6 +96,15 @@ format: .venv/lint ## format the code
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
 
+.venv/fuzz/installed: requirements/fuzz.txt .venv/installed
+	@echo "· installing what the HTTP interface is asked with (first time only)"
+	@$(PYTHON) -m venv .venv/fuzz
+	@.venv/fuzz/bin/python -m pip install --disable-pip-version-check -q -r requirements/fuzz.txt
+	@touch $@
+
+test-api: .venv/fuzz/installed ## the HTTP interface asked with all that its description allows, and more (API="--cases 20000 --seed 2")
+	@$(BIN)/python -m bench.fuzz $(API)
+
 faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
 	@$(BIN)/python -m bench.faults $(FAULTS)
 
@@ -103,7 +113,7 @@ migration: .venv/lint ## a new migration from what the models have: make migrati
 
 requirements: .venv/installed ## pin the requirements anew
 	@$(BIN)/python -m pip install --disable-pip-version-check -q pip-tools
-	@cd requirements && for set in runtime=runtime all=../requirements lint=lint bench=bench; do \
+	@cd requirements && for set in runtime=runtime all=../requirements lint=lint bench=bench fuzz=fuzz; do \
 	    ../$(BIN)/pip-compile -q --upgrade --no-header --no-emit-index-url --no-emit-find-links --strip-extras \
 	        --no-annotate --allow-unsafe $${set%=*}.in -o $${set#*=}.txt; done
 

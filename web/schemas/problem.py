@@ -21,6 +21,9 @@ class ProblemSchema(Schema):
     title = fields.String()
     status = fields.Integer()
     detail = fields.String()
+    source = fields.String(metadata={"description": "the source it is about"})
+    active_run_id = fields.UUID(allow_none=True, metadata={"description": "with `already_active`: the run there is"})
+    not_before = fields.AwareDateTime(metadata={"description": "with `set_aside`: until when"})
     errors = fields.List(fields.Nested(ProblemErrorSchema), metadata={"description": "only for status 422"})
 
 

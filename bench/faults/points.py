@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 LIMITS = {
     "staging": {"statement": (11, 2), "copy": (2, 0), "commit": (2, 1), "publish": (2, 1)},
     "loading anew": {"statement": (0, 6), "commit": (0, 1)},
-    "sweeping": {"statement": (12, 0)},
+    # Not every pass is one with a heartbeat or looks for old runs.
+    "sweeping": {"statement": (12, 0), "commit": (7, 0)},
     "starting": {"statement": (2, 0), "commit": (1, 3)},
 }
 

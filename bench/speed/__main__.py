@@ -12,7 +12,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.speed import loading, pairs, reading, running
+from bench.speed import loading, pairs, purging, reading, running
 from bench.speed.arms import Bench
 from bench.speed.comparison import HEAD, Comparison
 from bench.speed.outcome import Outcome, as_json, table
@@ -28,6 +28,7 @@ BENCHMARKS = {
     "reads": reading.reads,
     "tiny": running.tiny,
     "due": running.due,
+    "purging": purging.purging,
     "memory": loading.memory,
     "growth": loading.growth,
 }

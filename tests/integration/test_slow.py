@@ -84,7 +84,7 @@ def test_a_question_that_takes_too_long_is_ended_once_and_says_what_to_narrow(
 
 def test_the_web_takes_its_limit_from_the_settings(slow: Database, runner: SourceRunner) -> None:
     url = slow.engine.url.render_as_string(hide_password=False).replace("+psycopg2", "")
-    current = replace(runner.settings, database_url=url, read_timeout=timedelta(seconds=0.4))
+    current = replace(runner.settings, web_database_url=url, read_timeout=timedelta(seconds=0.4))
     with create_app(current).test_client() as client:
         assert client.get("/data?search=a").status_code == 503
     assert settings.read({}).read_timeout == timedelta(seconds=5)

@@ -324,7 +324,7 @@ def test_health_says_what_is_wrong(shop: SourceRunner, client: FlaskClient) -> N
 
 
 def test_health_without_a_database(runner: SourceRunner) -> None:
-    gone = replace(runner.settings, database_url="postgresql://u:p@127.0.0.1:1/x")
+    gone = replace(runner.settings, web_database_url="postgresql://u:p@127.0.0.1:1/x")
     with create_app(gone).test_client() as client:
         response = client.get("/health")
         assert (response.status_code, response.json["status"]) == (503, "unhealthy")

@@ -15,7 +15,7 @@ API ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls debug shell db-shell clean \
-        test test-api bounds coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
+        test test-api bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -104,6 +104,9 @@ format: .venv/lint ## format the code
 
 test-api: .venv/fuzz/installed ## the HTTP interface asked with all that its description allows, and more (API="--cases 20000 --seed 2")
 	@$(BIN)/python -m bench.fuzz $(API)
+
+full: .venv/installed ## disks that run full under PostgreSQL and Redis (as root)
+	@$(BIN)/python -m bench.full
 
 bounds: .venv/installed ## the pages of the database that answers about a million runs look at
 	@$(BIN)/python -m bench.bounds

@@ -93,7 +93,8 @@ class Settings:
         """
         if is_own(name):
             return None
-        return os.environ.get(name) or _env_file().get(name) or self.environment.get(name) or None
+        places = (os.environ, _env_file(), self.environment)
+        return next(filter(None, (place.get(name, "").strip() for place in places)), None)
 
 
 @cache
@@ -121,7 +122,10 @@ def load_connected() -> Settings:
 def environment() -> dict[str, str]:
     """Merge the three places settings come from."""
     merged = explicit_environment()
-    return {**read_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env"), **merged}
+    running = read_file(PROJECT / (merged.get("STATE_DIR") or ".local") / "runtime.env")
+    if "DATABASE_URL" in merged:
+        running.pop("WEB_DATABASE_URL", None)
+    return {**running, **merged}
 
 
 def explicit_environment() -> dict[str, str]:

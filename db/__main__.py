@@ -47,13 +47,13 @@ def migrate() -> None:
 
 def _make_roles(current: Settings) -> None:
     """The roles of the service, where a superuser's address is given to make them by."""
-    admin, owner = Role.of(current.admin_database_url or "postgresql://"), Role.of(current.database_url)
-    if admin is None:
+    if not current.admin_database_url:
         return
-    if owner is None or owner.name == admin.name:
-        raise settings.SettingError("DATABASE_URL: has to name a role other than ADMIN_DATABASE_URL, with a password")
-    web = Role.of(current.web_database_url)
-    make_roles(current.admin_database_url, owner, web if web != owner else None)
+    admin, owner, web = map(Role.of, (current.admin_database_url, current.database_url, current.web_database_url))
+    if owner is None or owner == admin or (admin and admin.name in {owner.name, web and web.name}):
+        message = "DATABASE_URL and WEB_DATABASE_URL have to name roles other than that of ADMIN_DATABASE_URL"
+        raise settings.SettingError(message)
+    make_roles(current.admin_database_url, owner, web if web and web.name != owner.name else None)
 
 
 def alembic_config(url: str | None = None) -> Config:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from sqlalchemy.exc import OperationalError
+import psycopg2
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from config import settings
 from etl.errors import ETLError
@@ -26,5 +27,8 @@ def exit_code(work: Callable[[], object]) -> int:
         return 1
     except OperationalError as error:
         print(f"error: the database cannot be reached: {str(error.orig).strip()}", file=sys.stderr)
+        return 1
+    except (DBAPIError, psycopg2.Error) as error:
+        print(f"error: the database refused: {str(getattr(error, 'orig', error)).strip()}", file=sys.stderr)
         return 1
     return 0

@@ -149,6 +149,7 @@ class RunRow(Base):
     checkpoint_after: Mapped[dict[str, Any] | None]
     rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     slow: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    failing_since: Mapped[datetime | None]
 
 
 class BatchRow(Base):

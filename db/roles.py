@@ -15,6 +15,7 @@ from psycopg2 import sql
 from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from sqlalchemy import make_url
 
+from db.models import RunRow
 from db.statement import text
 from etl.errors import StorageConflictError, StorageUnavailableError
 
@@ -37,16 +38,18 @@ _WEB_WRITES = (
 
 @dataclass(frozen=True)
 class Role:
-    """A role that logs in by a password."""
+    """A role that logs in, by a password or by other means."""
 
     name: str
-    password: str
+    password: str | None
 
     @classmethod
     def of(cls, url: str) -> Role | None:
-        """The one that an address names; None without a name and a password."""
-        parsed = make_url(url)
-        return cls(parsed.username, str(parsed.password)) if parsed.username and parsed.password else None
+        """The one that an address names."""
+        parsed = make_url(url) if url else None
+        if parsed is None or not parsed.username:
+            return None
+        return cls(parsed.username, None if parsed.password is None else str(parsed.password))
 
 
 def make_roles(admin_url: str, owner: Role, web: Role | None) -> None:
@@ -78,9 +81,12 @@ def grant_web(connection: Connection, web_url: str) -> None:
     role = Role.of(web_url)
     if role is None or role.name == connection.execute(text("SELECT current_user")).scalar_one():
         return
+    # Two who grant the same at once would disturb each other.
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ROLES_LOCK})
     name = connection.dialect.identifier_preparer.quote(role.name)
-    for what in ("USAGE ON SCHEMA public", "SELECT ON ALL TABLES IN SCHEMA public", *_WEB_WRITES):
-        connection.exec_driver_sql(f"GRANT {what} TO {name}")
+    reading = f"SELECT ON {', '.join(sorted(RunRow.metadata.tables))}"
+    for what in ("USAGE ON SCHEMA public", reading, *_WEB_WRITES):
+        connection.exec_driver_sql(f"GRANT {what} TO {name}".replace("%", "%%"))
 
 
 def lacking(connection: Connection) -> list[str]:
@@ -104,22 +110,22 @@ _RIGHTS = text("""
 def _make(connection: PgConnection, role: Role) -> None:
     known = _rows(connection, "SELECT rolsuper FROM pg_roles WHERE rolname = %s", role.name)
     verb = "ALTER" if known else "CREATE"
-    options = sql.SQL("LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION PASSWORD {}").format(
-        sql.Literal(role.password)
-    )
+    options: sql.Composable = sql.SQL("LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION")
+    if role.password is not None:
+        options += sql.SQL(" PASSWORD {}").format(sql.Literal(role.password))
     _do(connection, sql.SQL(verb + " ROLE {} ").format(sql.Identifier(role.name)) + options)
 
 
-# Sequences of columns and indexes go with their tables.
+# What is ours: the tables of the models with the partitions of one, and two things beside them. Sequences of columns
+# and indexes go with their tables.
 _OTHERS_OWN = """
-    SELECT CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.relname
     FROM pg_class c
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S')
+    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'S')
+      AND (c.relname = ANY (%s) OR c.relname LIKE 'raw\\_data\\_%%' AND c.relkind <> 'S')
       AND c.relowner <> CAST(%s AS regrole)
-      AND NOT EXISTS (SELECT 1 FROM pg_depend d
-                      WHERE d.objid = c.oid AND c.relkind = 'S' AND d.deptype IN ('a', 'i')
-                        AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass)
 """
+_BESIDE = ("alembic_version", "raw_data_id_seq")
 
 
 def _hand_over(connection: PgConnection, owner: str) -> None:
@@ -129,7 +135,8 @@ def _hand_over(connection: PgConnection, owner: str) -> None:
     _do(connection, sql.SQL("ALTER SCHEMA public OWNER TO {}").format(name))
     # To say who holds a table that is to be changed.
     _do(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(name))
-    for kind, relation in _rows(connection, _OTHERS_OWN, owner):
+    ours = [*RunRow.metadata.tables, *_BESIDE]
+    for kind, relation in _rows(connection, _OTHERS_OWN, ours, sql.Identifier(owner).as_string(connection)):
         _patiently(connection, sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.Identifier(relation), name))
 
 
@@ -153,7 +160,7 @@ def _do(connection: PgConnection, statement: str | sql.Composable) -> None:
         cursor.execute(statement)
 
 
-def _rows(connection: PgConnection, query: str, *values: str) -> list[tuple[str, ...]]:
+def _rows(connection: PgConnection, query: str, *values: str | list[str]) -> list[tuple[str, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(query, values)
         return list(cursor.fetchall())

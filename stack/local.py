@@ -62,8 +62,11 @@ class LocalStack:
 
     @property
     def is_outdated(self) -> bool:
-        """Whether the code or `.env` are others than when the running stack was started."""
-        return self.runtime.get("KASPARRO_CODE") != _fingerprint()
+        """Whether the code, `.env` or the servers are others than when the running stack was started."""
+        return self.runtime.get("KASPARRO_CODE") != self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        return _fingerprint(*(self.explicit.get(name, "") for name in ("DATABASE_URL", "REDIS_URL")))
 
     def stop(self) -> None:
         """Stop it. The ports that it was given are those of the next start, unless another is named."""
@@ -74,7 +77,9 @@ class LocalStack:
     def migrating(self) -> dict[str, str]:
         """What the migration needs to know beside the settings: the superuser of the embedded cluster."""
         kept = settings.read_file(self.runtime_file).get("KASPARRO_POSTGRES")
-        return {"ADMIN_DATABASE_URL": self._make_postgres(kept, as_it_is=True).url} if kept else {}
+        if not kept or "DATABASE_URL" in self.explicit:
+            return {}
+        return {"ADMIN_DATABASE_URL": self._make_postgres(kept, as_it_is=True).url}
 
     def _chosen(self) -> dict[str, str]:
         return {name: self.runtime[name] for name in CHOSEN if name in self.runtime}
@@ -152,7 +157,7 @@ class LocalStack:
             "ALLOWED_PRIVATE_HOSTS": f"127.0.0.1:{current.samples_port}",
             "API_KEYS": hash_key(self._admin_key()),
             "FLOWER_BASIC_AUTH": self._flower_login(),
-            "KASPARRO_CODE": _fingerprint(),
+            "KASPARRO_CODE": self._fingerprint(),
         }
         partial = self.runtime_file.with_suffix(".new")
         partial.touch(mode=0o600)
@@ -219,9 +224,9 @@ def _kept_secret(path: Path, fresh: str, told: str) -> str:
     return path.read_text().strip()
 
 
-def _fingerprint() -> str:
-    """Tells one state of the code and of `.env` from another."""
-    digest = hashlib.blake2b(digest_size=16)
+def _fingerprint(*servers: str) -> str:
+    """Tells one state of the code, of `.env` and of the servers that are named from another."""
+    digest = hashlib.blake2b("\0".join(servers).encode(), digest_size=16)
     code = sorted(path for folder in CODE for path in (PROJECT / folder).rglob("*") if path.suffix not in {".pyc", ""})
     for path in [*code, PROJECT / "celeryconfig.py", settings.env_file()]:
         if path.is_file():

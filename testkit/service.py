@@ -74,12 +74,21 @@ class Servers:
 
     def start(self, name: str) -> None:
         """Start `postgres` or `valkey`, and wait until it answers."""
+        self.launch(name)
+        (self.postgres if name == "postgres" else self.valkey).await_ready(30)
+
+    def keep(self, name: str) -> None:
+        """Start one that has ended, as a supervisor would."""
+        if self.processes[name].poll() is not None:
+            self.launch(name)
+
+    def launch(self, name: str) -> None:
+        """Start `postgres` or `valkey`."""
         server = self.postgres if name == "postgres" else self.valkey
         with (self.folder / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 server.command, cwd="/", stdout=log, stderr=log, start_new_session=True
             )
-        server.await_ready(30)
 
     def kill(self, name: str) -> None:
         """End it at once; its data stays."""

@@ -12,6 +12,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.closing import close_run
+from db.queries.failures import give_back_run
 from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
@@ -24,6 +25,7 @@ from etl.errors import (
     Postponed,
     PostponedError,
     StorageConflictError,
+    StorageTroubleError,
     StorageUnavailableError,
 )
 from etl.extract import open_source, target_for
@@ -63,7 +65,6 @@ if TYPE_CHECKING:
     from config.settings import Settings
     from etl.declare.source import AnySource
     from etl.http.target import PreparedRequest
-    from etl.records import Checkpoint
     from etl.runs.messages import Message
     from etl.runs.polling import PollResult
     from etl.runs.slices import SliceEnd, Start
@@ -141,11 +142,11 @@ class Slice:
 
     def give_back(self, error: ETLError) -> None:
         """The database failed: the run goes on later, and what the server lacks does not count against it."""
-        claim, attempt = self.lease.claim, self.lease.claim.attempt
-        wait = max(wait_before(attempt, random.random()), STORAGE_PAUSE)  # noqa: S311 -- spread, not secrecy
-        end = Yielded(Pause.WAIT, wait, progressed=isinstance(error, StorageUnavailableError))
+        claim = self.lease.claim
+        wait = max(wait_before(claim.attempt, random.random()), STORAGE_PAUSE)  # noqa: S311 -- spread, not secrecy
+        failure = error.state if isinstance(error, StorageTroubleError) else error.code
         try:
-            self.lease.transact(release_run, claim, end)
+            self.lease.transact(give_back_run, claim, wait, failure)
         except (StorageUnavailableError, StorageConflictError) as again:
             log.warning("release_failed", reason=again.message)
 
@@ -153,7 +154,7 @@ class Slice:
         if start.is_outdated:
             self._reporter.warn("config_changed", "the source's settings have changed; it is read from its start")
         self.lease.begin(start.position)
-        extractor = open_source(start.source, self._request(start.source), self._context(start.checkpoint))
+        extractor = open_source(start.source, self._request(start.source), self._context(start))
         settings = self._process.settings
         mapper = Mapper(start.source, settings.max_record)
         writer = BatchWriter(self.lease, mapper, settings.worker_processes, ignores=bool(start.source.ignore))
@@ -189,7 +190,7 @@ class Slice:
             raise PostponedError(message, by=Postponed.SINCE_EARLIER, seconds=claim.postponed_for)
         return target
 
-    def _context(self, checkpoint: Checkpoint) -> Context:
+    def _context(self, start: Start) -> Context:
         settings = self._process.settings
         policy = Policy(settings.max_retries, settings.allowed_private_hosts, self._deadline.at)
         return Context(
@@ -198,7 +199,8 @@ class Slice:
             scratch=_scratch(settings, self.lease.claim.run_id),
             roots=settings.csv_roots,
             base=settings.sources_file.parent,
-            checkpoint=checkpoint,
+            checkpoint=start.checkpoint,
+            was_read=start.was_read,
             now=datetime.now(UTC),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -64,10 +65,13 @@ def _with_claim(
     if claim.exhausted:
         return _halve(database, claim)
     BOARD.hold(BATCH, UUID(int=batch_id), claim.token, lease + DATABASE_SECONDS)
+    began = time.thread_time()
     try:
         return work(database, claim)
     except LeaseLostError:
-        process.owed.add(batch_id)
+        # To a wait for the database, or a halt of the machine: not to a batch that takes too long to compute.
+        if time.thread_time() - began < lease / 2:
+            process.owed.add((batch_id, state))
         raise
     except Exception as error:
         _release(process, claim, error)
@@ -86,7 +90,7 @@ def _release(process: Process, claim: BatchClaim, error: Exception) -> None:
         # Its lease ends by itself. That it was claimed in vain is taken back when something can be written.
         log.warning("release_failed", batch_id=claim.batch_id, reason=again.message)
         if failure is not None:
-            process.owed.add(claim.batch_id)
+            process.owed.add((claim.batch_id, claim.state))
 
 
 def _failure(error: Exception) -> str | None:

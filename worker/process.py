@@ -40,8 +40,8 @@ class Process:
     settings: Settings
     database: Database
     limiter: HostLimiter
-    # Batches whose attempts are still to be given back.
-    owed: set[int] = field(default_factory=set)
+    # Batches and their states, of which an attempt is still to be given back.
+    owed: set[tuple[int, str]] = field(default_factory=set)
 
     @property
     def lease_seconds(self) -> float:

@@ -19,8 +19,10 @@ UPKEEP_SECONDS = 600.0
 RAW_IDS_SECONDS = 60.0
 # How often old runs are looked for, and how much of a pass may go into removing them.
 LOOK_FOR_OLD_SECONDS = 10.0
-PURGE_SECONDS = 0.25
-MOST_PURGED = 500
+PURGE_SECONDS = 0.2
+MOST_PURGED = 1000
+# A step that takes longer was too large: beside work each takes some tenths of a second.
+LONG_STEP = 1.0
 OLD_DOWNLOAD_SECONDS = 86_400.0
 
 log = structlog.get_logger(__name__)
@@ -85,7 +87,7 @@ class Upkeep:
         self._purged_at_once = max(1, size // 8)
         removed = database.transact(retention.purge_runs, self._settings.runs_retention, size)
         took = time.monotonic() - started
-        self._purged_at_once = min(MOST_PURGED, 2 * size) if took < PURGE_SECONDS / 2 else max(1, size // 2)
+        self._purged_at_once = min(MOST_PURGED, 2 * size) if took < LONG_STEP else max(1, size // 2)
         return removed == size
 
     def remove_downloads(self, _: Database) -> None:

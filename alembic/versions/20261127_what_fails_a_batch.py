@@ -1,6 +1,7 @@
 """What fails a batch.
 
-Since when a batch fails of the database itself, and of what: such failures are not held against it for some time.
+Since when a batch or the extraction of a run fails of the database itself, and a batch of what: such failures are not held
+against them for some time.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ depends_on = None
 def upgrade() -> None:
     op.add_column("etl_batches", sa.Column("failing_since", sa.DateTime(timezone=True)))
     op.add_column("etl_batches", sa.Column("failure", sa.Text()))
+    op.add_column("etl_runs", sa.Column("failing_since", sa.DateTime(timezone=True)))
 
 
 def downgrade() -> None:
+    op.drop_column("etl_runs", "failing_since")
     op.drop_column("etl_batches", "failure")
     op.drop_column("etl_batches", "failing_since")

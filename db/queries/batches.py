@@ -113,6 +113,8 @@ _NORMALIZED = text("""
     UPDATE etl_batches
     SET state = 'normalized', staged_count = :staged, staged_token = token, attempt = 0,
         mapping_version = :mapping_version, normalized_at = clock_timestamp(),
+        -- halves go on from when the whole began to fail
+        failing_since = CASE WHEN part <> '' THEN failing_since END, failure = CASE WHEN part <> '' THEN failure END,
         records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
         dispatched_at = clock_timestamp(), dispatch_count = 0
     WHERE batch_id = :batch_id

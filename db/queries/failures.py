@@ -1,4 +1,4 @@
-"""Batches that fail: when that counts against them, and what the database itself is to blame for."""
+"""Batches and slices that fail: when that counts against them, and what the database itself is to blame for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from db.errors import TROUBLES
 from db.statement import text
 from db.states import OPEN_BATCH, one_of
+from etl.runs.slices import MAX_RUN_ATTEMPTS
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.queries.batches import BatchClaim
+    from etl.runs.slices import RunClaim
 
 # For so long a batch may fail of the database itself before that counts against it.
 EXCUSED_MINUTES = 15
@@ -22,7 +24,8 @@ EXCUSED_MINUTES = 15
 OTHERS_FAIL = f"""EXISTS (
     SELECT 1 FROM etl_batches other
     WHERE other.source_name <> b.source_name AND other.{OPEN_BATCH} AND other.{one_of("failure", TROUBLES)}
-      AND other.not_before > clock_timestamp() - interval '2 minutes')"""
+      -- waiting for its next attempt, or at it
+      AND coalesce(other.not_before, other.claimed_at) > clock_timestamp() - interval '2 minutes')"""
 
 _RELEASE = text(f"""
     UPDATE etl_batches b
@@ -38,7 +41,8 @@ _RELEASE = text(f"""
             AND (coalesce(b.failing_since, clock_timestamp()) > clock_timestamp() - interval '{EXCUSED_MINUTES} minutes'
                  OR (:failure IN ({", ".join(map(repr, TROUBLES))}) AND {OTHERS_FAIL})) AS excused
           FROM etl_batches b WHERE b.batch_id = :batch_id) judged
-    WHERE batch_id = :batch_id AND token = :token AND state = :state
+    -- who repeats this because no answer came finds nothing to do
+    WHERE batch_id = :batch_id AND token = :token AND state = :state AND claimed_at IS NOT NULL
 """)
 
 
@@ -56,10 +60,36 @@ def release_batch(connection: Connection, claim: BatchClaim, wait: float, failur
     connection.execute(_RELEASE, values | {"failure": failure})
 
 
-def return_attempts(connection: Connection, batch_ids: list[int]) -> None:
-    """Those who claimed these batches lived on, and lost them to no fault of the batches: it does not count."""
-    query = text("UPDATE etl_batches SET attempt = attempt - 1 WHERE batch_id = ANY (:ids) AND attempt > 0")
-    connection.execute(query, {"ids": batch_ids})
+def return_attempts(connection: Connection, owed: list[tuple[int, str]]) -> None:
+    """Those who claimed these batches, in these states, lived on, and lost them to no fault of theirs."""
+    query = text("""
+        UPDATE etl_batches b SET attempt = attempt - 1
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:states AS text[])) AS owed(batch_id, state)
+        WHERE b.batch_id = owed.batch_id AND b.state = owed.state AND attempt > 0
+    """)
+    connection.execute(query, {"ids": [one for one, _ in owed], "states": [str(state) for _, state in owed]})
+
+
+_GIVE_BACK = text(f"""
+    UPDATE etl_runs r
+    SET stage = 'waiting', claimed_at = NULL, dispatched_at = NULL, dispatch_count = 0,
+        not_before = clock_timestamp() + make_interval(secs => :wait),
+        attempt = CASE WHEN excused THEN attempt - 1 ELSE attempt END,
+        -- one that is worn out is given up as if its worker had died
+        lease_expires_at = CASE WHEN NOT excused AND attempt >= :most THEN clock_timestamp() END,
+        failing_since = coalesce(r.failing_since, clock_timestamp())
+    FROM (SELECT coalesce(b.failing_since, clock_timestamp()) > clock_timestamp() - interval '{EXCUSED_MINUTES} minutes'
+            OR (:failure IN ({", ".join(map(repr, TROUBLES))}) AND {OTHERS_FAIL}) AS excused
+          FROM etl_runs b WHERE b.run_id = :run_id) judged
+    WHERE run_id = :run_id AND token = :token AND status = 'running' AND extracted_at IS NULL
+      AND claimed_at IS NOT NULL
+""")
+
+
+def give_back_run(connection: Connection, claim: RunClaim, wait: float, failure: str) -> None:
+    """End a slice that failed of the database, to be repeated after so many seconds; excused as batches are."""
+    values = {"run_id": claim.run_id, "token": claim.token, "wait": wait, "failure": failure, "most": MAX_RUN_ATTEMPTS}
+    connection.execute(_GIVE_BACK, values)
 
 
 @dataclass(frozen=True)

@@ -13,19 +13,12 @@ if TYPE_CHECKING:
 
 PURGE_LOCK = 7236150423
 
-# Batches and events go first and by sets: left to the foreign keys, they would be looked up run by run.
-_PURGE = text("""
-    WITH old AS MATERIALIZED (
-        SELECT run_id FROM etl_runs r
-        WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
-          AND NOT EXISTS (SELECT 1 FROM etl_batches b WHERE b.run_id = r.run_id AND NOT b.rolled_up)
-        ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
-    ), events AS (
-        DELETE FROM etl_run_events WHERE run_id IN (SELECT run_id FROM old)
-    ), batches AS (
-        DELETE FROM etl_batches WHERE run_id IN (SELECT run_id FROM old)
-    )
-    DELETE FROM etl_runs WHERE run_id IN (SELECT run_id FROM old)
+_OLD = text("""
+    SELECT run_id FROM etl_runs r
+    WHERE rolled_up AND created_at < clock_timestamp() - make_interval(secs => :seconds)
+      -- asked run by run; as a join it would look through all batches
+      AND coalesce((SELECT bool_and(b.rolled_up) FROM etl_batches b WHERE b.run_id = r.run_id), true)
+    ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED
 """)
 
 
@@ -37,7 +30,14 @@ def purge_runs(connection: Connection, retention: timedelta, limit: int) -> int:
     """
     if not connection.execute(text("SELECT pg_try_advisory_xact_lock(:lock)"), {"lock": PURGE_LOCK}).scalar_one():
         return 0
-    return connection.execute(_PURGE, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
+    # Whatever the planner believes of the tables: to read one whole for a thousand rows costs ten times as much.
+    connection.execute(text("SET LOCAL enable_seqscan = off"))
+    values = {"seconds": retention.total_seconds(), "limit": limit}
+    old = {"ids": list(connection.execute(_OLD, values).scalars())}
+    # Batches and events go first and by sets: left to the foreign keys, they would be deleted run by run.
+    for table in ("etl_run_events", "etl_batches", "etl_runs"):
+        connection.execute(text(f"DELETE FROM {table} WHERE run_id = ANY (:ids)"), old)
+    return len(old["ids"])
 
 
 def add_partitions(connection: Connection) -> list[str]:

@@ -183,6 +183,7 @@ _RELEASE = text("""
     UPDATE etl_runs
     SET lease_expires_at = NULL, stage = :stage, claimed_at = NULL, dispatch_count = 0,
         attempt = CASE WHEN :progressed THEN 0 ELSE attempt END,
+        failing_since = CASE WHEN NOT :progressed THEN failing_since END,
         position = coalesce(CAST(:position AS jsonb), position),
         not_before = CASE WHEN :wait > 0 THEN clock_timestamp() + make_interval(secs => :wait) END,
         dispatched_at = CASE WHEN :dispatch AND NOT slow THEN clock_timestamp() END

@@ -29,7 +29,8 @@ class Context:
     """The surroundings of one extraction.
 
     `scratch` is a path of this run's own for local copies; `roots` are the folders that file sources may read, `base`
-    is where relative paths start from. `checkpoint` is what the last run left.
+    is where relative paths start from. `checkpoint` is what the last run left; `was_read` says that there was one
+    which read all, whether what it left is of use or not.
     """
 
     connect: Callable[[], HttpClient]
@@ -39,6 +40,7 @@ class Context:
     base: Path
     checkpoint: Checkpoint
     now: datetime
+    was_read: bool = False
 
     @cached_property
     def http(self) -> HttpClient:

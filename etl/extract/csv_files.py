@@ -44,7 +44,7 @@ class CsvFiles:
         failures: list[ETLError] = []
         found = find_files(self._source.file, self._context.base, self._context.roots)
         if not found:
-            yield self._emptied(self._source.file)
+            yield self._emptied(self._source.file, done)
             return
         for name, path in found.items():
             if name in done:
@@ -64,17 +64,16 @@ class CsvFiles:
             raise failures[0]
         yield Page(CsvCursor(name=""), [], None, kept=Kept(files=done))
 
-    def _emptied(self, declared: str) -> Page:
+    def _emptied(self, declared: str, done: dict[str, FileMark]) -> Page:
         """The page of a folder whose files are gone: what was read of them is kept in mind.
 
         Raises:
             FormatError: it never had any.
         """
-        before = self._context.checkpoint.kept.files
-        if not before:
+        if not done and not self._context.was_read:
             raise FormatError(f"{declared}: there are no files", code="file_not_found")
         self._context.reporter.warn("no_files", f"{declared}: there are no files any more")
-        return Page(CsvCursor(name=""), [], None, kept=Kept(files=before))
+        return Page(CsvCursor(name=""), [], None, kept=Kept(files={**self._context.checkpoint.kept.files, **done}))
 
     def _file(self, name: str, path: Path, begun: CsvCursor | None, done: dict[str, FileMark]) -> Iterator[Page]:
         """The pages of one file, which this run may have `begun`; `done` are those that it has read."""

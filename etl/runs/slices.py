@@ -83,13 +83,15 @@ class Deadline:
 class Start:
     """What a slice begins with: the source, where to read it from, and what the last run left for it.
 
-    `is_outdated` says that the source has to be read from its start because it is declared differently by now.
+    `is_outdated` says that the source has to be read from its start because it is declared differently by now,
+    `was_read` that a run before has read it as it is declared now, however its records were mapped.
     """
 
     source: AnySource
     position: Position
     checkpoint: Checkpoint
     is_outdated: bool
+    was_read: bool = False
 
 
 def begin(claim: RunClaim) -> Start:
@@ -106,7 +108,7 @@ def begin(claim: RunClaim) -> Start:
         position = Position(config=config, mapping=claim.mapping_version, watermark=watermark)
     is_outdated = claim.position.config != config and bool(claim.position.config or before.config not in {"", config})
     is_good = (before.config, before.mapping) == (config, claim.mapping_version)
-    return Start(source, position, before if is_good else Checkpoint(), is_outdated)
+    return Start(source, position, before if is_good else Checkpoint(), is_outdated, before.config == config)
 
 
 class Slowness(StrEnum):

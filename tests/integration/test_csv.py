@@ -302,6 +302,16 @@ def test_a_folder_that_was_emptied_is_no_failure(runner: SourceRunner) -> None:
     assert runner.sql(warned) == [2]
     runner.write("drop/a.csv", "id\n1\n")
     assert runner.run("drop")["records_extracted"] == 0, "it is the file that was read"
+    runner.write("drop/b.csv", "id,price\n2,dear\n3,3\n")
+    assert runner.run("drop")["status"] == "partial"
+    (runner.folder / "drop/a.csv").unlink()
+    (runner.folder / "drop/b.csv").unlink()
+    assert runner.run("drop")["status"] == "success", "although the run before was partial"
+    runner.declare({"name": "drop", "type": "csv", "file": "drop/*.csv", "map": {"title": "id"}})
+    assert runner.run("drop")["status"] == "success", "although records are mapped otherwise"
+    runner.declare({"name": "drop", "type": "csv", "file": "drop/*.txt"})
+    assert runner.run("drop")["error"]["code"] == "file_not_found", "that pattern never fitted any"
+    runner.declare({"name": "drop", "type": "csv", "file": "drop/*.csv"})
     shutil.rmtree(runner.folder / "drop")
     assert runner.run("drop")["error"]["code"] == "file_not_found"
 

@@ -50,7 +50,6 @@ def test_a_pass_ends_and_the_next_goes_on_at_once(
     runner: SourceRunner, purging: Upkeep, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(upkeep, "PURGE_SECONDS", 0.0)
-    monkeypatch.setattr(upkeep, "MOST_PURGED", 500)
     old_runs(runner, 20, batches=1)
     purging.purge(runner.database)
     assert runner.sql(COUNTS)[0][0] == 20
@@ -90,5 +89,5 @@ def test_runs_too_large_for_one_step_are_removed_in_smaller_ones(
             purging.purge(database)
         except StorageConflictError:
             continue
-    assert asked[0] == 500
+    assert asked[0] == 1000
     assert runner.sql(COUNTS)[0] == (0, 0, 0)

@@ -145,6 +145,28 @@ def test_one_role_for_all_works_and_says_what_is_missing(database: Database) -> 
     ]
 
 
+def test_what_is_not_ours_stays_whose_it_is(admin_url: str) -> None:
+    connection = psycopg2.connect(admin_url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE TABLE of_another (id int)")
+    connection.close()
+    make_roles(admin_url, OWNER, WEB)
+    database = Database(admin_url, name="test", patience=0)
+    with database.transaction() as connected:
+        query = text("SELECT tablename, tableowner FROM pg_tables WHERE schemaname = 'public'")
+        owners = {row.tablename: row.tableowner for row in connected.execute(query)}
+    database.close()
+    assert owners.pop("of_another") == "kasparro"
+    assert set(owners.values()) == {"test_owner"}
+
+
+def test_a_role_may_log_in_without_a_password(admin_url: str) -> None:
+    make_roles(admin_url, OWNER, Role("test_web", None))
+    make_roles(admin_url, OWNER, WEB)
+    assert not refused(url_of(admin_url, WEB), "SELECT 1")
+
+
 def test_a_password_that_is_changed_holds(admin_url: str) -> None:
     make_roles(admin_url, OWNER, None)
     make_roles(admin_url, Role(OWNER.name, "another"), None)
@@ -157,7 +179,7 @@ def test_the_superuser_is_not_made_the_owner(admin_url: str, monkeypatch: pytest
     monkeypatch.setenv("DATABASE_URL", admin_url)
     settings.load.cache_clear()
     try:
-        with pytest.raises(SettingError, match="DATABASE_URL: has to name a role other than"):
+        with pytest.raises(SettingError, match="have to name roles other than"):
             command.migrate()
     finally:
         settings.load.cache_clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,11 +14,12 @@ import redis
 from flask.testing import FlaskClient
 
 from broker.trouble import KEY
-from db.queries.batches import MAX_BATCH_ATTEMPTS, load_batch
+from db.queries.batches import MAX_BATCH_ATTEMPTS, claim_batch, load_batch
+from db.queries.failures import release_batch
 from db.queries.processes import beat_heart
-from db.queries.sweep import take_over_batches
+from db.queries.sweep import give_up_run, take_over_batches, worn_out_runs
 from db.session import Database
-from etl.errors import ETLError, StorageConflictError, StorageTroubleError
+from etl.errors import ETLError, LeaseLostError, StorageConflictError, StorageTroubleError
 from etl.runs.messages import ExtractMessage
 from testkit.runner import SourceRunner
 from testkit.service import Servers
@@ -181,7 +183,7 @@ def test_who_lost_a_batch_gives_the_attempt_back(
         with monkeypatch.context() as patched:
             patched.setattr(loading, "load_batch", late)
             attempt(runner, process, batch_id)
-    assert process.owed == {batch_id}
+    assert process.owed == {(batch_id, "normalized")}
     assert attempt(runner, process, batch_id) is None
     assert batch(runner, batch_id)[0] == "loaded"
     assert runner.sql("SELECT count(*) FROM unified_items") == [4]
@@ -210,6 +212,89 @@ def test_a_run_whose_records_find_no_room_goes_on_later(runner: SourceRunner, pr
     runner.messages = [message]
     runner.drain()
     assert runner.show(run_id)["status"] == "success"
+
+
+def test_a_run_that_alone_fails_for_long_is_given_up(runner: SourceRunner, process: Process) -> None:
+    declare(runner, "shop")
+    runner.database = process.database
+    runner.write("shop.csv", "id,name\n1,thing\n")
+    run_id = runner.queue("shop")
+    message = runner.messages[0]
+    runner.sql(
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'x' USING ERRCODE = '57014'; END$$"
+    )
+    runner.sql("CREATE TRIGGER late BEFORE INSERT ON raw_data FOR EACH ROW EXECUTE FUNCTION late()")
+    try:
+        for minutes in (0, 16, 0, 0, 0, 0):
+            runner.sql(
+                "UPDATE etl_runs SET not_before = NULL, failing_since = failing_since - :m * interval '1 min'",
+                m=minutes,
+            )
+            with pytest.raises(StorageConflictError):
+                runner.step(message)
+        runner.sql("UPDATE etl_runs SET not_before = NULL")
+        for given_up in runner.database.read(worn_out_runs):
+            runner.database.transact(give_up_run, given_up)
+        assert runner.show(run_id)["error"]["code"] == "worker_lost"
+    finally:
+        runner.sql("DROP FUNCTION late CASCADE")
+
+
+def test_others_fail_also_while_they_are_at_it(runner: SourceRunner, process: Process) -> None:
+    declare(runner, "shop", "other")
+    mine, others = stored(runner), stored(runner, "other")
+    with failing(runner, DISK_FULL):
+        attempt(runner, process, mine)
+        attempt(runner, process, others)
+        pass_minutes(runner, 600)
+        runner.sql("UPDATE etl_batches SET not_before = NULL WHERE batch_id = :id", id=others)
+        assert runner.database.transact(claim_batch, others, "normalized", 60.0)
+        for _ in range(2 * MAX_BATCH_ATTEMPTS):
+            attempt(runner, process, mine)
+    assert batch(runner, mine)[:2] == ("normalized", 0)
+
+
+def test_a_release_that_is_repeated_counts_once(runner: SourceRunner, process: Process) -> None:
+    declare(runner, "shop")
+    batch_id = stored(runner)
+    for _ in range(2):
+        runner.sql("UPDATE etl_batches SET not_before = NULL")
+        claim = runner.database.transact(claim_batch, batch_id, "extracted", 60.0)
+        assert claim
+        runner.database.transact(release_batch, claim, 0.0, None)
+    assert batch(runner, batch_id)[1] == 2
+    runner.sql("UPDATE etl_batches SET not_before = NULL")
+    claim = runner.database.transact(claim_batch, batch_id, "extracted", 60.0)
+    assert claim
+    for _ in range(2):
+        runner.database.transact(release_batch, claim, 0.0, DISK_FULL)
+    assert batch(runner, batch_id)[1] == 2
+
+
+def test_a_batch_that_computes_longer_than_its_lease_is_to_blame(
+    runner: SourceRunner, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(runner, "shop")
+    batch_id = stored(runner)
+    spent = itertools.count(0, 1000)
+    monkeypatch.setattr("worker.loading.time.thread_time", lambda: float(next(spent)))
+    real = loading.normalize
+
+    def late(*_: Any) -> bool:
+        raise LeaseLostError("it took too long")
+
+    monkeypatch.setattr(loading, "stage_batch", late)
+    with pytest.raises(LeaseLostError):
+        real(process, batch_id)
+    assert process.owed == set()
+
+
+def test_what_failed_before_is_forgotten_with_success(runner: SourceRunner, process: Process) -> None:
+    declare(runner, "shop")
+    batch_id = stored(runner)
+    runner.sql("UPDATE etl_batches SET failing_since = now(), failure = '53100'")
+    loading.normalize(process, batch_id)
+    assert batch(runner, batch_id) == ("normalized", 0, None)
 
 
 # --- health

@@ -94,7 +94,9 @@ def test_a_secret_that_is_written_into_the_file_later_is_known(tmp_path: Path, m
     assert current.secret("SHOP_KEY") == "first"
     file.write_text("SHOP_KEY=the second\nAPI_KEYS=x\n")
     assert (current.secret("SHOP_KEY"), current.secret("API_KEYS")) == ("the second", None)
-    monkeypatch.setenv("SHOP_KEY", "of the process")
+    monkeypatch.setenv("SHOP_KEY", " \n")
+    assert current.secret("SHOP_KEY") == "the second"
+    monkeypatch.setenv("SHOP_KEY", "of the process\n")
     assert current.secret("SHOP_KEY") == "of the process"
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.full`: disks that run full under PostgreSQL's tables, under its log, and under Redis's file. Needs root.
+"""`python -m bench.full [tables] [log] [redis]`: disks that run full under PostgreSQL's tables, under its log, and under Redis's file. Needs root.
 
 Files are loaded onto a small disk that is filled up in the middle. Meanwhile `/health` has to say what is wrong within 30 s,
 no batch may be halved and no record be quarantined; when there is room again, all has to be loaded without a hand's help.
@@ -6,6 +6,7 @@ no batch may be halved and no record be quarantined; when there is room again, a
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -45,16 +46,11 @@ class Disk:
         finally:
             subprocess.run(["umount", "-l", self.folder], check=True)
 
-    def fill(self, left: int = 0) -> None:
-        """Leave so many bytes."""
-        free = shutil.disk_usage(self.folder).free - left
-        with (self.folder / "ballast").open("wb") as file:
-            try:
-                while free > 0:
-                    free -= file.write(b"\0" * min(free, 1 << 20))
-                file.flush()
-            except OSError:
-                return
+    def fill(self) -> None:
+        """Leave no room, nor what has become free since."""
+        with contextlib.suppress(OSError), (self.folder / "ballast").open("ab", buffering=0) as file:
+            while file.write(b"\0" * 65_536):
+                pass
 
     def make_room(self) -> None:
         (self.folder / "ballast").unlink()
@@ -63,7 +59,10 @@ class Disk:
 def main() -> int:
     """0 if all three are survived."""
     problems = []
-    for name, place in (("tables", _tables), ("log", _log), ("redis", _redis)):
+    places = {"tables": _tables, "log": _log, "redis": _redis}
+    for name, place in places.items():
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         found = _survive(name, place)
         print(f"{name}: {', '.join(found) or 'well'}", flush=True)
         problems += found
@@ -109,7 +108,7 @@ def _own_as(original: Path, copy: Path) -> None:
 
 
 def _load(servers: Servers, folder: Path, disk: Disk) -> list[str]:
-    url = make_database(servers, "full")
+    url = make_database(servers, "filled")
     service = Service(servers, url, folder)
     service.environment |= {"LEASE_SECONDS": "10", "BATCH_SIZE": "1000"}
     try:
@@ -163,7 +162,7 @@ def _reasons(service: Service) -> set[str]:
 def _judged(service: Service, runs: list[str], told: float | None) -> list[str]:
     problems = [] if told is not None and told <= TOLD_WITHIN else [f"told after {told}"]
     states = [service.get(f"/runs/{run_id}") for run_id in runs]
-    problems += [f"{run['source_name']} {run['status']}" for run in states if run["status"] != "success"]
+    problems += [f"{run['source_name']}: {run['error']}" for run in states if run["status"] != "success"]
     halved, rejected, items = service.sql(
         "SELECT (SELECT count(*) FROM etl_batches WHERE state = 'halved'), (SELECT count(*) FROM rejected_records), "
         "(SELECT count(*) FROM unified_items)"

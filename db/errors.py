@@ -41,7 +41,13 @@ def translate(error: DBAPIError | psycopg2.Error, *, timed: bool = False) -> ETL
         return StorageTroubleError(f"the database cannot write: {TROUBLES[code]}", state=code)
     if code in _CONFLICTS:
         return StorageConflictError("the database rolled the transaction back")
-    lost = code is None and isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError)
-    if code in _UNAVAILABLE or lost:
+    if code in _UNAVAILABLE or (code is None and _is_lost(cause)):
         return StorageUnavailableError("the database cannot be reached")
     return None
+
+
+def _is_lost(cause: BaseException | None) -> bool:
+    """Whether the driver has lost the server. In the middle of a COPY it says so by the class of all its errors."""
+    return (
+        isinstance(cause, psycopg2.OperationalError | psycopg2.InterfaceError) or type(cause) is psycopg2.DatabaseError
+    )

@@ -23,12 +23,17 @@ LIMIT = 200
 # Seconds before a message counts as lost; doubles with every time it is sent again.
 GAP = 10
 
-_EXPIRED_RUNS = text("""
+# Of a claim: the server was away since, and whoever held it could not say so. That is no fault of the run.
+_SERVER_WAS_AWAY = "coalesce(claimed_at < pg_postmaster_start_time(), false)"
+
+_EXPIRED_RUNS = text(f"""
     UPDATE etl_runs r
     SET token = token + 1, lease_expires_at = NULL, stage = 'waiting', dispatched_at = NULL, claimed_at = NULL,
+        attempt = CASE WHEN {_SERVER_WAS_AWAY} THEN greatest(attempt - 1, 0) ELSE attempt END,
         not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60) * (0.5 + random() / 2))
     FROM (SELECT run_id FROM etl_runs
-          WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND attempt < :max_attempts
+          WHERE status = 'running' AND lease_expires_at < clock_timestamp()
+            AND (attempt < :max_attempts OR {_SERVER_WAS_AWAY})
           ORDER BY lease_expires_at LIMIT :limit FOR UPDATE SKIP LOCKED) dead
     WHERE r.run_id = dead.run_id
     RETURNING r.run_id, r.attempt, r.worker
@@ -58,9 +63,10 @@ def take_over_runs(connection: Connection) -> int:
     return len(runs)
 
 
-_WORN_OUT = """
+_WORN_OUT = f"""
     SELECT run_id, attempt, worker FROM etl_runs
     WHERE status = 'running' AND lease_expires_at < clock_timestamp() AND attempt >= :max_attempts
+      AND NOT {_SERVER_WAS_AWAY}
 """
 
 

@@ -9,17 +9,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 import pytest
 import redis
 from flask.testing import FlaskClient
 
 from broker.trouble import KEY
+from db.errors import translate
 from db.queries.batches import MAX_BATCH_ATTEMPTS, claim_batch, load_batch
 from db.queries.failures import release_batch
 from db.queries.processes import beat_heart
-from db.queries.sweep import give_up_run, take_over_batches, worn_out_runs
+from db.queries.runs import claim_run
+from db.queries.sweep import give_up_run, take_over_batches, take_over_runs, worn_out_runs
 from db.session import Database
-from etl.errors import ETLError, LeaseLostError, StorageConflictError, StorageTroubleError
+from etl.errors import (
+    ETLError,
+    LeaseLostError,
+    StorageConflictError,
+    StorageTroubleError,
+    StorageUnavailableError,
+)
 from etl.runs.messages import ExtractMessage
 from testkit.runner import SourceRunner
 from testkit.service import Servers
@@ -149,6 +158,38 @@ def test_while_others_fail_of_the_same_it_never_counts(runner: SourceRunner, pro
         for _ in range(2 * MAX_BATCH_ATTEMPTS):
             attempt(runner, process, mine)
     assert batch(runner, mine)[0] == "halved"
+
+
+@pytest.mark.parametrize(
+    ("raised", "known"),
+    [
+        (psycopg2.OperationalError("server closed the connection unexpectedly"), StorageUnavailableError),
+        (psycopg2.InterfaceError("connection already closed"), StorageUnavailableError),
+        # as it comes out of a COPY
+        (psycopg2.DatabaseError("server closed the connection unexpectedly"), StorageUnavailableError),
+        (psycopg2.ProgrammingError("no results to fetch"), type(None)),
+        (psycopg2.DataError("integer out of range"), type(None)),
+    ],
+)
+def test_a_lost_server_is_told_from_a_defect(raised: psycopg2.Error, known: type) -> None:
+    assert type(translate(raised)) is known
+
+
+def test_attempts_do_not_count_that_ended_with_the_server(runner: SourceRunner) -> None:
+    """Nobody could give them back: the server was away, and has started since."""
+    declare(runner, "shop")
+    run_id = runner.queue("shop")
+    runner.sql("UPDATE etl_runs SET attempt = 4")
+    assert runner.database.transact(claim_run, run_id, "w", 60.0)
+    lost = "UPDATE etl_runs SET lease_expires_at = now() - interval '1 s', claimed_at = pg_postmaster_start_time() + :late * interval '1 s'"
+    runner.sql(lost, late=-1)
+    assert runner.database.read(worn_out_runs) == []
+    assert runner.database.transact(take_over_runs) == 1
+    assert runner.sql("SELECT attempt FROM etl_runs") == [4]
+    runner.sql("UPDATE etl_runs SET not_before = NULL")
+    assert runner.database.transact(claim_run, run_id, "w", 60.0)
+    runner.sql(lost, late=1)
+    assert runner.database.read(worn_out_runs) == [run_id]
 
 
 def test_pauses_grow_to_a_minute(runner: SourceRunner, process: Process) -> None:

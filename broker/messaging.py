@@ -68,15 +68,15 @@ def client(app: Celery) -> Redis:
     return cast("Redis", app.connection_for_write().default_channel.client)
 
 
-def queue_is_empty(app: Celery, queue: str) -> bool:
-    """Whether nothing waits in a queue.
+def queue_length(app: Celery, queue: str) -> int:
+    """How many messages wait in a queue.
 
     Raises:
         one of BROKER_ERRORS.
     """
     with app.connection_for_write() as connection:
         client = connection.default_channel.client
-        return int(client.llen(queue)) == 0
+        return int(client.llen(queue))
 
 
 def broker_answers(app: Celery) -> bool:

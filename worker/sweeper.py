@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker.messaging import BROKER_ERRORS, publish, queue_is_empty
+from broker.messaging import BROKER_ERRORS, publish, queue_length
 from broker.trouble import note_trouble
 from db.queries import processes, share, sweep
 from db.queries.clock import follow_clock
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 PAUSE = 2.0
+# While there is more to send than is sent in a pass.
+SHORT_PAUSE = 0.5
 HEARTBEAT_SECONDS = 5.0
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,7 @@ class Sweeper(threading.Thread):
         self._stopped = threading.Event()
         self._rhythm = Rhythm()
         self._upkeep = Upkeep(settings)
+        self.has_more = False
 
     def stop(self) -> None:
         """Ask the thread to end after the pass it is in."""
@@ -58,11 +61,12 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped: a sweeper that ended by itself would leave runs stuck."""
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
-        steps = (self._show_alive, self._take_over, self._close_runs, self._publish_due, *self._upkeep.steps)
+        steps = (self._show_alive, self._take_over, self._close_runs, self.publish_due, *self._upkeep.steps)
         while not self._stopped.is_set():
             for step in steps:
                 self._guarded(step, database)
-            self._stopped.wait(PAUSE * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
+            pause = SHORT_PAUSE if self.has_more else PAUSE
+            self._stopped.wait(pause * (0.75 + random.random() / 2))  # noqa: S311 -- spread, not secrecy
         self._leave(database)
 
     def _guarded(self, step: Callable[[Database], None], database: Database) -> None:
@@ -101,20 +105,22 @@ class Sweeper(threading.Thread):
     def _close_runs(self, database: Database) -> None:
         each_run(database, sweep.unclosed_runs, close_run)
 
-    def _publish_due(self, database: Database) -> None:
+    def publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
+        self.has_more = False
         try:
-            extract_empty = queue_is_empty(self._app, EXTRACT_QUEUE)
-            load_empty = queue_is_empty(self._app, LOAD_QUEUE)
+            extracts, loads = (queue_length(self._app, queue) for queue in (EXTRACT_QUEUE, LOAD_QUEUE))
         except BROKER_ERRORS as error:
             log.warning("broker_unreachable", error=str(error)[:200])
             return
-        runs = database.transact(sweep.due_runs, queue_empty=extract_empty)
+        # Of thousands that were asked for at once some stand in the queue, and what comes meanwhile soon after them.
+        runs = database.transact(sweep.due_runs, queue_empty=extracts == 0) if extracts < sweep.LIMIT else []
+        self.has_more = len(runs) == sweep.LIMIT or extracts >= sweep.LIMIT
         runs += database.transact(share.send_slow_runs)
         unsent_runs = publish(self._app, runs)
         if unsent_runs:
             database.transact(sweep.unsend_runs, unsent_runs)
-        batches = database.transact(sweep.due_batches, queue_empty=load_empty)
+        batches = database.transact(sweep.due_batches, queue_empty=loads == 0)
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
             database.transact(sweep.unsend_batches, unsent_batches)

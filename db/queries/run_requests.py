@@ -42,7 +42,8 @@ def request_runs(
     values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE}
     rows = connection.execute(_QUEUE, values).all()
     queued = {row.source_name: row.run_id for row in rows}
-    active = active_runs(connection, [name for name in wanted if name not in queued])
+    others = [name for name in wanted if name not in queued]
+    active = active_runs(connection, others) if others else {}
     messages = [ExtractMessage(row.run_id) for row in rows if row.is_sent]
     if queued:
         messages += send_slow_runs(connection)

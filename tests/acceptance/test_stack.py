@@ -123,6 +123,10 @@ def test_a_stack_is_started_again_whatever_became_of_it(
     assert not {one.pid for one in servers} & {one.pid for one in _servers(state)}
     assert len(_servers(state)) == 2
     before = {one.pid for one in _servers(state)}
+    look = "from stack.local import LocalStack; print(LocalStack().is_outdated)"
+    asked = [sys.executable, "-c", look]
+    looked = subprocess.run(asked, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert looked.stdout == "False\n", "nothing has changed"
     (tmp_path / "env").write_text("A_SECRET=1\n")
     assert "restarting it" in stack("up").stdout
     assert not {one.pid for one in _servers(state)} & before

@@ -8,16 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID, uuid4
 
 import pytest
+import redis
 from flask.testing import FlaskClient
 
+from broker.messaging import make_producer
 from db.queries import sweep
 from db.queries.run_requests import request_runs
-from etl.runs.messages import ExtractMessage
+from etl.runs.messages import EXTRACT_QUEUE, ExtractMessage
 from etl.runs.outcome import Trigger
 from etl.runs.run_requests import Refusal, Requested, RequestStatus
 from testkit.runner import SourceRunner
+from testkit.service import Servers
 from web.app import create_app
 from worker import adhoc
+from worker.sweeper import Sweeper
 
 RECORDED = "SELECT trigger, status, source_type, error_code, error_message FROM etl_runs WHERE run_id = :id"
 PAUSE = "UPDATE sources SET paused_until = now() + interval '1 h'"
@@ -142,6 +146,24 @@ def test_a_hundred_are_sent_for_and_the_sweeper_sends_the_others(runner: SourceR
     assert runner.sql("SELECT event, detail, count(*) FROM etl_run_events GROUP BY 1, 2") == [
         ("queued", {"trigger": "api"}, 130)
     ]
+
+
+def test_of_many_some_stand_in_the_queue(runner: SourceRunner, servers: Servers) -> None:
+    broker = redis.Redis.from_url(servers.valkey.url)
+    broker.delete(EXTRACT_QUEUE)
+    many(runner, 550)
+    requested(runner, None)
+    sweeper = Sweeper(make_producer(), runner.settings, "worker", "w", 2)
+    lengths = []
+    for taken in (0, 0, 150, 0):
+        broker.ltrim(EXTRACT_QUEUE, taken, -1)
+        sweeper.publish_due(runner.database)
+        lengths.append((broker.llen(EXTRACT_QUEUE), sweeper.has_more))
+    broker.delete(EXTRACT_QUEUE)
+    assert lengths == [(200, True), (200, True), (250, True), (250, True)]
+    sweeper.publish_due(runner.database)
+    assert (broker.llen(EXTRACT_QUEUE), sweeper.has_more) == (50, False)
+    broker.delete(EXTRACT_QUEUE)
 
 
 def test_the_answer_is_bounded_and_says_how_many_there_are(runner: SourceRunner, client: FlaskClient) -> None:

@@ -40,18 +40,26 @@ DISK_FULL, CANCELLED = "53100", "57014"
 
 
 @contextmanager
-def failing(runner: SourceRunner, code: str, source: str = "%") -> Iterator[None]:
-    """Every item of these sources is refused by the database."""
+def failing(runner: SourceRunner, code: str, source: str = "%", table: str = "unified_items") -> Iterator[None]:
+    """Every row of these sources is refused by the database."""
     runner.sql(
         f"""CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS
         $$BEGIN IF NEW.source_name LIKE '{source}' THEN RAISE 'planted' USING ERRCODE = '{code}'; END IF;
         RETURN NEW; END$$"""
     )
-    runner.sql("CREATE TRIGGER fail BEFORE INSERT ON unified_items FOR EACH ROW EXECUTE FUNCTION fail()")
+    runner.sql(f"CREATE TRIGGER fail BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION fail()")
     try:
         yield
     finally:
         runner.sql("DROP FUNCTION fail CASCADE")
+
+
+def queued(runner: SourceRunner, process: Process) -> ExtractMessage:
+    """A run of one record, by a process that does not wait for the database."""
+    declare(runner, "shop")
+    runner.database = process.database
+    runner.write("shop.csv", "id,name\n1,thing\n")
+    return ExtractMessage(runner.queue("shop"))
 
 
 @pytest.fixture
@@ -231,54 +239,31 @@ def test_who_lost_a_batch_gives_the_attempt_back(
 
 
 def test_a_run_whose_records_find_no_room_goes_on_later(runner: SourceRunner, process: Process) -> None:
-    declare(runner, "shop")
-    runner.database = process.database
-    runner.write("shop.csv", "id,name\n1,thing\n")
-    run_id = runner.queue("shop")
-    message = runner.messages[0]
-    runner.sql(
-        "CREATE FUNCTION full_() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'x' USING ERRCODE = '53100'; END$$"
-    )
-    runner.sql("CREATE TRIGGER full_ BEFORE INSERT ON raw_data FOR EACH ROW EXECUTE FUNCTION full_()")
-    try:
+    message = queued(runner, process)
+    with failing(runner, DISK_FULL, table="raw_data"):
         for _ in range(8):
             runner.sql("UPDATE etl_runs SET not_before = NULL")
             with pytest.raises(StorageTroubleError):
                 runner.step(message)
-        run = runner.show(run_id)
+        run = runner.show(message.run_id)
         assert (run["status"], run["stage"]) == ("running", "waiting")
-    finally:
-        runner.sql("DROP FUNCTION full_ CASCADE")
     runner.sql("UPDATE etl_runs SET not_before = NULL")
     runner.messages = [message]
     runner.drain()
-    assert runner.show(run_id)["status"] == "success"
+    assert runner.show(message.run_id)["status"] == "success"
 
 
 def test_a_run_that_alone_fails_for_long_is_given_up(runner: SourceRunner, process: Process) -> None:
-    declare(runner, "shop")
-    runner.database = process.database
-    runner.write("shop.csv", "id,name\n1,thing\n")
-    run_id = runner.queue("shop")
-    message = runner.messages[0]
-    runner.sql(
-        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'x' USING ERRCODE = '57014'; END$$"
-    )
-    runner.sql("CREATE TRIGGER late BEFORE INSERT ON raw_data FOR EACH ROW EXECUTE FUNCTION late()")
-    try:
+    message = queued(runner, process)
+    wait = "UPDATE etl_runs SET not_before = NULL, failing_since = failing_since - :m * interval '1 min'"
+    with failing(runner, CANCELLED, table="raw_data"):
         for minutes in (0, 16, 0, 0, 0, 0):
-            runner.sql(
-                "UPDATE etl_runs SET not_before = NULL, failing_since = failing_since - :m * interval '1 min'",
-                m=minutes,
-            )
+            runner.sql(wait, m=minutes)
             with pytest.raises(StorageConflictError):
                 runner.step(message)
-        runner.sql("UPDATE etl_runs SET not_before = NULL")
         for given_up in runner.database.read(worn_out_runs):
             runner.database.transact(give_up_run, given_up)
-        assert runner.show(run_id)["error"]["code"] == "worker_lost"
-    finally:
-        runner.sql("DROP FUNCTION late CASCADE")
+        assert runner.show(message.run_id)["error"]["code"] == "worker_lost"
 
 
 def test_others_fail_also_while_they_are_at_it(runner: SourceRunner, process: Process) -> None:

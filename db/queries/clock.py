@@ -77,7 +77,7 @@ _TAKE_BACK = [
     text(statement)
     for statement in (
         _back("etl_workers", ("seen_at",), "true", "0"),
-        _back("etl_runs", ("dispatched_at", "claimed_at"), ACTIVE_RUN, "0"),
+        _back("etl_runs", ("dispatched_at", "claimed_at", "failing_since"), ACTIVE_RUN, "0"),
         _back("etl_batches", ("dispatched_at", "claimed_at", "failing_since"), OPEN_BATCH, "0"),
         _back("etl_runs", ("lease_expires_at", "not_before"), ACTIVE_RUN, ":ahead"),
         _back("etl_batches", ("lease_expires_at", "not_before"), OPEN_BATCH, ":ahead"),

@@ -5,21 +5,17 @@ from __future__ import annotations
 import time
 
 from alembic import context
-from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import OperationalError
 
 from config.settings import load
 from db.models import Base, Xid8
+from db.patience import LOCK_WAIT, PATIENCE, patiently
 from etl.errors import StorageConflictError
 
 # Any constant will do, as long as every migrating process uses the same.
 MIGRATION_LOCK = 7236150418
-# Who waits for a table makes all others wait behind it: the wait is short, and a migration that was undone by it is
-# tried again for so many seconds.
-LOCK_WAIT = "500ms"
-PATIENCE = 25.0
 # So long another process that migrates is waited for: seconds.
 TURN_PATIENCE = 120.0
 BUSY = "a table that is to be changed is in use, by a reader or a writer who does not end"
@@ -55,7 +51,11 @@ def run() -> None:
             compare_server_default=False,
             transaction_per_migration=True,
         )
-        _patiently(connection)
+        patiently(
+            lambda: _migrate(connection),
+            lambda: f"{BUSY}: {_holders(connection)}",
+            context.config.attributes.get("patience", PATIENCE),
+        )
 
 
 def _await_turn(turn: Connection) -> None:
@@ -67,20 +67,12 @@ def _await_turn(turn: Connection) -> None:
         time.sleep(0.2)
 
 
-def _patiently(connection: Connection) -> None:
-    until = time.monotonic() + context.config.attributes.get("patience", PATIENCE)
-    while True:
-        try:
-            context.run_migrations()
-        except OperationalError as error:
-            connection.rollback()
-            if getattr(error.orig, "pgcode", None) != LOCK_NOT_AVAILABLE:
-                raise
-            if time.monotonic() > until:
-                raise StorageConflictError(f"{BUSY}: {_holders(connection)}") from error
-            time.sleep(0.5)
-        else:
-            return
+def _migrate(connection: Connection) -> None:
+    try:
+        context.run_migrations()
+    except OperationalError:
+        connection.rollback()
+        raise
 
 
 def _holders(connection: Connection) -> str:

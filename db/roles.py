@@ -6,26 +6,25 @@ for or cancelled needs, and no record. They are named by `DATABASE_URL` and `WEB
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg2
 from psycopg2 import sql
-from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from sqlalchemy import make_url
 
 from db.models import RunRow
+from db.patience import LOCK_WAIT, patiently
 from db.statement import text
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageUnavailableError
 
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as PgConnection  # noqa: N812 -- SQLAlchemy has a Connection too
     from sqlalchemy import Connection
 
 ROLES_LOCK = 7236150425
-# A table that is in use is waited for briefly, and again: seconds.
-PATIENCE = 25.0
+BUSY = "a table that is to change hands is in use, and stays so"
 
 # What the web writes: runs that it queues, cancels and notes, and the pauses that hosts asked for.
 _WEB_WRITES = (
@@ -68,7 +67,7 @@ def make_roles(admin_url: str, owner: Role, web: Role | None) -> None:
     connection.autocommit = True
     try:
         _do(connection, f"SELECT pg_advisory_lock({ROLES_LOCK})")
-        _do(connection, "SET lock_timeout = '500ms'")
+        _do(connection, f"SET lock_timeout = '{LOCK_WAIT}'")
         for role in filter(None, (owner, web)):
             _make(connection, role)
         _hand_over(connection, owner.name)
@@ -137,22 +136,8 @@ def _hand_over(connection: PgConnection, owner: str) -> None:
     _do(connection, sql.SQL("GRANT pg_read_all_stats TO {}").format(name))
     ours = [*RunRow.metadata.tables, *_BESIDE]
     for kind, relation in _rows(connection, _OTHERS_OWN, ours, sql.Identifier(owner).as_string(connection)):
-        _patiently(connection, sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.Identifier(relation), name))
-
-
-def _patiently(connection: PgConnection, statement: sql.Composable) -> None:
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            _do(connection, statement)
-        except psycopg2.OperationalError as error:
-            if error.pgcode != LOCK_NOT_AVAILABLE:
-                raise
-            if time.monotonic() > until:
-                raise StorageConflictError("a table that is to change hands is in use, and stays so") from error
-            time.sleep(0.5)
-        else:
-            return
+        change = sql.SQL("ALTER {} {} OWNER TO {}").format(sql.SQL(kind), sql.Identifier(relation), name)
+        patiently(partial(_do, connection, change), lambda: BUSY)
 
 
 def _do(connection: PgConnection, statement: str | sql.Composable) -> None:

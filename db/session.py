@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.exc import DBAPIError, TimeoutError as PoolTimeoutError
 
 from db.errors import translate
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageError, StorageUnavailableError
 from etl.runs.backoff import wait_before
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class Database:
         while True:
             try:
                 return attempt()
-            except (StorageUnavailableError, StorageConflictError):
+            except StorageError:
                 tries += 1
                 wait = wait_before(tries, random.random()) / 4  # noqa: S311 -- spread, not secrecy
                 if time.monotonic() + wait > deadline:
@@ -145,11 +145,6 @@ def engine(
     lock_seconds: float = LOCK_SECONDS,
 ) -> Engine:
     """An engine whose sessions cannot hang: every wait on the server or the wire has a limit, a statement its own."""
-    seconds = STATEMENT_SECONDS if limit is None else limit.total_seconds()
-    # The wait for a lock has the shorter limit, so that the error says that it was a lock.
-    waiting = min(lock_seconds, 0.8 * seconds)
-    # The web answers many at once: one slow query must not occupy every core with parallel workers.
-    alone = "" if limit is None else " -c max_parallel_workers_per_gather=0"
     made = create_engine(
         url.replace("postgresql://", "postgresql+psycopg2://", 1),
         pool_size=pool_size,
@@ -168,14 +163,23 @@ def engine(
             "keepalives_interval": 5,
             "keepalives_count": 3,
             "tcp_user_timeout": 15_000,
-            "options": (
-                f"-c statement_timeout={seconds * 1e3:.0f} -c lock_timeout={waiting * 1e3:.0f}"
-                f" -c idle_in_transaction_session_timeout=15s -c timezone=UTC -c synchronous_commit=on{alone}"
-            ),
+            "options": _server_options(limit, lock_seconds),
         },
     )
     event.listen(made, "connect", _keep_json)
     return made
+
+
+def _server_options(limit: timedelta | None, lock_seconds: float) -> str:
+    seconds = STATEMENT_SECONDS if limit is None else limit.total_seconds()
+    # The wait for a lock has the shorter limit, so that the error says that it was a lock.
+    waiting = min(lock_seconds, 0.8 * seconds)
+    # The web answers many at once: one slow query must not occupy every core with parallel workers.
+    alone = "" if limit is None else " -c max_parallel_workers_per_gather=0"
+    return (
+        f"-c statement_timeout={seconds * 1e3:.0f} -c lock_timeout={waiting * 1e3:.0f}"
+        f" -c idle_in_transaction_session_timeout=15s -c timezone=UTC -c synchronous_commit=on{alone}"
+    )
 
 
 def _keep_json(connection: psycopg2.extensions.connection, _: object) -> None:

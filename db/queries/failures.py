@@ -27,6 +27,11 @@ OTHERS_FAIL = f"""EXISTS (
       -- waiting for its next attempt, or at it
       AND coalesce(other.not_before, other.claimed_at) > clock_timestamp() - interval '2 minutes')"""
 
+# That a batch or run `b` is not to blame for what it failed of.
+_EXCUSED = f"""(
+    coalesce(b.failing_since, clock_timestamp()) > clock_timestamp() - interval '{EXCUSED_MINUTES} minutes'
+    OR (:failure IN ({", ".join(map(repr, TROUBLES))}) AND {OTHERS_FAIL}))"""
+
 _RELEASE = text(f"""
     UPDATE etl_batches b
     SET lease_expires_at = NULL, claimed_at = NULL, dispatched_at = NULL,
@@ -37,9 +42,7 @@ _RELEASE = text(f"""
         failing_since = CASE WHEN CAST(:failure AS text) IS NOT NULL
             THEN coalesce(b.failing_since, clock_timestamp()) END,
         failure = :failure
-    FROM (SELECT CAST(:failure AS text) IS NOT NULL
-            AND (coalesce(b.failing_since, clock_timestamp()) > clock_timestamp() - interval '{EXCUSED_MINUTES} minutes'
-                 OR (:failure IN ({", ".join(map(repr, TROUBLES))}) AND {OTHERS_FAIL})) AS excused
+    FROM (SELECT CAST(:failure AS text) IS NOT NULL AND {_EXCUSED} AS excused
           FROM etl_batches b WHERE b.batch_id = :batch_id) judged
     -- who repeats this because no answer came finds nothing to do
     WHERE batch_id = :batch_id AND token = :token AND state = :state AND claimed_at IS NOT NULL
@@ -78,8 +81,7 @@ _GIVE_BACK = text(f"""
         -- one that is worn out is given up as if its worker had died
         lease_expires_at = CASE WHEN NOT excused AND attempt >= :most THEN clock_timestamp() END,
         failing_since = coalesce(r.failing_since, clock_timestamp())
-    FROM (SELECT coalesce(b.failing_since, clock_timestamp()) > clock_timestamp() - interval '{EXCUSED_MINUTES} minutes'
-            OR (:failure IN ({", ".join(map(repr, TROUBLES))}) AND {OTHERS_FAIL}) AS excused
+    FROM (SELECT {_EXCUSED} AS excused
           FROM etl_runs b WHERE b.run_id = :run_id) judged
     WHERE run_id = :run_id AND token = :token AND status = 'running' AND extracted_at IS NULL
       AND claimed_at IS NOT NULL

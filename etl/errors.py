@@ -144,7 +144,16 @@ class LeaseLostError(ETLError):
     code = "lease_lost"
 
 
-class StorageUnavailableError(ETLError):
+class StorageError(ETLError):
+    """PostgreSQL did not do what it was asked, and may do so later."""
+
+    @property
+    def failure(self) -> str:
+        """What was wrong, as it is kept with what failed of it."""
+        return self.code
+
+
+class StorageUnavailableError(StorageError):
     """PostgreSQL cannot be reached, or the connection was lost; the outcome of a commit may be unknown."""
 
     code = "database_unavailable"
@@ -159,8 +168,13 @@ class StorageTroubleError(StorageUnavailableError):
         super().__init__(message, state=state)
         self.state = state
 
+    @property
+    def failure(self) -> str:
+        """PostgreSQL's code."""
+        return self.state
 
-class StorageConflictError(ETLError):
+
+class StorageConflictError(StorageError):
     """A deadlock, a lock wait that took too long or a serialisation failure: the transaction was rolled back."""
 
     code = "database_conflict"

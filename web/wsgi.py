@@ -8,7 +8,7 @@ import structlog
 
 from config import logs as log_config, settings
 from db.roles import lacking
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageError
 from web.app import create_app
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _look_at_role(parts: Service) -> None:
     log = structlog.get_logger(__name__)
     try:
         found = parts.database.read(lacking)
-    except (StorageUnavailableError, StorageConflictError) as error:
+    except StorageError as error:
         log.warning("role_not_seen", reason=error.message)
         return
     if found:

@@ -24,9 +24,7 @@ from etl.errors import (
     LeaseLostError,
     Postponed,
     PostponedError,
-    StorageConflictError,
-    StorageTroubleError,
-    StorageUnavailableError,
+    StorageError,
 )
 from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
@@ -104,7 +102,7 @@ def extract(
     with slice_.lease.held():
         try:
             slice_.apply(slice_.work())
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             slice_.give_back(error)
             raise
     database.transact(close_run, run_id)
@@ -130,7 +128,7 @@ class Slice:
         """Fetch and store batches until something ends the slice: what that is."""
         try:
             return self._work(begin(self.lease.claim))
-        except (LeaseLostError, StorageUnavailableError, StorageConflictError):
+        except (LeaseLostError, StorageError):
             raise
         except SoftTimeLimitExceeded:
             log.warning("slice_too_long", attempt=self.lease.claim.attempt)
@@ -140,14 +138,13 @@ class Slice:
                 log.exception("extraction_defect")
             return end_of(error, self.lease.claim, self._process.settings.worker_memory)
 
-    def give_back(self, error: ETLError) -> None:
+    def give_back(self, error: StorageError) -> None:
         """The database failed: the run goes on later, and what the server lacks does not count against it."""
         claim = self.lease.claim
         wait = max(wait_before(claim.attempt, random.random()), STORAGE_PAUSE)  # noqa: S311 -- spread, not secrecy
-        failure = error.state if isinstance(error, StorageTroubleError) else error.code
         try:
-            self.lease.transact(give_back_run, claim, wait, failure)
-        except (StorageUnavailableError, StorageConflictError) as again:
+            self.lease.transact(give_back_run, claim, wait, error.failure)
+        except StorageError as again:
             log.warning("release_failed", reason=again.message)
 
     def _work(self, start: Start) -> SliceEnd:

@@ -24,8 +24,7 @@ from etl.errors import (
     AlreadyActiveError,
     LeaseLostError,
     SourceInactiveError,
-    StorageConflictError,
-    StorageUnavailableError,
+    StorageError,
 )
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import ENDED, Failure, Outcome, Status, Trigger
@@ -142,7 +141,7 @@ def _hold(settings: Settings, run_id: UUID, lease_seconds: float, stopped: threa
     while not stopped.is_set():
         try:
             database.transact(hold_run, run_id, lease_seconds)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             # The row is locked where the other thread stands in a transaction: then nobody else can have it either.
             log.debug("hold_postponed", reason=error.message)
         stopped.wait(HOLD_EVERY)

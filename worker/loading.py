@@ -16,7 +16,7 @@ from db.queries.closing import close_run
 from db.queries.failures import release_batch, return_attempts
 from db.queries.runs import resume_extraction
 from etl.declare import source as declared
-from etl.errors import LeaseLostError, StorageConflictError, StorageTroubleError, StorageUnavailableError
+from etl.errors import LeaseLostError, StorageError
 from etl.mapping.mapper import Mapper
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
@@ -83,21 +83,14 @@ def _with_claim(
 def _release(process: Process, claim: BatchClaim, error: Exception) -> None:
     """The batch is free again at once. A database that is away, locked or full says nothing about the batch."""
     wait = wait_before(claim.attempt, random.random())  # noqa: S311 -- spread, not secrecy
-    failure = _failure(error)
+    failure = error.failure if isinstance(error, StorageError) else None
     try:
         process.database.transact(release_batch, claim, wait, failure)
-    except (StorageConflictError, StorageUnavailableError) as again:
+    except StorageError as again:
         # Its lease ends by itself. That it was claimed in vain is taken back when something can be written.
         log.warning("release_failed", batch_id=claim.batch_id, reason=again.message)
         if failure is not None:
             process.owed.add((claim.batch_id, claim.state))
-
-
-def _failure(error: Exception) -> str | None:
-    """What was wrong with the database, None if it was not the database."""
-    if isinstance(error, StorageTroubleError):
-        return error.state
-    return error.code if isinstance(error, StorageConflictError | StorageUnavailableError) else None
 
 
 def _settle(process: Process) -> None:

@@ -11,7 +11,7 @@ from broker.messaging import publish
 from config import settings
 from db.queries.slots import CLAIMED_AT_ONCE, claim_slots, seconds_to_next
 from db.session import Database
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageError
 from etl.runs.messages import ExtractMessage
 
 LONGEST_SLEEP = 5.0
@@ -42,7 +42,7 @@ class SlotScheduler(Scheduler):
             return LONGEST_SLEEP
         try:
             runs, claimed = self._database.transact(claim_slots)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             log.warning("tick_postponed", reason=error.message)
             return SHORTEST_SLEEP
         publish(self.app, [ExtractMessage(run_id) for run_id in runs])
@@ -54,7 +54,7 @@ class SlotScheduler(Scheduler):
         """Until the next slot, so that runs start on time; an edit acts at the latest after five seconds."""
         try:
             wait = self._database.transact(seconds_to_next)
-        except (StorageUnavailableError, StorageConflictError):
+        except StorageError:
             return SHORTEST_SLEEP
         return LONGEST_SLEEP if wait is None else max(wait, SHORTEST_SLEEP / 10)
 

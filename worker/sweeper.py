@@ -17,7 +17,7 @@ from db.queries import processes, share, sweep
 from db.queries.clock import follow_clock
 from db.queries.closing import close_run
 from db.session import Database
-from etl.errors import StorageConflictError, StorageTroubleError, StorageUnavailableError
+from etl.errors import StorageConflictError, StorageError, StorageTroubleError
 from etl.runs.messages import EXTRACT_QUEUE, LOAD_QUEUE
 from worker.upkeep import Rhythm, Upkeep
 
@@ -76,7 +76,7 @@ class Sweeper(threading.Thread):
         except StorageTroubleError as error:
             log.warning("sweep_postponed", step=step.__name__, reason=error.message)
             note_trouble(self._app, error.message)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             log.warning("sweep_postponed", step=step.__name__, reason=error.message)
         except Exception:
             log.exception("sweep_defect", step=step.__name__)
@@ -84,7 +84,7 @@ class Sweeper(threading.Thread):
     def _leave(self, database: Database) -> None:
         try:
             database.transact(processes.stop_heart, self._process)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             log.warning("farewell_lost", reason=error.message)
         database.close()
 

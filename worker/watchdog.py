@@ -20,7 +20,7 @@ import structlog
 from broker.messaging import publish
 from db.queries import share
 from db.session import Database
-from etl.errors import StorageConflictError, StorageUnavailableError
+from etl.errors import StorageError
 from worker.board import RUN
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Watchdog(threading.Thread):
     def _guarded(self, database: Database, now: float) -> None:
         try:
             self._look(database, now)
-        except (StorageUnavailableError, StorageConflictError) as error:
+        except StorageError as error:
             log.warning("watch_postponed", reason=error.message)
         except Exception:
             log.exception("watch_defect")

@@ -15,7 +15,7 @@ from db.queries.failures import failing_batches
 from db.queries.processes import count_alive, last_seen, ping
 from db.queries.slots import overdue_slots
 from db.queries.stats import health_counts, source_health
-from etl.errors import StorageConflictError, StorageUnavailableError, TooSlowError
+from etl.errors import StorageError, TooSlowError
 from web.extensions import Service, service
 from web.present.health import BrokerView, DatabaseView, present_health, present_unhealthy
 from web.requests import Resource
@@ -46,7 +46,7 @@ class Health(MethodView):
         try:
             with parts.database.transaction() as connection:
                 database = _read(connection, is_scheduling=parts.settings.enable_scheduler)
-        except (StorageUnavailableError, StorageConflictError, TooSlowError) as error:
+        except (StorageError, TooSlowError) as error:
             return present_unhealthy(error.message, broker), HTTPStatus.SERVICE_UNAVAILABLE
         return present_health(database, broker, parts.settings.environment)
 

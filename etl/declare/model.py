@@ -40,12 +40,12 @@ def interval_of(rate: str | None) -> float:
     return {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}[unit] / int(count)
 
 
-def zone(name: str) -> ZoneInfo:
-    """The time zone of this name."""
+def zone(name: str, key: str = "timezone") -> ZoneInfo:
+    """The time zone of this name; the key is named when there is none."""
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"`timezone`: unknown time zone {name!r}") from error
+        raise ValueError(f"`{key}`: unknown time zone {name!r}") from error
 
 
 def check_path(text: str, key: str) -> None:

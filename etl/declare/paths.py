@@ -2,43 +2,18 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import jmespath
-from jmespath import functions
 from jmespath.exceptions import JMESPathError
+
+from etl.declare.functions import Functions, misused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# JMESPath knows values by the name of their Python type; ours has one more.
-functions.TYPES_MAP["Decimal"] = "number"
-functions.REVERSE_TYPES_MAP["number"] = (*functions.REVERSE_TYPES_MAP["number"], "Decimal")
-
-
-class _ExactFunctions(functions.Functions):
-    """The built-in functions, with numbers that keep their digits."""
-
-    @functions.signature({"types": []})
-    def _func_to_number(self, value: Any) -> Any:
-        if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
-            return None
-        if not isinstance(value, str):
-            return value
-        try:
-            return Decimal(value)
-        except InvalidOperation:
-            return None
-
-    @functions.signature({"types": ["array-number"]})
-    def _func_sum(self, values: list[Any]) -> Any:
-        return sum(map(_exact, values), Decimal(0))
-
-    @functions.signature({"types": ["array-number"]})
-    def _func_avg(self, values: list[Any]) -> Any:
-        return self._func_sum(values) / len(values) if values else None
+_OPTIONS = jmespath.Options(custom_functions=Functions())
 
 
 class Path:
@@ -68,7 +43,7 @@ class Path:
         """
         try:
             return self._compiled.search(value, options=_OPTIONS)
-        except (JMESPathError, ArithmeticError, TypeError, RecursionError) as error:
+        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
 
 
@@ -78,25 +53,18 @@ def complaint(text: str) -> str | None:
         node = path(text).parsed
     except ValueError as error:
         return str(error)
-    return next((f"{text!r} is not a JMESPath: there is no function {name}()" for name in _unknown(node)), None)
+    return next((f"{text!r} is not a JMESPath: {wrong}" for wrong in _misused(node)), None)
 
 
-def _unknown(node: dict[str, Any]) -> Iterator[str]:
-    """The functions of a compiled path that do not exist."""
-    if node["type"] == "function_expression" and node["value"] not in _ExactFunctions.FUNCTION_TABLE:
-        yield node["value"]
+def _misused(node: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with the calls of functions in a compiled path."""
+    if node["type"] == "function_expression" and (wrong := misused(node["value"], len(node["children"]))):
+        yield wrong
     for child in node["children"]:
-        yield from _unknown(child)
-
-
-_OPTIONS = jmespath.Options(custom_functions=_ExactFunctions())
+        yield from _misused(child)
 
 
 @lru_cache(maxsize=1024)
 def path(text: str) -> Path:
     """The compiled path of a text; compiled once."""
     return Path(text)
-
-
-def _exact(value: float | Decimal) -> Decimal:
-    return Decimal(repr(value)) if isinstance(value, float) else Decimal(value)

@@ -27,6 +27,7 @@ from etl.declare.source import (
     Source,
     SourcesFile,
 )
+from etl.declare.values import Numbers
 from etl.item import TARGETS
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "identity": "What makes two records the same one: the mapped external_id, the content, or these keys or paths",
         "identity_change": "true: what identifies the records may change, and every item is stored again",
         "timezone": "The zone of times that name none, such as Europe/Berlin",
-        "dates": "Formats of times beyond the usual ones, such as %d.%m.%Y",
+        "timezone_names": "Zones by the abbreviation that times have, for those with several meanings",
+        "dates": "Formats of times, such as %d.%m.%Y; they win over the usual ones",
+        "numbers": "How numbers are written, if not as 1234.5",
+        "nulls": "Texts that mean: no value",
         "max_rejected": "Percentage of rejected records above which a run fails",
     },
     ApiSource: {
@@ -86,6 +90,11 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "lookback": "Ask from this much earlier",
         "ahead": "A time that lies further ahead of now is a mistake, and does not move the watermark",
         "missing": "What becomes of a record without the field: taken as any other, left out, or the run fails",
+    },
+    Numbers: {
+        "decimal": "Before decimals",
+        "thousands": "Between groups of digits; a space stands for any space, an apostrophe for the curved one too",
+        "percent": "What 12.5 % is: 12.5 (number) or 0.125 (fraction); else it is refused",
     },
     Dialect: {
         "delimiter": "Between two fields; found out from the first rows by default",

@@ -19,18 +19,20 @@ from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_pat
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.declare.paths import complaint
 from etl.declare.request import SECRET, Request
+from etl.declare.values import Abbreviation, Numbers, Place  # noqa: TC001 -- msgspec reads the annotations
 from etl.errors import ConfigError
 from etl.item import TARGETS
+from etl.times import Moment
 
 _TARGETS = tuple(field.name for field in TARGETS)
 # The lease and the time limit of a task lie above it: seconds.
 LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
-MAPPING_KEYS = ("type", "map", "identity", "timezone", "dates")
+MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates", "numbers", "nulls")
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
     *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change"),
-    *("map", "dates", "timezone"),
+    *("map", "dates", "timezone", "timezone_names", "numbers", "nulls"),
 )
 
 
@@ -104,7 +106,10 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     identity: Literal["external_id", "content"] | list[str] = "external_id"
     identity_change: bool = False
     timezone: str = "UTC"
+    timezone_names: dict[Abbreviation, Place] = {}
     dates: list[str] = []
+    numbers: Numbers | None = None
+    nulls: list[str] = []
     max_rejected: Annotated[float, Meta(ge=0, le=100)] = 50
 
     def __post_init__(self) -> None:
@@ -116,6 +121,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
                 raise ValueError(f"`map.{target}` is empty")
         if self.identity == []:
             raise ValueError("`identity` is an empty list")
+        for name, place in self.timezone_names.items():
+            zone(place, f"timezone_names.{name}")
         for pattern in self.dates:
             _check_format(pattern)
         if not 0.1 <= seconds(self.timeout) <= LONGEST_TIMEOUT:
@@ -242,6 +249,12 @@ def doubts(source: AnySource) -> list[str]:
     return [f"`{key}`: {wrong}; it is taken for the name of a key" for key, wrong in found if wrong]
 
 
+def times_of(source: AnySource) -> Moment:
+    """How the times of a source are read."""
+    names = {name.upper(): zone(place) for name, place in source.timezone_names.items()}
+    return Moment(zone(source.timezone), tuple(source.dates), names)
+
+
 # A key with a name space, as `dc:title`, or with spaces.
 _PLAIN_KEY = re.compile(r"[\w:/ -]+")
 
@@ -249,6 +262,9 @@ _PLAIN_KEY = re.compile(r"[\w:/ -]+")
 def _check_format(pattern: str) -> None:
     """Refuse what is not a format of dates: it must read what it writes."""
     moment = datetime(2000, 1, 1, 3, 4, 5)  # noqa: DTZ001 -- only tries the pattern
+    given, pattern = pattern, pattern.removesuffix("%Z").rstrip()
+    if "%Z" in pattern:
+        raise ValueError(f"`dates`: {given!r}: the name of a zone, %Z, can only stand at the end")
     try:
         read = datetime.strptime(moment.strftime(pattern), pattern)  # noqa: DTZ007 -- the same
     except ValueError as error:
@@ -262,6 +278,9 @@ _EXPECTED = {
     "url": "an http or https address without user and password",
     "token_url": "an http or https address without user and password",
     "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
+    "decimal": "one character that stands before decimals, such as a comma",
+    "thousands": "one character that stands between groups of digits, such as a point",
+    "timezone_names": "abbreviations of 1 to 6 letters, each with a time zone such as Asia/Kolkata",
     **dict.fromkeys(("every", "jitter", "timeout", "lookback", "ahead"), "a duration such as 30s, 30m, 1h or 7d"),
 }
 _CHOICES = {
@@ -274,6 +293,7 @@ _CHOICES = {
     "missing": "include, exclude and fail",
     "into": "query and body",
     "send": "header and body",
+    "percent": "number and fraction",
 }
 
 

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import msgspec
 
 from etl.declare.duration import seconds
-from etl.declare.model import zone
 from etl.declare.paging import NoPaging
+from etl.declare.source import times_of
 from etl.errors import RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
 from etl.extract.pager import ApiCursor, Pager
 from etl.extract.watermark import Watermark
 from etl.files.space import Copy
 from etl.http.attempt import FetchResult
-from etl.mapping.convert import Moment
 from etl.records import Kept, Page
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ class ApiExtractor:
         self._watermark = None if source.incremental is None else self._make_watermark(source, source.incremental)
 
     def _make_watermark(self, source: ApiSource, incremental: Incremental) -> Watermark:
-        moment = Moment(zone(source.timezone), tuple(source.dates))
+        moment = times_of(source)
         return Watermark(incremental, moment, self._context.now, self._context.reporter.warn)
 
     def pages(self, position: Position) -> Iterator[Page]:

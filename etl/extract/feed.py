@@ -64,6 +64,9 @@ class FeedExtractor:
             base=answer.base,
             now=self._context.now.timestamp(),
             entry_id=self._source.entry_id,
+            timezone=self._source.timezone,
+            dates=self._source.dates,
+            timezone_names=self._source.timezone_names,
         )
         return parser().parse(job, self._context.reporter.alive)
 

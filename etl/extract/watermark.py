@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from etl.declare.source import Incremental
-    from etl.mapping.convert import Moment
     from etl.records import Record
+    from etl.times import Moment
 
 # Numbers between these are taken for seconds or milliseconds since 1970: 2001 to 2100.
 _EPOCH_FROM, _EPOCH_TO = 10**9, 41 * 10**8
@@ -212,7 +212,7 @@ class Watermark:
         assert moment is not None
         earlier, zone = moment - lookback, self._moment.zone
         if pattern := self._pattern(written):
-            written_in = datetime.strptime(written, pattern).tzinfo  # noqa: DTZ007 -- None where none is written
+            written_in = self._moment.by(pattern, written).tzinfo
             return earlier.astimezone(written_in or zone).strftime(pattern)
         if _has_no_zone(written):
             return earlier.astimezone(zone).replace(tzinfo=None).isoformat()
@@ -222,7 +222,7 @@ class Watermark:
         """The format of the source's that a time is written in."""
         for pattern in self._moment.formats:
             with contextlib.suppress(ValueError):
-                datetime.strptime(written, pattern)  # noqa: DTZ007 -- only tries the format
+                self._moment.by(pattern, written)
                 return pattern
         return None
 

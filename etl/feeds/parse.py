@@ -7,17 +7,19 @@ import hashlib
 import html
 import io
 import re
-from calendar import timegm
 from typing import Any, Literal
 from urllib.parse import urljoin, urlsplit
+from zoneinfo import ZoneInfo
 
 import feedparser
 import msgspec
 import nh3
 
-from etl.mapping.convert import EARLIEST, iso_time
+from etl.times import Moment
 
 PARSE_SECONDS = 20
+# What was published before this year has a broken clock, or a date that was misread.
+EARLIEST = 1990
 # Feed dates outside of this window come from broken clocks and junk text: seconds ahead of now.
 MAX_AHEAD = 2 * 86_400
 # What one entry, and all of a feed, may become: bytes. Links that are made absolute can take far more than the feed.
@@ -48,7 +50,7 @@ EntryId = Literal["auto", "guid", "link", "hash"]
 class FeedJob(msgspec.Struct, frozen=True):
     """A feed to be parsed: its bytes, its content type, what relative links start from, and the time it is.
 
-    It may take so many `seconds`.
+    `timezone`, `dates` and `timezone_names` are those of the source. It may take so many `seconds`.
     """
 
     body: bytes
@@ -56,6 +58,9 @@ class FeedJob(msgspec.Struct, frozen=True):
     base: str
     now: float
     entry_id: EntryId
+    timezone: str = "UTC"
+    dates: list[str] = []
+    timezone_names: dict[str, str] = {}
     seconds: int = PARSE_SECONDS
 
 
@@ -134,7 +139,10 @@ class _Reader:
 
     def __init__(self, job: FeedJob) -> None:
         self._job = job
-        self._odd_dates = 0
+        names = {name.upper(): ZoneInfo(place) for name, place in job.timezone_names.items()}
+        self._read_time = Moment(ZoneInfo(job.timezone), tuple(job.dates), names)
+        self._unread = _Tally()
+        self._unlikely = _Tally()
         self.size = 0
         self.bad: list[BadEntry] = []
 
@@ -156,8 +164,15 @@ class _Reader:
         self.size += _SHOWN
 
     def warnings(self) -> list[str]:
-        odd = f"{self._odd_dates} dates lie before {EARLIEST} or in the future and were left out"
-        return [odd] if self._odd_dates else []
+        found = (
+            (self._unread, "cannot be read (`dates` and `timezone_names` may say how)"),
+            (self._unlikely, f"lie before {EARLIEST} or in the future"),
+        )
+        return [
+            f"{tally.count} dates {wrong} and were left out, such as {tally.sample!r}"
+            for tally, wrong in found
+            if tally.count
+        ]
 
     def _record(self, entry: Any) -> dict[str, Any]:
         detail, summary = (entry.get("content") or [{}])[0], entry.get("summary")
@@ -197,13 +212,18 @@ class _Reader:
 
     def _moment(self, entry: Any, name: str) -> str | None:
         # `in` first: feedparser answers a missing `updated` with `published`.
-        parsed = entry[f"{name}_parsed"] if f"{name}_parsed" in entry else None  # noqa: SIM401 -- see above
-        if parsed is None:
+        written = entry[name] if name in entry else None  # noqa: SIM401 -- see above
+        try:
+            moment = self._read_time(written)
+        except ValueError:
+            self._unread.add(written)
             return None
-        if parsed.tm_year < EARLIEST or timegm(parsed) > self._job.now + MAX_AHEAD:
-            self._odd_dates += 1
+        if moment is None:
             return None
-        return iso_time(timegm(parsed))
+        if moment.year < EARLIEST or moment.timestamp() > self._job.now + MAX_AHEAD:
+            self._unlikely.add(written)
+            return None
+        return moment.isoformat().replace("+00:00", "Z")
 
     def _web(self, link: str | None) -> str | None:
         """An absolute address, if it is one of the web: others could run as scripts where they are shown."""
@@ -235,6 +255,18 @@ class _Reader:
             for url, item in found
             if url
         ]
+
+
+class _Tally:
+    """How many there are of something, and the first of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.sample = ""
+
+    def add(self, written: object) -> None:
+        self.count += 1
+        self.sample = self.sample or str(written)[:80]
 
 
 def _size(record: dict[str, Any]) -> int:

@@ -10,16 +10,18 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from etl import payload
-from etl.declare.model import zone
 from etl.declare.paths import path as compiled_path
+from etl.declare.source import times_of
 from etl.errors import RecordError
 from etl.item import EXTERNAL_ID, TARGETS, Kind
 from etl.mapping import convert
+from etl.mapping.numbers import NumberReader
 from etl.records import BadRecord, Item, RawRecord, Reject, StagedItem, StoredRecord
 
 if TYPE_CHECKING:
@@ -65,11 +67,12 @@ class Mapper:
             Kind.IDENTIFIER: convert.identifier,
             Kind.TEXT: convert.text,
             Kind.ADDRESS: convert.address,
-            Kind.NUMBER: convert.number,
+            Kind.NUMBER: convert.number if source.numbers is None else NumberReader(source.numbers),
             Kind.TAGS: convert.tags,
-            Kind.TIME: convert.Moment(zone(source.timezone), tuple(source.dates)),
+            Kind.TIME: times_of(source),
         }
-        self._converters = {field.name: by_kind[field.kind] for field in TARGETS}
+        nulls = frozenset(source.nulls)
+        self._converters = {field.name: _or_null(by_kind[field.kind], nulls) for field in TARGETS}
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
     def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
@@ -155,7 +158,7 @@ class Mapper:
     def _identified(self, record: Record, _: bytes) -> str | None:
         """The external id, or None when the record has none or one that does not fit."""
         try:
-            return convert.identifier(self._id_of(record))
+            return cast("str | None", self._converters[EXTERNAL_ID.name](self._id_of(record)))
         except ValueError:
             return None
 
@@ -216,6 +219,19 @@ def _getter(path: str, keys: tuple[str, ...]) -> Getter:
     except ValueError:
         # The name of a key that this record lacks, such as `dc:title`.
         return _absent
+
+
+def _or_null(converter: Converter, nulls: frozenset[str]) -> Converter:
+    """The same, but for the texts and numbers that mean no value."""
+    if not nulls:
+        return converter
+
+    def convert_unless_null(value: Any) -> Any:
+        if isinstance(value, (str, int, Decimal)) and str(value).strip() in nulls:
+            return None
+        return converter(value)
+
+    return convert_unless_null
 
 
 def _sorted(value: Any) -> Any:

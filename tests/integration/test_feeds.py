@@ -345,7 +345,37 @@ def test_odd_dates_are_left_out(parse: Parse) -> None:
     found = parse(rss(items))
     assert [entry.get("published") for entry in reversed(found.entries)] == [None, None, None, "2018-02-05T23:00:00Z"]
     assert found.entries[-1]["published_text"] == "1699-01-01T00:00:00Z"
-    assert found.warnings == ["2 dates lie before 1990 or in the future and were left out"]
+    assert found.warnings == [
+        "1 dates cannot be read (`dates` and `timezone_names` may say how) and were left out, such as 'soon'",
+        "2 dates lie before 1990 or in the future and were left out, such as '2999-01-01T00:00:00Z'",
+    ]
+
+
+def test_dates_are_read_whole_or_not_at_all(parse: Parse) -> None:
+    written = (
+        b"Wed, 31 Dec 2025 11:00:00 CET",
+        b"Wed, 31 Dec 2025 10:00:00 PM",
+        b"Wed, 31 Dec 2025 10:00:00 IST",
+        b"31.12.2025 10:00",
+    )
+    entries = b"</item><item>".join(b"<guid>%d</guid><pubDate>%s</pubDate>" % each for each in enumerate(written))
+    found = parse(rss(entries))
+    assert [entry.get("published") for entry in reversed(found.entries)] == [
+        "2025-12-31T10:00:00Z",
+        "2025-12-31T22:00:00Z",
+        None,
+        None,
+    ]
+    assert [entry["published_text"] for entry in reversed(found.entries)] == [date.decode() for date in written]
+    assert "2 dates cannot be read" in found.warnings[0]
+    declared = parse(
+        rss(entries), timezone="Europe/Berlin", dates=["%d.%m.%Y %H:%M"], timezone_names={"IST": "Asia/Kolkata"}
+    )
+    assert [entry.get("published") for entry in reversed(declared.entries)][2:] == [
+        "2025-12-31T04:30:00Z",
+        "2025-12-31T09:00:00Z",
+    ]
+    assert declared.warnings == []
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,10 @@ COMMON: dict[str, Any] = {
     "identity": ["a", "b"],
     "identity_change": True,
     "timezone": "Europe/Berlin",
+    "timezone_names": {"IST": "Asia/Kolkata"},
     "dates": ["%d.%m.%Y"],
+    "numbers": {"decimal": ",", "thousands": " ", "percent": "fraction"},
+    "nulls": ["N/A"],
     "max_rejected": 12.5,
 }
 TOKEN = {
@@ -98,7 +101,7 @@ FULL: list[dict[str, Any]] = [
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.
 BEYOND = {
     *("records", "more", "next", "field", "cron", "timezone", "encoding", "fallback_encoding", "dates"),
-    *("every", "timeout"),
+    *("every", "timeout", "IST"),
 }
 ODD: tuple[Any, ...] = (None, True, 3, -1, 1.5, "", "?", "30x", [], {}, ["x"], [1], {"x": 1}, {"title": "x"})
 

@@ -11,7 +11,7 @@ import pytest
 from etl.declare.source import Incremental
 from etl.errors import FormatError
 from etl.extract.watermark import Watermark
-from etl.mapping.convert import Moment
+from etl.times import Moment
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 NOW_SECONDS = 1_780_315_200

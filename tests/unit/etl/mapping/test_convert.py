@@ -1,12 +1,8 @@
-from datetime import UTC, datetime
 from decimal import Decimal
-from zoneinfo import ZoneInfo
 
 import pytest
 
-from etl.mapping.convert import Moment, address, identifier, number, tags, text
-
-BERLIN = Moment(ZoneInfo("Europe/Berlin"), ("%d.%m.%Y",))
+from etl.mapping.convert import address, identifier, number, tags, text
 
 
 @pytest.mark.parametrize(
@@ -33,36 +29,6 @@ def test_numbers(value: object, expected: Decimal | None) -> None:
 def test_what_is_no_number_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="number"):
         number(value)
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("2024-03-01", datetime(2024, 2, 29, 23, tzinfo=UTC)),
-        ("2024-07-01T12:00:00", datetime(2024, 7, 1, 10, tzinfo=UTC)),
-        ("2024-07-01T12:00:00Z", datetime(2024, 7, 1, 12, tzinfo=UTC)),
-        ("2024-07-01 12:00:00+05:30", datetime(2024, 7, 1, 6, 30, tzinfo=UTC)),
-        ("01.07.2024", datetime(2024, 6, 30, 22, tzinfo=UTC)),
-        ("20240701", datetime(2024, 6, 30, 22, tzinfo=UTC)),
-        (1517966773840, datetime(2018, 2, 7, 1, 26, 13, 840000, tzinfo=UTC)),
-        (1517966773, datetime(2018, 2, 7, 1, 26, 13, tzinfo=UTC)),
-        ("1517966773", datetime(2018, 2, 7, 1, 26, 13, tzinfo=UTC)),
-        (0, datetime(1970, 1, 1, tzinfo=UTC)),
-        ("Tue, 06 Feb 2018 08:04:11 GMT", datetime(2018, 2, 6, 8, 4, 11, tzinfo=UTC)),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_times(value: object, expected: datetime | None) -> None:
-    assert BERLIN(value) == expected
-
-
-@pytest.mark.parametrize(
-    "value", ["2024", "31.02.2024", "soon", "2024-02-30", True, [], 10**30, "1234567", "07/01/2024"]
-)
-def test_what_is_no_time_is_refused(value: object) -> None:
-    with pytest.raises(ValueError, match=r"time|expected"):
-        BERLIN(value)
 
 
 def test_texts() -> None:

@@ -47,8 +47,8 @@ down: .venv/installed ## stop the service; the data stays
 restart: .venv/installed ## stop and start; ports that were given stay
 	@$(BIN)/python -m stack restart
 
-run: .venv/installed ## run a source and wait: make run SOURCE=name (all without one)
-	@$(BIN)/python -m stack run $(SOURCE)
+run: .venv/installed ## run a source and wait: make run SOURCE=name (all without one; FULL=1 reads all of it again)
+	@$(BIN)/python -m stack run $(SOURCE) $(if $(FULL),--full)
 
 ps: .venv/installed ## the processes of the stack
 	@$(BIN)/python -m stack ps

@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
+import db.quality  # noqa: F401 -- its tables belong to the schema
 from db.base import Base, Xid8, counter, now, small
 from db.states import ACTIVE_RUN, OPEN_BATCH, one_of
 from etl.runs.outcome import BatchState, Lane, Stage, Status, Trigger
@@ -141,6 +142,8 @@ class RunRow(Base):
     records_unchanged: Mapped[int] = counter()
     records_duplicate: Mapped[int] = counter()
     records_failed: Mapped[int] = counter()
+    records_corrected: Mapped[int] = counter()
+    rows_skipped: Mapped[int] = counter()
     pages: Mapped[int] = counter()
     bytes: Mapped[int] = counter()
     error_code: Mapped[str | None]
@@ -149,6 +152,7 @@ class RunRow(Base):
     checkpoint_after: Mapped[dict[str, Any] | None]
     rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     slow: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    read_all: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     failing_since: Mapped[datetime | None]
 
 
@@ -191,6 +195,11 @@ class BatchRow(Base):
     records_unchanged: Mapped[int] = counter()
     records_duplicate: Mapped[int] = counter()
     records_failed: Mapped[int] = counter()
+    records_corrected: Mapped[int] = counter()
+    records_failed_again: Mapped[int] = counter()
+    records_unmapped: Mapped[int] = counter()
+    observed: Mapped[dict[str, Any] | None]
+    reader: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = now()
     normalized_at: Mapped[datetime | None]
     loaded_at: Mapped[datetime | None]
@@ -316,38 +325,6 @@ class ItemRow(ItemContent, Base):
     mapping_version: Mapped[int] = mapped_column(Integer)
     change_xid: Mapped[str] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
     search: Mapped[str | None] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True))
-
-
-class RejectRow(Base):
-    """A quarantined record, with the field, the rule it broke and the value."""
-
-    __tablename__ = "rejected_records"
-    __table_args__ = (
-        CheckConstraint("state IN ('open', 'redriven', 'discarded')", name="state"),
-        CheckConstraint("stage IN ('extract', 'normalize')", name="stage"),
-        Index("ix_rejected_records_open", "source_name", "content_hash", postgresql_where=text("state = 'open'")),
-        Index("ix_rejected_records_run", "run_id"),
-    )
-
-    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
-    run_id: Mapped[UUID]
-    source_name: Mapped[str]
-    source_type: Mapped[str]
-    external_id: Mapped[str | None]
-    content_hash: Mapped[bytes]
-    raw_data_id: Mapped[int | None]
-    raw_ingested_at: Mapped[datetime | None]
-    raw_bytes: Mapped[bytes | None]
-    raw_truncated: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
-    stage: Mapped[str]
-    field: Mapped[str]
-    rule: Mapped[str]
-    value: Mapped[str | None]
-    message: Mapped[str]
-    mapping_version: Mapped[int] = mapped_column(Integer)
-    state: Mapped[str] = mapped_column(server_default="open")
-    created_at: Mapped[datetime] = now()
-    updated_at: Mapped[datetime] = now()
 
 
 class WorkerRow(Base):

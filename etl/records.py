@@ -88,7 +88,7 @@ class Page(msgspec.Struct, frozen=True):
 
     `cursor` leads to this page again, `following` to the next one and is None at the end. `validator` tells whether
     the page, fetched again, is still the same. `watermark` is the highest cursor value seen, for incremental sources;
-    `kept` what the next run should know once everything up to here is loaded.
+    `kept` what the next run should know once everything up to here is loaded; `skipped` counts what was left out of it.
     """
 
     cursor: Cursor
@@ -98,6 +98,7 @@ class Page(msgspec.Struct, frozen=True):
     size: int = 0
     watermark: str | None = None
     kept: Kept | None = None
+    skipped: int = 0
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -134,13 +135,17 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class RawBatch(msgspec.Struct, frozen=True):
-    """A slice of a run, ready to be stored in one transaction, with the position after it."""
+    """A slice of a run, ready to be stored in one transaction, with the position after it.
+
+    `skipped` is how many rows it has that are no records.
+    """
 
     records: list[RawRecord]
     rejected: list[BadRecord]
     position: Position
     pages: int
     size: int
+    skipped: int = 0
 
     @property
     def extracted(self) -> int:
@@ -182,22 +187,63 @@ class StagedItem(msgspec.Struct, frozen=True, gc=False):
     item: Item
 
 
-class Reject(msgspec.Struct, frozen=True):
-    """A stored record that cannot become an item: the field, the rule it breaks and the value.
+class Fault(msgspec.Struct, frozen=True):
+    """A field of a record that breaks a rule, with its value as far as it is shown."""
 
-    `content_hash` is that of the whole payload, fields that are ignored elsewhere included.
-    """
-
-    record: StoredRecord
-    content_hash: bytes
     field: str
     rule: str
     value: str | None
     message: str
 
 
+class Reject(msgspec.Struct, frozen=True):
+    """A stored record that cannot become an item, and all that is wrong with it.
+
+    `content_hash` is that of the whole payload, fields that are ignored elsewhere included.
+    """
+
+    record: StoredRecord
+    content_hash: bytes
+    faults: list[Fault]
+
+
+class Sight(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How often a field was seen in a sample, by the kind of its value; one value, and the path that leads to it."""
+
+    kinds: dict[str, float] = {}
+    sample: str | None = None
+    path: str | None = None
+
+
+class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What new and changed records look like: how many there were, and what was seen of those sampled, and their items.
+
+    `keys` are the fields of the records, `items` those of the items. `forms` has a value of each number field whose
+    values may be others if their point separated thousands, "" where they may not.
+    """
+
+    records: int = 0
+    sampled: int = 0
+    sampled_items: int = 0
+    keys: dict[str, Sight] = {}
+    items: dict[str, Sight] = {}
+    forms: dict[str, str] = {}
+
+
+class Mapped(msgspec.Struct, frozen=True):
+    """What became of stored records: items, rejects, and what they look like."""
+
+    staged: list[StagedItem]
+    rejects: list[Reject]
+    observed: Observed | None = None
+
+
 class Counts(msgspec.Struct, frozen=True):
-    """What became of the records of a run or a batch."""
+    """What became of the records of a run or a batch.
+
+    Of the `failed`, `failed_again` were in quarantine already, as they are. Of the `updated`, `corrected` say what they
+    said before, and are read otherwise.
+    """
 
     extracted: int = 0
     inserted: int = 0
@@ -205,6 +251,18 @@ class Counts(msgspec.Struct, frozen=True):
     unchanged: int = 0
     duplicate: int = 0
     failed: int = 0
+    failed_again: int = 0
+    corrected: int = 0
+
+    @property
+    def new(self) -> int:
+        """How many were not known as they are."""
+        return self.extracted - self.unchanged - self.failed_again
+
+    @property
+    def newly_failed(self) -> int:
+        """How many went to quarantine."""
+        return self.failed - self.failed_again
 
     @property
     def settled(self) -> int:

@@ -35,7 +35,8 @@ COLUMNS = (
     ("type", "source_type"),
     ("status", "status"),
     ("extracted", "records_extracted"),
-    ("loaded", "records_loaded"),
+    ("changed", "records_changed"),
+    ("unchanged", "records_unchanged"),
     ("duplicate", "records_duplicate"),
     ("rejected", "records_failed"),
     ("seconds", "seconds"),
@@ -109,7 +110,8 @@ def restart(arguments: argparse.Namespace) -> int:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run a source, or all, and wait; 0 only if every run succeeded."""
-    return _run(Client(LocalStack().settings), arguments.source or None, arguments.timeout)
+    client = Client(LocalStack().settings)
+    return _run(client, arguments.source or None, arguments.timeout, full=arguments.full)
 
 
 def ps(_: argparse.Namespace) -> int:
@@ -184,9 +186,9 @@ def docker_down(_: argparse.Namespace) -> int:
     return 0
 
 
-def _run(client: Client, source: str | None, seconds: float) -> int:
+def _run(client: Client, source: str | None, seconds: float, *, full: bool = False) -> int:
     try:
-        queued = client.queue(source)
+        queued = client.queue(source, full=full)
     except ServiceError as error:
         if source is None and str(error) == NO_SOURCES:
             _say(NO_SOURCES)
@@ -194,6 +196,9 @@ def _run(client: Client, source: str | None, seconds: float) -> int:
         raise
     runs = client.follow(queued.run_ids, seconds, Progress(len(queued.run_ids)))
     _print_table(runs)
+    for one in runs if len(runs) <= MOST_LINES else ():
+        for warning in client.warnings(one["run_id"]):
+            print(f"{one['source_name']}: warning: {warning}")
     going_on = queued.total - sum(one["status"] in ENDED for one in runs)
     if going_on:
         print(f"{going_on} of {queued.total} runs go on; GET {client.url}/runs shows them")
@@ -294,6 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         if function is run:
             command.add_argument("source", nargs="?", default="")
             command.add_argument("--timeout", type=float, default=3600)
+            command.add_argument("--full", action="store_true", help="read all again, whatever is known of it")
         if function is logs:
             command.add_argument("name", nargs="?", default="")
             command.add_argument("--lines", type=int, default=40)

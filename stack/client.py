@@ -35,6 +35,10 @@ class Queued:
     total: int
 
 
+# Events that tell of something odd.
+WARNINGS = frozenset({"warning", "drift"})
+
+
 class Client:
     """Talks to the web process of a stack."""
 
@@ -59,9 +63,9 @@ class Client:
             else:
                 return
 
-    def queue(self, source: str | None) -> Queued:
-        """Ask for a run of one source, or of all; runs that are active already count."""
-        body = {"source": source} if source else {}
+    def queue(self, source: str | None, *, full: bool = False) -> Queued:
+        """Ask for a run of one source, or of all; runs that are active already count. A `full` one reads all again."""
+        body = {**({"source": source} if source else {}), **({"full": True} if full else {})}
         answer = self._call("POST", "/runs", body, accept=(409,))
         if "runs" in answer:
             total = answer["queued_total"] + answer["already_active_total"]
@@ -95,6 +99,11 @@ class Client:
             if len(active) == len(shown):
                 time.sleep(POLL_SECONDS)
         return [seen[run_id] for run_id in run_ids if run_id in seen]
+
+    def warnings(self, run_id: str) -> list[str]:
+        """What was warned of in a run."""
+        events = self._call("GET", f"/runs/{run_id}")["events"]
+        return [event["detail"]["message"] for event in events if event["event"] in WARNINGS]
 
     def _call(
         self, method: str, path: str, body: dict[str, Any] | None = None, accept: tuple[int, ...] = ()

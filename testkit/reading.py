@@ -170,5 +170,5 @@ def records(pages: list[Page]) -> list[Any]:
 def take_all(mapper: Mapper, records: Iterable[Any]) -> tuple[list[RawRecord], list[BadRecord]]:
     """The records of a page as a mapper takes them, group by group: the good ones and the bad ones."""
     source = iter(records)
-    groups = list(iter(lambda: mapper.take(source), ([], [])))
-    return [one for good, _ in groups for one in good], [one for _, bad in groups for one in bad]
+    groups = list(iter(lambda: mapper.take(source), ([], [], 0)))
+    return [one for good, _, _ in groups for one in good], [one for _, bad, _ in groups for one in bad]

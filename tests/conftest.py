@@ -23,7 +23,7 @@ isolate(STATE)
 
 TABLES = (
     "sources, etl_runs, etl_batches, etl_run_events, etl_checkpoints, raw_data, staged_items, unified_items, "
-    "rejected_records, etl_workers, etl_totals, etl_alarms, etl_looks"
+    "rejected_records, source_fields, etl_workers, etl_totals, etl_alarms, etl_looks"
 )
 
 

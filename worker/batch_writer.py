@@ -8,12 +8,13 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.extraction import Stored, find_in_flight, find_known, store_batch
+from etl.mapping.observe import map_records
 from etl.records import StoredRecord
 from etl.runs.changes import Changes, candidates, changed_records
 
 if TYPE_CHECKING:
     from etl.mapping.mapper import Mapper
-    from etl.records import RawBatch, RawRecord, Reject, StagedItem
+    from etl.records import Mapped, RawBatch, RawRecord
     from etl.runs.changes import InFlightIds
     from worker.lease import Lease
 
@@ -57,14 +58,14 @@ class BatchWriter:
         claim = self._lease.claim
         return claim.attempt <= 1 and len(claim.open_batches) >= self._processes
 
-    def _normalize(self, records: list[RawRecord]) -> tuple[list[StagedItem], list[Reject]] | None:
+    def _normalize(self, records: list[RawRecord]) -> Mapped | None:
         """None for a defect of ours: it is to cost a record and not the run, and the task can find out which."""
         unnumbered = [
             StoredRecord(place, "", record.external_id, record.content_hash, record.payload.decode())
             for place, record in enumerate(records)
         ]
         try:
-            return self._mapper.normalize(unnumbered)
+            return map_records(self._mapper, unnumbered)
         except SoftTimeLimitExceeded:
             raise
         except Exception:

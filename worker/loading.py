@@ -18,6 +18,7 @@ from db.queries.runs import resume_extraction
 from etl.declare import source as declared
 from etl.errors import LeaseLostError, StorageError
 from etl.mapping.mapper import Mapper
+from etl.mapping.observe import map_records
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState
@@ -102,8 +103,7 @@ def _settle(process: Process) -> None:
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
     records = database.transact(read_raw, claim)
-    staged, rejects = _mapper(msgspec.json.encode(claim.config)).normalize(records)
-    database.transact(stage_batch, claim, staged, rejects)
+    database.transact(stage_batch, claim, map_records(_mapper(msgspec.json.encode(claim.config)), records))
     return []
 
 

@@ -48,7 +48,7 @@ _FILL = f"""
     SELECT setval('raw_data_id_seq', :items);
     INSERT INTO rejected_records (run_id, source_name, source_type, content_hash, stage, field, rule, message,
         mapping_version)
-    SELECT gen_random_uuid(), 's' || 1 + n % {SOURCES}, 'csv', '\\x00', (ARRAY['extract', 'normalize'])[1 + n % 2], 'amount',
+    SELECT gen_random_uuid(), 's' || 1 + n % {SOURCES}, 'csv', decode(md5(n::text), 'hex'), (ARRAY['extract', 'normalize'])[1 + n % 2], 'amount',
         'type', 'no number', 1
     FROM generate_series(1, :items / 10) n;
 
@@ -150,7 +150,7 @@ WRITES = (
     _inserts(
         "rejected_records",
         "run_id, source_name, source_type, content_hash, stage, field, rule, message, mapping_version",
-        f"{_RUN}, '\\x00', 'extract', 'a', 'csv', 'm', 1",
+        f"{_RUN}, decode(md5(random()::text), 'hex'), 'extract', 'a', 'csv', 'm', 1",
     ),
     _counts("etl_workers", "name", "INSERT INTO etl_workers (name, kind) VALUES ('upgrade', 'worker')", "processes"),
     _counts("etl_looks", "name", "INSERT INTO etl_looks (name) VALUES ('upgrade')", "seen"),

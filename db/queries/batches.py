@@ -9,13 +9,15 @@ import msgspec
 from psycopg2.errors import UniqueViolation
 from sqlalchemy.exc import IntegrityError
 
-from db.copy import HEX, NEXT, array, copy_lines, copy_rows
+from db.copy import HEX, NEXT, array, copy_lines
+from db.queries.cases import close_fitting, put_poisoned, put_rejects
 from db.queries.events import record_event
 from db.queries.failures import OTHERS_FAIL
 from db.queries.run_locks import lock_run_shared
 from db.statement import text
 from etl.errors import LeaseLostError
 from etl.item import COLUMNS
+from etl.mapping.reader import READER
 from etl.records import StoredRecord
 from etl.runs.outcome import BatchState
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-    from etl.records import Reject, StagedItem
+    from etl.records import Mapped, StagedItem
 
 # Claims without progress after which a batch is halved.
 MAX_BATCH_ATTEMPTS = 3
@@ -87,7 +89,7 @@ def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
     return [StoredRecord(raw_id, at, key, bytes(content_hash), body) for raw_id, at, key, content_hash, body in rows]
 
 
-def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedItem], rejects: list[Reject]) -> None:
+def stage_batch(connection: Connection, claim: BatchClaim, mapped: Mapped) -> None:
     """Put the normalised rows where load finds them, and the others into quarantine.
 
     Raises:
@@ -95,18 +97,22 @@ def stage_batch(connection: Connection, claim: BatchClaim, staged: list[StagedIt
     """
     _check_fence(connection, claim, BatchState.EXTRACTED)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
-    again = _forget_rejects(connection, claim)
-    stage_new(connection, claim, staged, rejects, again=again)
+    stage_new(connection, claim, mapped)
 
 
-def stage_new(
-    connection: Connection, claim: BatchClaim, staged: list[StagedItem], rejects: list[Reject], *, again: int = 0
-) -> None:
-    """The same for a batch that nobody else can have. Of its rejects, `again` have been counted before."""
-    _copy_staged(connection, claim, staged)
-    _copy_rejects(connection, claim, rejects)
-    values = {"batch_id": claim.batch_id, "staged": len(staged), "failed": len(rejects) - again}
-    connection.execute(_NORMALIZED, values | {"mapping_version": claim.mapping_version})
+def stage_new(connection: Connection, claim: BatchClaim, mapped: Mapped) -> None:
+    """The same for a batch that nobody else can have."""
+    _copy_staged(connection, claim, mapped.staged)
+    put_rejects(connection, claim, mapped.rejects)
+    values = {
+        "batch_id": claim.batch_id,
+        "staged": len(mapped.staged),
+        "unmapped": len(mapped.rejects),
+        "reader": READER,
+        "observed": None if mapped.observed is None else msgspec.json.encode(mapped.observed).decode(),
+        "mapping_version": claim.mapping_version,
+    }
+    connection.execute(_NORMALIZED, values)
 
 
 _NORMALIZED = text("""
@@ -115,7 +121,10 @@ _NORMALIZED = text("""
         mapping_version = :mapping_version, normalized_at = clock_timestamp(),
         -- halves go on from when the whole began to fail
         failing_since = CASE WHEN part <> '' THEN failing_since END, failure = CASE WHEN part <> '' THEN failure END,
-        records_failed = records_failed + :failed, lease_expires_at = NULL, claimed_at = NULL,
+        -- one that is normalised again is not counted twice
+        records_failed = records_failed - records_unmapped + :unmapped, records_unmapped = :unmapped, reader = :reader,
+        observed = CAST(:observed AS jsonb),
+        lease_expires_at = NULL, claimed_at = NULL,
         dispatched_at = clock_timestamp(), dispatch_count = 0
     WHERE batch_id = :batch_id
 """)
@@ -150,34 +159,6 @@ def _number(value: Decimal | None) -> str:
     return "" if value is None else str(value)
 
 
-def _forget_rejects(connection: Connection, claim: BatchClaim) -> int:
-    """A batch that is normalised again must not be quarantined twice."""
-    query = text("""
-        DELETE FROM rejected_records
-        WHERE run_id = :run_id AND stage = 'normalize' AND raw_data_id BETWEEN :first AND :last
-    """)
-    return connection.execute(query, _range(claim)).rowcount
-
-
-def _copy_rejects(connection: Connection, claim: BatchClaim, rejects: list[Reject]) -> None:
-    copy_rows(
-        connection,
-        "rejected_records",
-        (
-            *("run_id", "source_name", "source_type", "external_id", "content_hash", "raw_data_id", "raw_ingested_at"),
-            *("stage", "field", "rule", "value", "message", "mapping_version"),
-        ),
-        (
-            (
-                *(str(claim.run_id), claim.source_name, claim.source_type, r.record.external_id, r.content_hash),
-                *(r.record.raw_id, r.record.ingested_at, "normalize", r.field, r.rule, r.value, r.message),
-                claim.mapping_version,
-            )
-            for r in rejects
-        ),
-    )
-
-
 def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     """Write the staged rows to the items and close the batch; False when staging was emptied and must be filled again.
 
@@ -188,6 +169,7 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     if not _staging_complete(connection, claim):
         connection.execute(_BACK_TO_EXTRACTED, {"batch_id": claim.batch_id})
         return False
+    close_fitting(connection, claim.source_name, claim.batch_id)
     about = ("batch_id", "run_id", "source_name", "source_type", "mapping_version")
     values = {name: getattr(claim, name) for name in about}
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
@@ -259,7 +241,7 @@ def _written(outcome: str) -> str:
 
 _INSERT = text(f"""
     {_written("RETURNING 1")}
-    SELECT count(*) AS inserted, 0 AS updated, 0 AS unchanged,
+    SELECT count(*) AS inserted, 0 AS updated, 0 AS corrected, 0 AS unchanged,
         (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM written
 """)
@@ -285,11 +267,12 @@ _UPSERT = text(f"""
             WHEN prior.content_hash = latest.content_hash AND prior.mapping_version = :mapping_version THEN 'unchanged'
             WHEN written.external_id IS NOT NULL THEN 'updated'
             ELSE 'unchanged'
-        END AS verdict
+        END AS verdict, prior.content_hash = latest.content_hash AS same
         FROM latest LEFT JOIN prior USING (external_id) LEFT JOIN written USING (external_id)
     )
     SELECT count(*) FILTER (WHERE verdict = 'inserted') AS inserted,
         count(*) FILTER (WHERE verdict = 'updated') AS updated,
+        count(*) FILTER (WHERE verdict = 'updated' AND same) AS corrected,
         count(*) FILTER (WHERE verdict = 'unchanged') AS unchanged,
         count(*) FILTER (WHERE verdict = 'duplicate')
             + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
@@ -300,6 +283,7 @@ _CLOSE = text("""
     UPDATE etl_batches
     SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL, failing_since = NULL, failure = NULL,
         records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
+        records_corrected = records_corrected + :corrected,
         records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate
     WHERE batch_id = :batch_id
 """)
@@ -313,15 +297,14 @@ def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
     """
     _check_fence(connection, claim, claim.state)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
-    again = _forget_rejects(connection, claim)
     ids = connection.execute(_IDS, _range(claim)).scalars().all()
     # Each half has fewer different ids than the whole, so halving ends.
     middle = ids[(len(ids) - 1) // 2] if ids else claim.last_raw_id
     is_whole = not ids or middle == ids[-1]
-    values = {"batch_id": claim.batch_id, "again": again, "poisoned": 0, "state": BatchState.HALVED}
+    values = {"batch_id": claim.batch_id, "poisoned": 0, "state": BatchState.HALVED}
     if is_whole:
-        quarantined = connection.execute(_QUARANTINE_RANGE, _range(claim) | {"mapping_version": claim.mapping_version})
-        values |= {"poisoned": quarantined.rowcount, "state": BatchState.LOADED}
+        poisoned = put_poisoned(connection, _range(claim) | {"mapping_version": claim.mapping_version})
+        values |= {"poisoned": poisoned, "state": BatchState.LOADED}
     connection.execute(_RETIRE, values)
     record_event(connection, claim.run_id, "batch_halved", batch_id=claim.batch_id, records=len(ids))
     if is_whole:
@@ -335,16 +318,8 @@ _IDS = text("SELECT DISTINCT id FROM raw_data WHERE id BETWEEN :first AND :last 
 _RETIRE = text("""
     UPDATE etl_batches
     SET state = :state, loaded_at = clock_timestamp(), lease_expires_at = NULL,
-        records_failed = records_failed - :again + :poisoned
+        records_failed = records_failed - records_unmapped + :poisoned, records_unmapped = :poisoned
     WHERE batch_id = :batch_id
-""")
-
-_QUARANTINE_RANGE = text("""
-    INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, raw_data_id,
-                                  raw_ingested_at, stage, field, rule, message, mapping_version)
-    SELECT :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
-        'every worker that took this record died', :mapping_version
-    FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
 """)
 
 

@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from db.queries.cases import reasons
 from db.queries.events import record_event
+from db.queries.fields import look_at_fields
 from db.queries.run_locks import lock_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
-from etl.runs.outcome import DEFAULT_MAX_REJECTED, Failure, Marks, Outcome, Tally, left_behind
+from etl.runs.outcome import DEFAULT_MAX_REJECTED, REJECTED, Failure, Marks, Outcome, Status, Tally, left_behind
+from etl.runs.reasons import told
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -30,7 +33,9 @@ _TALLY = f"""
             coalesce(sum(records_updated), 0)::bigint AS updated,
             coalesce(sum(records_unchanged), 0)::bigint AS unchanged,
             coalesce(sum(records_duplicate), 0)::bigint AS duplicate,
-            coalesce(sum(records_failed), 0)::bigint AS failed
+            coalesce(sum(records_failed), 0)::bigint AS failed,
+            coalesce(sum(records_failed_again), 0)::bigint AS failed_again,
+            coalesce(sum(records_corrected), 0)::bigint AS corrected
         FROM etl_batches b WHERE b.run_id = r.run_id
     ) c
     WHERE r.run_id = :run_id AND {ACTIVE_RUN}
@@ -65,11 +70,22 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
     row = connection.execute(text(_TALLY), {"run_id": run_id}).first()
     if row is None:
         return None
-    counts = Counts(row.extracted, row.inserted, row.updated, row.unchanged, row.duplicate, row.failed)
+    counts = Counts(**{name: getattr(row, name) for name in Counts.__struct_fields__})
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
     limit = DEFAULT_MAX_REJECTED if row.max_rejected is None else float(row.max_rejected)
     position = msgspec.convert(row.position, Position)
-    return Tally(row.extraction_over, row.open_batches, counts, failure, limit, position)
+    may_lack = bool(counts.failed) and bool(connection.execute(_MAY_LACK, {"run_id": run_id}).scalar_one())
+    return Tally(row.extraction_over, row.open_batches, counts, failure, limit, position, may_lack_new=may_lack)
+
+
+# An incremental run sees what has changed only, and that may be a record that is always bad.
+_MAY_LACK = text("""
+    SELECT EXISTS (SELECT 1 FROM unified_items i WHERE i.source_name = r.source_name) AND NOT r.read_all AND (
+        (r.checkpoint_before ->> 'watermark') IS NOT NULL
+        OR EXISTS (SELECT 1 FROM jsonb_each(coalesce(r.checkpoint_before #> '{kept,files}', '{}'::jsonb)) AS file
+                   WHERE coalesce((file.value ->> 'appending')::boolean, false)))
+    FROM etl_runs r WHERE r.run_id = :run_id
+""")
 
 
 _FINISH = text("""
@@ -79,6 +95,7 @@ _FINISH = text("""
         checkpoint_after = CAST(:checkpoint AS jsonb),
         records_extracted = :extracted, records_inserted = :inserted, records_updated = :updated,
         records_unchanged = :unchanged, records_duplicate = :duplicate, records_failed = :failed,
+        records_corrected = :corrected,
         error_code = :code, error_message = :message
     WHERE run_id = :run_id
 """)
@@ -115,9 +132,30 @@ _PROMOTE = text("""
 """)
 
 
+def _explained(connection: Connection, run_id: UUID, failure: Failure | None) -> Failure | None:
+    """A failure of rejected records with the reasons, and with what to write."""
+    if failure is None or failure.code not in REJECTED:
+        return failure
+    found = reasons(connection, run_id)
+    lack_id = any(reason.lacks_id for reason in found)
+    records = connection.execute(_SOME_RECORDS, {"run_id": run_id}).scalars().all() if lack_id else ()
+    explained = told(found, records)
+    return Failure(failure.code, f"{failure.message}: {explained}"[:_MAX_MESSAGE] if explained else failure.message)
+
+
+_MAX_MESSAGE = 2000
+_SOME_RECORDS = text("""
+    SELECT raw_payload FROM raw_data
+    WHERE run_id = :run_id AND id BETWEEN
+        (SELECT min(first_raw_id) FROM etl_batches WHERE run_id = :run_id)
+        AND (SELECT max(last_raw_id) FROM etl_batches WHERE run_id = :run_id)
+    ORDER BY id LIMIT 500
+""")
+
+
 def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally) -> None:
     left = left_behind(outcome, tally)
-    failure = outcome.failure
+    failure = _explained(connection, run_id, outcome.failure)
     values = {
         "run_id": run_id,
         "status": outcome.status,
@@ -135,4 +173,6 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_FORGET, values)
     if tally.was_read(outcome):
         connection.execute(_SURVIVED, values)
+    if outcome.status is not Status.CANCELLED:
+        look_at_fields(connection, run_id)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -9,28 +9,24 @@ import msgspec
 import psycopg2
 from msgspec.structs import replace
 
-from db.copy import HEX, NEXT, copy_lines, copy_rows
+from db.copy import HEX, NEXT, copy_lines
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
+from db.queries.cases import close_reverted, find_cases, put_unstorable
 from db.statement import text
 from db.states import OPEN_BATCH
 from etl.errors import LeaseLostError
-from etl.payload import DIGEST_SIZE, digest
+from etl.payload import DIGEST_SIZE
 from etl.records import StagedItem, StoredRecord
-from etl.runs.changes import InFlightIds, KnownContent, OpenCase
+from etl.runs.changes import InFlightIds, KnownContent
 from etl.runs.outcome import BatchState, Status
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
-    from etl.records import BadRecord, RawBatch, Reject
+    from etl.records import Mapped, RawBatch
     from etl.runs.changes import Candidates, Changes
     from etl.runs.slices import RunClaim
-
-    Staged = tuple[list[StagedItem], list[Reject]]
-
-# Bytes of an unstorable record that the quarantine keeps.
-MAX_RAW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,17 +46,6 @@ _SERVED = text("""
     FROM unified_items
     WHERE source_name = :source_name AND mapping_version = :mapping_version AND status = 'active'
       AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
-""")
-_OPEN_REJECTS = text("""
-    SELECT r.external_id, r.content_hash, r.run_id = :run_id AS written FROM rejected_records r
-    WHERE r.source_name = :source_name AND r.state = 'open' AND r.mapping_version = :mapping_version
-      AND r.rule <> 'poison'
-      AND r.content_hash = ANY (ARRAY(
-        SELECT decode(hash, 'hex') FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash))
-""")
-# Most sources have none, and need not hash and look up every record.
-_HAS_REJECTS = text("""
-    SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')
 """)
 _IN_FLIGHT = text(f"""
     SELECT b.number, p.source_id FROM etl_batches b
@@ -86,7 +71,7 @@ def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> Kn
         "mapping_version": claim.mapping_version,
     }
     served, written = _served(connection, found.ids, values)
-    return KnownContent(served, _open_cases(connection, found, values), written)
+    return KnownContent(served, find_cases(connection, found, values), written)
 
 
 def _served(connection: Connection, ids: list[str], values: dict[str, Any]) -> tuple[dict[str, bytes], frozenset[str]]:
@@ -102,22 +87,12 @@ def _served(connection: Connection, ids: list[str], values: dict[str, Any]) -> t
     return served, frozenset(msgspec.json.decode(row.written or "[]"))
 
 
-def _open_cases(connection: Connection, found: Candidates, values: dict[str, Any]) -> list[OpenCase]:
-    """The open cases with the content of a candidate, or of a record that cannot be stored."""
-    nothing = not (found.records or found.batch.rejected)
-    if nothing or not connection.execute(_HAS_REJECTS, values).scalar_one():
-        return []
-    hashes = msgspec.json.encode([content_hash.hex() for content_hash in found.hashes()]).decode()
-    rows = connection.execute(_OPEN_REJECTS, {**values, "hashes": hashes}).all()
-    return [OpenCase(bytes(row.content_hash), row.external_id, row.written) for row in rows]
-
-
 def store_batch(
-    connection: Connection, claim: RunClaim, batch: RawBatch, changes: Changes, lease: float, staged: Staged | None
+    connection: Connection, claim: RunClaim, batch: RawBatch, changes: Changes, lease: float, mapped: Mapped | None
 ) -> Stored:
     """Store a batch, the position after it and a renewed lease: all or nothing.
 
-    With `staged` its rows are staged as well, which saves reading them back, unless PostgreSQL refuses one of them.
+    With `mapped` its rows are staged as well, which saves reading them back, unless PostgreSQL refuses one of them.
     Safe to repeat when the outcome of the commit is unknown.
 
     Raises:
@@ -134,8 +109,10 @@ def store_batch(
     if batch.extracted:
         _copy_raw(connection, claim, rows)
         batch_id = _insert_batch(connection, claim, batch, changes, rows)
-        _copy_unstorable(connection, claim, changes.rejected)
-        normalized = staged is not None and _stage(connection, claim, batch_id, rows, staged)
+        put_unstorable(connection, claim, changes.rejected)
+        if changes.reverted:
+            close_reverted(connection, claim.source_name, list(changes.reverted))
+        normalized = mapped is not None and _stage(connection, claim, batch_id, rows, mapped)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
 
@@ -186,7 +163,7 @@ def _copy_raw(connection: Connection, claim: RunClaim, rows: list[StoredRecord])
     )
 
 
-def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[StoredRecord], staged: Staged) -> bool:
+def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[StoredRecord], mapped: Mapped) -> bool:
     """Stage the rows of a batch that was stored just now; False when PostgreSQL refuses one: normalise finds which."""
     batch = BatchClaim(
         batch_id=batch_id,
@@ -201,11 +178,11 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
         config=claim.config,
         mapping_version=claim.mapping_version,
     )
-    items = [StagedItem(rows[one.record.raw_id], one.item) for one in staged[0]]
-    rejects = [replace(one, record=rows[one.record.raw_id]) for one in staged[1]]
+    items = [StagedItem(rows[one.record.raw_id], one.item) for one in mapped.staged]
+    rejects = [replace(one, record=rows[one.record.raw_id]) for one in mapped.rejects]
     try:
         with connection.begin_nested():
-            stage_new(connection, batch, items, rejects)
+            stage_new(connection, batch, replace(mapped, staged=items, rejects=rejects))
     except psycopg2.Error as error:
         if translate(error) is not None:
             raise
@@ -215,11 +192,12 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
 
 _INSERT_BATCH = text("""
     INSERT INTO etl_batches (run_id, source_name, number, first_raw_id, last_raw_id, state, dispatched_at, loaded_at,
-                             records_extracted, records_unchanged, records_duplicate, records_failed)
+                             records_extracted, records_unchanged, records_duplicate, records_failed,
+                             records_failed_again)
     VALUES (:run_id, :source_name, :number, :first, :last, :state,
             CASE WHEN :state = 'extracted' THEN clock_timestamp() END,
             CASE WHEN :state = 'loaded' THEN clock_timestamp() END,
-            :extracted, :unchanged, :duplicate, :failed)
+            :extracted, :unchanged, :duplicate, :failed, :failed_again)
     RETURNING batch_id
 """)
 
@@ -243,37 +221,15 @@ def _insert_batch(
         "duplicate": changes.duplicate,
         # What is in quarantine already is not put there again, but it has failed again.
         "failed": changes.failed_again + len(batch.rejected),
+        "failed_again": changes.failed_again + len(batch.rejected) - len(changes.rejected),
     }
     return int(connection.execute(_INSERT_BATCH, values).scalar_one())
-
-
-def _copy_unstorable(connection: Connection, claim: RunClaim, rejected: list[BadRecord]) -> None:
-    copy_rows(
-        connection,
-        "rejected_records",
-        (
-            *("run_id", "source_name", "source_type", "content_hash", "raw_bytes", "raw_truncated", "stage"),
-            *("field", "rule", "message", "mapping_version"),
-        ),
-        (
-            (
-                *(str(claim.run_id), claim.source_name, claim.source_type, digest(bad.raw)),
-                *(bad.raw[:MAX_RAW_BYTES], len(bad.raw) > MAX_RAW_BYTES, "extract"),
-                *(_storable(bad.field), bad.rule, _storable(bad.message), claim.mapping_version),
-            )
-            for bad in rejected
-        ),
-    )
-
-
-def _storable(shown: str) -> str:
-    return shown.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 _ADVANCE = text(f"""
     UPDATE etl_runs r
     SET position = CAST(:position AS jsonb), batches = :batches, attempt = 0,
-        pages = pages + :pages, bytes = bytes + :bytes,
+        pages = pages + :pages, bytes = bytes + :bytes, rows_skipped = rows_skipped + :skipped,
         lease_expires_at = CASE WHEN NOT :finished THEN clock_timestamp() + make_interval(secs => :lease) END,
         extracted_at = CASE WHEN :finished THEN clock_timestamp() END,
         stage = CASE WHEN :finished THEN 'loading' ELSE stage END
@@ -290,6 +246,7 @@ def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: fl
         "batches": claim.batches + bool(batch.extracted),
         "pages": batch.pages,
         "bytes": batch.size,
+        "skipped": batch.skipped,
         "finished": batch.position.finished,
         "lease": lease,
     }

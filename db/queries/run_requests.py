@@ -25,12 +25,18 @@ SENT_AT_ONCE = 100
 
 
 def request_runs(
-    connection: Connection, names: Sequence[str] | None, trigger: Trigger, run_id: UUID | None = None
+    connection: Connection,
+    names: Sequence[str] | None,
+    trigger: Trigger,
+    run_id: UUID | None = None,
+    *,
+    read_all: bool = False,
 ) -> Requested | Refusal:
     """Queue a run of each of these sources; without names, of all that are to run by themselves.
 
     A source that has an active run keeps it. Nothing is queued if one of those named may not run. `run_id` is that of
-    the run, where one source is named.
+    the run, where one source is named. With `read_all` the runs forget how far the sources were read, and what of them
+    is unchanged.
 
     Raises:
         UnknownSourceError: one of the names is not known; nothing was queued.
@@ -39,7 +45,7 @@ def request_runs(
     if refusal := first_refusal(sources):
         return refusal
     wanted = [one.name for one in sources]
-    values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE}
+    values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE, "read_all": read_all}
     rows = connection.execute(_QUEUE, values).all()
     queued = {row.source_name: row.run_id for row in rows}
     others = [name for name in wanted if name not in queued]
@@ -61,9 +67,10 @@ _QUEUE = text(f"""
             SELECT 1 FROM etl_runs r WHERE r.source_name = s.name AND r.lane = 'fetch' AND r.{ACTIVE_RUN})
     ), queued AS (
         INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, slow, dispatched_at,
-                              checkpoint_before)
+                              checkpoint_before, read_all)
         SELECT coalesce(CAST(:run_id AS uuid), gen_random_uuid()), name, type, :trigger, 'queued', 'queued', slow,
-            CASE WHEN NOT slow AND number <= :sent THEN clock_timestamp() END, checkpoint
+            CASE WHEN NOT slow AND number <= :sent THEN clock_timestamp() END, checkpoint,
+            :read_all
         FROM wanted ORDER BY name
         ON CONFLICT DO NOTHING
         RETURNING run_id, source_name, dispatched_at IS NOT NULL AS is_sent

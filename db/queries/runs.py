@@ -102,7 +102,8 @@ _CLAIM = text(f"""
     SET status = 'running', stage = 'extracting', attempt = attempt + 1, token = token + 1, worker = :worker,
         lease_expires_at = clock_timestamp() + make_interval(secs => :lease),
         claimed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), not_before = NULL,
-        checkpoint_before = (SELECT value FROM etl_checkpoints c WHERE c.source_name = r.source_name)
+        checkpoint_before = CASE WHEN NOT r.read_all
+            THEN (SELECT value FROM etl_checkpoints c WHERE c.source_name = r.source_name) END
     FROM sources s
     WHERE r.run_id = :run_id AND s.name = r.source_name
       AND {ACTIVE_RUN} AND r.extracted_at IS NULL
@@ -257,12 +258,14 @@ _SHOWN = """
         coalesce(live.unchanged, r.records_unchanged) AS records_unchanged,
         coalesce(live.duplicate, r.records_duplicate) AS records_duplicate,
         coalesce(live.failed, r.records_failed) AS records_failed,
+        coalesce(live.corrected, r.records_corrected) AS records_corrected, r.rows_skipped,
         coalesce(live.total, 0) AS batches_total, coalesce(live.closed, 0) AS batches_closed
     FROM etl_runs r
     LEFT JOIN LATERAL (
         SELECT sum(records_extracted)::bigint AS extracted, sum(records_inserted)::bigint AS inserted,
             sum(records_updated)::bigint AS updated, sum(records_unchanged)::bigint AS unchanged,
             sum(records_duplicate)::bigint AS duplicate, sum(records_failed)::bigint AS failed,
+            sum(records_corrected)::bigint AS corrected,
             count(*) FILTER (WHERE state <> 'halved') AS total, count(*) FILTER (WHERE state = 'loaded') AS closed
         FROM etl_batches b WHERE b.run_id = r.run_id
     ) live ON r.status = 'running'

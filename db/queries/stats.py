@@ -155,14 +155,15 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
 
 
 def health_counts(connection: Connection) -> Row[Any]:
-    """How many sources are active, and how many of them ended well or badly last time."""
+    """How many sources there are, and how many of those that are enabled ended well, in part or badly last time."""
     query = (
         _ALL
         + """
-        SELECT count(*) AS total, count(*) FILTER (WHERE last_status IN ('success', 'partial')) AS successful,
-            count(*) FILTER (WHERE last_status = 'failed') AS failed,
-            array_agg(source_name ORDER BY source_name) FILTER (WHERE set_aside) AS set_aside
-        FROM totals WHERE enabled
+        SELECT count(*) AS total, count(*) FILTER (WHERE enabled AND last_status = 'success') AS successful,
+            count(*) FILTER (WHERE enabled AND last_status = 'partial') AS partial,
+            count(*) FILTER (WHERE enabled AND last_status = 'failed') AS failed,
+            array_agg(source_name ORDER BY source_name) FILTER (WHERE enabled AND set_aside) AS set_aside
+        FROM totals
         """
     )
     return connection.execute(text(query)).one()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from etl.declare.catalog import DEFAULTABLE
+from etl.declare.dialect import Dialect
 from etl.declare.model import Model
 from etl.declare.paging import CursorPaging, NextUrlPaging, OffsetPaging, Paged, PagePaging, Parametrised
 from etl.declare.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, Request
@@ -20,7 +21,6 @@ from etl.declare.source import (
     AnySource,
     ApiSource,
     CsvSource,
-    Dialect,
     Incremental,
     RssSource,
     Schedule,
@@ -50,6 +50,7 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "timeout": "Total time of one HTTP attempt, at least 100ms; of a download of a CSV file, the longest silence",
         "rate": "How often its host may be asked; the strictest rate of all sources on a host holds for all of them",
         "honour_cache": "Leave out the slots in which the last answer is still fresh, or the feed rests",
+        "where": "JMESPath over a record: those for which it is false are no records, and only counted",
         "map": "Field of an item: key of the record, or JMESPath into it; without it the usual names are recognised",
         "ignore": "Top-level keys of a record that do not make it changed",
         "identity": "What makes two records the same one: the mapped external_id, the content, or these keys or paths",
@@ -99,9 +100,16 @@ MEANING: dict[type[Model], dict[str, str]] = {
     Dialect: {
         "delimiter": "Between two fields; found out from the first rows by default",
         "quote": "Around fields that hold a delimiter or a line end",
-        "encoding": "By default a byte order mark decides, else it is UTF-8",
-        "fallback_encoding": "Without `encoding`: that of lines which are not UTF-8; null: they are quarantined",
+        "escape": "Before a character that is meant as it is, such as \\ in exports of MySQL",
+        "skip_space": "true: spaces after a delimiter are no part of the field",
+        "encoding": "By default a byte order mark decides, else what the first 64 KiB are",
+        "fallback_encoding": "That of lines which are not UTF-8; null: they are quarantined; nothing is guessed",
         "header": "false: the first row is data, and the columns are column_1, column_2, …",
+        "skip_lines": "Lines to leave out before the header",
+        "skip_footer": "Lines to leave out at the end; blank ones are not counted",
+        "comment": "Lines that begin with it are left out",
+        "ragged": "Rows without their last fields: filled up, or quarantined; by default filled up with a warning",
+        "drop_empty_rows": "false: rows of empty fields are records",
     },
     Request: {
         "url": "Where to",

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from etl import payload
+from etl.declare.dialect import Dialect
 from etl.declare.duration import seconds
 from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
@@ -70,28 +71,6 @@ class Incremental(Model, frozen=True):
         check_path(self.field, "field")
 
 
-class Dialect(Model, frozen=True):
-    """How a CSV file is written.
-
-    Without a `delimiter` it is found out from the first rows: comma, semicolon, tab or bar. Without an `encoding` a
-    byte order mark decides, else UTF-8; a row that is not UTF-8 is read as `fallback_encoding`.
-    """
-
-    delimiter: Annotated[str, Meta(min_length=1, max_length=1)] | None = None
-    quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
-    encoding: Annotated[str, Meta(min_length=1)] | None = None
-    fallback_encoding: Annotated[str, Meta(min_length=1)] | None = "cp1252"
-    header: bool = True
-
-    def __post_init__(self) -> None:
-        for key in ("encoding", "fallback_encoding"):
-            name = getattr(self, key)
-            try:
-                "a".encode(name or "utf-8")
-            except LookupError as error:
-                raise ValueError(f"`{key}`: unknown encoding {name!r}") from error
-
-
 class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     """What all sources have in common."""
 
@@ -101,6 +80,7 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     timeout: Duration = "30s"
     rate: Rate | None = None
     honour_cache: bool = True
+    where: str | None = None
     map: dict[str, str] | None = None
     ignore: list[str] = []
     identity: Literal["external_id", "content"] | list[str] = "external_id"
@@ -119,6 +99,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
                 raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(_TARGETS)}")
             if not mapped:
                 raise ValueError(f"`map.{target}` is empty")
+        if self.where is not None:
+            check_path(self.where, "where")
         if self.identity == []:
             raise ValueError("`identity` is an empty list")
         for name, place in self.timezone_names.items():
@@ -168,6 +150,8 @@ class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
             raise ValueError("exactly one of `file` and `request` is needed")
         if self.mode == "append" and self.file is None:
             raise ValueError("`mode`: only a `file` can be read in mode append")
+        if self.mode == "append" and self.csv.skip_footer:
+            raise ValueError("`csv.skip_footer`: a file that grows, as in mode append, has no footer")
 
 
 class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):

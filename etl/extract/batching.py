@@ -31,7 +31,7 @@ class Batcher:
         self._in_hurry = in_hurry
         self._records: list[RawRecord] = []
         self._rejected: list[BadRecord] = []
-        self._bytes = self._pages = self._fetched = 0
+        self._bytes = self._pages = self._fetched = self._skipped = 0
 
     def batches(self, pages: Iterable[Page], start: Position) -> Iterator[RawBatch]:
         """Cut pages into batches. The last one carries a finished position, and may be empty.
@@ -62,6 +62,8 @@ class Batcher:
         self._pages += 1
         self._fetched += page.size
         done = _already_done(page, start)
+        # What was left out of a page counts with its first records.
+        self._skipped += 0 if done else page.skipped
         records = islice(page.records, done, None)
         while taken := self._take(records):
             done += taken
@@ -72,19 +74,20 @@ class Batcher:
     def _take(self, records: Iterator[Record]) -> int:
         """Take in the next few records, as far as there is room; how many."""
         room = self._size - len(self._records) - len(self._rejected)
-        good, bad = self._mapper.take(islice(records, max(room, 1)))
+        good, bad, skipped = self._mapper.take(islice(records, max(room, 1)))
+        self._skipped += skipped
         self._records += good
         self._rejected += bad
         self._bytes += sum([len(r.payload) for r in good]) + sum([len(r.raw) for r in bad])
-        return len(good) + len(bad)
+        return len(good) + len(bad) + skipped
 
     def _is_full(self) -> bool:
         return len(self._records) + len(self._rejected) >= self._size or self._bytes >= MAX_BYTES
 
     def _cut(self, position: Position) -> RawBatch:
-        batch = RawBatch(self._records, self._rejected, position, self._pages, self._fetched)
+        batch = RawBatch(self._records, self._rejected, position, self._pages, self._fetched, self._skipped)
         self._records, self._rejected = [], []
-        self._bytes = self._pages = self._fetched = 0
+        self._bytes = self._pages = self._fetched = self._skipped = 0
         return batch
 
 

@@ -6,7 +6,6 @@ at a byte offset.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 from typing import TYPE_CHECKING, BinaryIO
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 from msgspec.structs import replace
 
-from etl.errors import FormatError
-from etl.files.archive import is_ascii_compatible, is_plain, make_plain
-from etl.files.dialect import SAMPLE, find_delimiter
-from etl.files.rows import Format, Rows, numbered, read_header
+from etl.files.archive import is_plain, make_plain
+from etl.files.opening import open_table
+from etl.files.rows import Rows
 from etl.records import Cursor, Kept, Page, Validator
 
 if TYPE_CHECKING:
@@ -26,6 +24,8 @@ if TYPE_CHECKING:
 
     from etl.declare.source import CsvSource
     from etl.extract.context import Context
+    from etl.files.opening import Opening
+    from etl.files.rows import RowChunk
     from etl.reporter import Reporter
 
 
@@ -76,45 +76,49 @@ class CsvPages:
             during: what is kept until the last page is done.
             after: says, of the place where the file ended, what is kept then.
         """
-        form = self._format(file)
-        columns, offset = self._columns(file, form, 3 if _starts_with(file, codecs.BOM_UTF8) else 0)
-        rows = Rows(file, size, form, columns, growing=self._source.mode == "append")
+        opening = open_table(file, size, self._source.csv)
+        columns, offset = opening.header.columns, opening.header.offset
+        rows = Rows(file, opening.end, opening.form, columns, growing=self._source.mode == "append")
         at = replace(start, offset=offset, row=0)
         if resumed is not None and resumed.is_in_file_of(start):
             at = replace(start, offset=resumed.offset, row=resumed.row)
-        fallbacks = 0
+        told = _Remarks(opening)
         for chunk in rows.chunks(at.offset, at.row):
             self._reporter.alive()
-            fallbacks += chunk.fallbacks
+            told.add(chunk)
             following = replace(start, offset=chunk.offset, row=chunk.row)
-            yield Page(at, chunk.records, following, start.file, chunk.offset - at.offset, kept=during)
+            size = chunk.offset - at.offset
+            yield Page(at, chunk.records, following, start.file, size, kept=during, skipped=chunk.skipped)
             at = following
-        if fallbacks:
-            message = f"{fallbacks} lines are not {form.encoding} and were read as {form.fallback}"
-            self._reporter.warn("fallback_encoding", message)
+        for code, message in told.warnings():
+            self._reporter.warn(code, message)
         yield Page(at, [], None, start.file, kept=after(at))
 
-    def _columns(self, file: BinaryIO, form: Format, offset: int) -> tuple[list[str] | None, int]:
-        """The names of the columns, and where the data starts. Without a header the first row says how many."""
-        if self._source.csv.header:
-            return read_header(file, offset, form)
-        try:
-            names, _ = read_header(file, offset, form)
-        except FormatError:
-            return None, offset
-        return numbered(len(names)), offset
 
-    def _format(self, file: BinaryIO) -> Format:
-        declared = self._source.csv
-        file.seek(0)
-        delimiter = declared.delimiter or find_delimiter(
-            file.read(SAMPLE).removeprefix(codecs.BOM_UTF8), declared.quote
-        )
-        if declared.encoding is None:
-            return Format(delimiter, declared.quote, "utf-8", declared.fallback_encoding)
-        # Wide encodings were turned into UTF-8 on the way to the copy.
-        encoding = declared.encoding if is_ascii_compatible(declared.encoding) else "utf-8"
-        return Format(delimiter, declared.quote, encoding, None)
+class _Remarks:
+    """What is to be said of how a file was read."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._fallbacks = self._padded = 0
+
+    def add(self, chunk: RowChunk) -> None:
+        self._fallbacks += chunk.fallbacks
+        self._padded += chunk.padded
+
+    def warnings(self) -> Iterator[tuple[str, str]]:
+        form = self._opening.form
+        if self._opening.guessed:
+            yield "encoding_guessed", f"read as {form.encoding}, which is a guess; declare `csv.encoding`"
+        if self._opening.titles:
+            message = f"{self._opening.titles} rows above the header were taken for a title; declare `csv.skip_lines`"
+            yield "titles_skipped", message
+        if self._fallbacks:
+            message = f"{self._fallbacks} lines are not {form.encoding} and were read as {form.fallback}"
+            yield "fallback_encoding", message
+        if self._padded and form.ragged is None:
+            message = f"{self._padded} rows lack their last fields, which are taken for empty; declare `csv.ragged`"
+            yield "short_rows", message
 
 
 class PlainCopies:
@@ -167,8 +171,3 @@ def temporary(path: Path) -> Iterator[Path]:
         yield path
     finally:
         path.unlink(missing_ok=True)
-
-
-def _starts_with(file: BinaryIO, mark: bytes) -> bool:
-    file.seek(0)
-    return file.read(len(mark)) == mark

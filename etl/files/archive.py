@@ -13,6 +13,7 @@ import zlib
 from typing import IO, TYPE_CHECKING, BinaryIO, cast
 
 from etl.errors import FormatError
+from etl.files.encoding import wide_encoding
 from etl.files.space import Copy
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ RATIO_FROM = 64 * 1024 * 1024
 # A zip of one file has a short directory; it is read at once, and each entry takes ten times its bytes: bytes.
 MAX_DIRECTORY = 2 * 1024 * 1024
 _CHUNK = 1024 * 1024
+# What tells what a file is: bytes.
+_START = 4096
 # LZMA reserves as much memory as the file says.
 _METHODS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2})
 _GZIP, _BZIP2, _ZIP = b"\x1f\x8b", b"BZh", b"PK\x03\x04"
@@ -73,13 +76,13 @@ def is_ascii_compatible(encoding: str) -> bool:
 
 def _start(file: BinaryIO) -> bytes:
     file.seek(0)
-    return file.read(4)
+    return file.read(_START)
 
 
 def _wide_encoding(start: bytes, encoding: str | None) -> str | None:
     """The encoding that a file has to be transcoded from, None when it can stay as it is."""
     if encoding is None or codecs.lookup(encoding).name == "utf-8":
-        return next((name for mark, name in _WIDE if start.startswith(mark)), None)
+        return next((name for mark, name in _WIDE if start.startswith(mark)), None) or wide_encoding(start[:_START])
     return None if is_ascii_compatible(encoding) else encoding
 
 

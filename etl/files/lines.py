@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
@@ -63,6 +64,21 @@ class Lines:
     def taken(self) -> bytes:
         """The bytes of the current record."""
         return b"".join(self._taken)
+
+    def peek(self, most: int) -> list[bytes]:
+        """The next lines, at most so many, and not more than a row may have; they are still to be read."""
+        ahead: list[bytes] = []
+        with contextlib.suppress(StopIteration):
+            while len(ahead) < most and sum(map(len, ahead)) < MAX_ROW:
+                ahead.append(self._again.pop() if self._again else self._next_line())
+        self._again.extend(reversed(ahead))
+        return ahead
+
+    def skip(self, count: int) -> None:
+        """Take lines that were peeked at, as they are."""
+        for _ in range(count):
+            self._taken.append(line := self._again.pop())
+            self.offset += len(line)
 
     def retry(self) -> tuple[bytes, bool]:
         """Give up the first line of the current record, and read the others again; the line, and if it was alone."""

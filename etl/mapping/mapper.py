@@ -22,7 +22,7 @@ from etl.errors import RecordError
 from etl.item import EXTERNAL_ID, TARGETS, Kind
 from etl.mapping import convert
 from etl.mapping.numbers import NumberReader
-from etl.records import BadRecord, Item, RawRecord, Reject, StagedItem, StoredRecord
+from etl.records import BadRecord, Fault, Item, RawRecord, Reject, StagedItem, StoredRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -60,6 +60,8 @@ class Mapper:
         """Compile paths and converters; the source is valid. Records of more than `max_record` bytes are bad."""
         self._max_record = max_record
         self._map = source.map
+        self._where = None if source.where is None else compiled_path(source.where).search
+        self._identity = source.identity
         self._identify = self._make_identify(source.identity)
         self._ignored = frozenset(source.ignore)
         self._id_path = (source.map or {}).get(EXTERNAL_ID.name)
@@ -71,19 +73,27 @@ class Mapper:
             Kind.TAGS: convert.tags,
             Kind.TIME: times_of(source),
         }
+        self._reads_plain_numbers = source.numbers is None
         nulls = frozenset(source.nulls)
         self._converters = {field.name: _or_null(by_kind[field.kind], nulls) for field in TARGETS}
         self._plan = lru_cache(maxsize=64)(self._make_plan)
 
-    def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord]]:
+    def take(self, records: Iterator[Record | BadRecord]) -> tuple[list[RawRecord], list[BadRecord], int]:
         """Identify the next few records and put them into their canonical form; none when there are no more.
 
-        What cannot be stored as jsonb is bad, and so is what is too large. At most one of them is large.
+        What cannot be stored as jsonb is bad, and so is what is too large. At most one of them is large. The number is
+        how many more were left out by `where`.
         """
+        skipped = 0
         group: list[Record | BadRecord] = []
         texts: list[bytes] = []
         size = 0
-        for record in records:
+        for record in records if self._where is None else map(self._judged, records):
+            if record is None:
+                skipped += 1
+                if skipped >= _GROUP_RECORDS:
+                    break
+                continue
             group.append(record)
             try:
                 text = b"" if isinstance(record, BadRecord) else payload.write(record)
@@ -97,9 +107,22 @@ class Mapper:
                 break
         if b"" not in texts and payload.are_harmless(texts):
             with suppress(RecordError):
-                return list(self._raw(cast("list[Record]", group), texts)), []
+                return list(self._raw(cast("list[Record]", group), texts)), [], skipped
         found = list(map(self._take_one, group))
-        return [r for r in found if isinstance(r, RawRecord)], [r for r in found if isinstance(r, BadRecord)]
+        return (
+            [r for r in found if isinstance(r, RawRecord)],
+            [r for r in found if isinstance(r, BadRecord)],
+            skipped,
+        )
+
+    def _judged(self, record: Record | BadRecord) -> Record | BadRecord | None:
+        """A record, None if by `where` it is none."""
+        if isinstance(record, BadRecord) or self._where is None:
+            return record
+        try:
+            return record if _is_true(self._where(record)) else None
+        except ValueError as error:
+            return BadRecord(_shown(record), "where", "where", f"`where`: {error}")
 
     def _take_one(self, record: Record | BadRecord) -> RawRecord | BadRecord:
         if isinstance(record, BadRecord):
@@ -130,13 +153,62 @@ class Mapper:
         for record in records:
             try:
                 staged.append(StagedItem(record, self._item(record)))
-            except RecordError as error:
-                rejects.append(self._reject(record, error))
+            except ValueError:
+                rejects.append(Reject(record, self._whole_hash(record), list(self._faults(record))))
         return staged, rejects
 
-    def _reject(self, record: StoredRecord, error: RecordError) -> Reject:
-        shown = None if error.value is None else str(error.value)[:_MAX_SHOWN]
-        return Reject(record, self._whole_hash(record), error.field, error.rule, shown, error.message)
+    @property
+    def reads_plain_numbers(self) -> bool:
+        """Whether the source does not say how it writes numbers, which may be told from its texts."""
+        return self._reads_plain_numbers
+
+    def mapped(self, contents: Iterable[Record]) -> dict[str, str]:
+        """The fields of an item that these records have something for, or should have, and the path to each."""
+        if self._map is not None:
+            return {target: path for target, path in self._map.items() if target != EXTERNAL_ID.name}
+        keys = tuple(dict.fromkeys(key for content in contents for key in content))
+        return {target: path for target, path in self._paths(keys).items() if target != EXTERNAL_ID.name}
+
+    def has(self, path: str, content: Record) -> bool:
+        """Whether a path leads anywhere in a record, be it to null. Of one that computes nobody can tell."""
+        if path in content:
+            return True
+        if not (_DOTTED.fullmatch(path) or _WORD.fullmatch(path)):
+            return bool(compiles(path))
+        value: Any = content
+        for key in path.split("."):
+            if not isinstance(value, dict) or key not in value:
+                return False
+            value = value[key]
+        return True
+
+    def _faults(self, record: StoredRecord) -> Iterator[Fault]:
+        """All that is wrong with a record, its id first."""
+        content = payload.decode(record.payload)
+        if record.external_id is None:
+            yield self._fault_of_id(content)
+        for target, get, convert_value in self._plan(tuple(content)).steps:
+            value: Any = None
+            try:
+                value = get(content)
+                convert_value(value)
+            except ValueError as error:
+                yield Fault(target, "type", _cut(value), f"{target}: {error}")
+
+    def _fault_of_id(self, content: Record) -> Fault:
+        name = EXTERNAL_ID.name
+        if isinstance(self._identity, list):
+            missing = [path for path in self._identity if _getter(path, tuple(content))(content) in (None, "")]
+            return Fault(name, "required", None, f"the record has no {' and no '.join(missing)}, of its `identity`")
+        value: Any = None
+        try:
+            value = self._id_of(content)
+            self._converters[name](value)
+        except ValueError as error:
+            return Fault(name, "type", _cut(value), f"{name}: {error}")
+        path = self._id_path
+        looked = f"`{path}`" if path else " or ".join(f"`{usual}`" for usual in EXTERNAL_ID.usual)
+        return Fault(name, "required", None, f"the record has no id at {looked}")
 
     def _whole_hash(self, record: StoredRecord) -> bytes:
         """A mended field must reopen the case, also if it is one that does not make a record `changed`."""
@@ -145,14 +217,12 @@ class Mapper:
         return payload.digest(payload.encode(payload.decode(record.payload)))
 
     def _item(self, record: StoredRecord) -> Item:
+        """The item of a record; ValueError if it has no id, or a value that does not fit."""
         if record.external_id is None:
-            raise RecordError("external_id", "required", None, "the record has no id")
+            raise ValueError("the record has no id")
         content = payload.decode(record.payload)
         plan = self._plan(tuple(content))
-        try:
-            fields = {target: convert(get(content)) for target, get, convert in plan.steps}
-        except ValueError:
-            fields = {step[0]: _convert(step, content) for step in plan.steps}
+        fields = {target: convert(get(content)) for target, get, convert in plan.steps}
         return Item(**fields, metadata=_rest(content, plan))
 
     def _identified(self, record: Record, _: bytes) -> str | None:
@@ -234,10 +304,24 @@ def _or_null(converter: Converter, nulls: frozenset[str]) -> Converter:
     return convert_unless_null
 
 
+def compiles(path: str) -> bool:
+    """Whether a path is more than the name of a key."""
+    try:
+        compiled_path(path)
+    except ValueError:
+        return False
+    return True
+
+
 def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return list(map(_sorted, value)) if isinstance(value, list) else value
+
+
+def _is_true(value: Any) -> bool:
+    """What JMESPath takes for true: 0 is, an empty text, list or object is not."""
+    return value is not None and value is not False and value not in ("", [], {})
 
 
 def _shown(record: Record) -> bytes:
@@ -251,15 +335,8 @@ def _absent(_: Record) -> None:
     return None
 
 
-def _convert(step: tuple[str, Getter, Converter], content: Record) -> Any:
-    """One step that names its field when the value does not fit."""
-    target, get, convert_value = step
-    value: Any = None
-    try:
-        value = get(content)
-        return convert_value(value)
-    except ValueError as error:
-        raise RecordError(target, "type", value, f"{target}: {error}") from error
+def _cut(value: Any) -> str | None:
+    return None if value is None else str(value)[:_MAX_SHOWN]
 
 
 def _rest(content: Record, plan: _Plan) -> Record:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from etl.payload import digest
 
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
 
 
 class OpenCase(NamedTuple):
-    """A record in open quarantine: its content, its id if it has one, and whether this run put it there."""
+    """A record in open quarantine: its content, its id if it has one, and whether this run put it there.
+
+    `is_current` says that it was judged under the present mapping, so that the same content need not be again.
+    """
 
     content_hash: bytes
     external_id: str | None
     written: bool
+    is_current: bool = True
 
 
 class KnownContent(msgspec.Struct, frozen=True):
@@ -39,7 +44,8 @@ class KnownContent(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """What of a batch must be stored: `records`, and `rejected` that are new to quarantine. The rest is counted.
 
-    `failed_again` counts those that are in quarantine already, as they are.
+    `failed_again` counts those that are in quarantine already, as they are; `reverted` are ids of which a later record
+    is in quarantine, and which are now as they are served.
     """
 
     records: list[RawRecord]
@@ -47,6 +53,7 @@ class Changes(msgspec.Struct, frozen=True):
     unchanged: int = 0
     duplicate: int = 0
     failed_again: int = 0
+    reverted: tuple[str, ...] = ()
 
 
 class InFlightIds:
@@ -114,13 +121,15 @@ def changed_records(found: Candidates, known: KnownContent) -> Changes:
         return Changes(found.batch.records, found.batch.rejected)
     written = known.written & served | {key for key, ours in cases.items() if ours}
     rejected = [bad for bad in found.batch.rejected if digest(bad.raw) not in cases]
-    return _counted(found.batch.records, rejected, frozenset(served), cases.keys() - served, written)
+    changes = _counted(found.batch.records, rejected, frozenset(served), cases.keys() - served, written)
+    reverted = {case.external_id for case in known.cases if case.external_id in served}
+    return replace(changes, reverted=tuple(sorted(filter(None, reverted))))
 
 
 def _cases_met(found: Candidates, cases: list[OpenCase]) -> dict[Key, bool]:
     """The keys that are in quarantine with just this content, and whether this run put them there."""
     keys = found.hashes()
-    met = ((keys[case.content_hash], case) for case in cases)
+    met = ((keys[case.content_hash], case) for case in cases if case.is_current and case.content_hash in keys)
     return {key: case.written for key, case in met if case.external_id is None or case.external_id == key}
 
 

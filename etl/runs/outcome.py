@@ -15,8 +15,14 @@ if TYPE_CHECKING:
 # Percent of rejected records above which a run fails, unless its source says otherwise.
 DEFAULT_MAX_REJECTED = 50.0
 
-# The share of rejected records is judged in mid-run only when there are enough to mean something.
+# The share of rejected records is judged only when there are enough to mean something, and in mid-run when many are.
+MIN_SHARED = 20
 MIN_JUDGED = 1000
+
+# What a run with rejected records failed of, or is partial of.
+TOO_MANY = "too_many_rejected"
+QUARANTINED = "records_rejected"
+REJECTED = frozenset({TOO_MANY, QUARANTINED})
 
 
 class Status(StrEnum):
@@ -96,7 +102,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Tally:
-    """Where a running run stands. `failure` is what ended its extraction early."""
+    """Where a running run stands. `failure` is what ended its extraction early.
+
+    `may_lack_new` says that the run asked only for what is new, of a source that has served items: what is bad in it
+    may be all there was.
+    """
 
     extraction_over: bool
     open_batches: int
@@ -104,54 +114,55 @@ class Tally:
     failure: Failure | None
     max_rejected: float
     position: Position
+    may_lack_new: bool = False
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""
-        stop = must_stop(self.counts, self.max_rejected)
-        if stop:
-            return Outcome(Status.FAILED, stop)
+        if self.counts.new >= MIN_JUDGED and over_limit(self.counts, self.max_rejected):
+            return Outcome(Status.FAILED, too_many(self.counts, self.max_rejected))
         if self.extraction_over and not self.open_batches:
-            return judge(self.counts, self.failure, self.max_rejected)
+            return self._end()
         return None
+
+    def _end(self) -> Outcome:
+        """The end of a run whose extraction is over and whose batches are all closed."""
+        counts = self.counts
+        if counts.failed and counts.failed >= counts.extracted and not self.may_lack_new:
+            return Outcome(Status.FAILED, Failure(TOO_MANY, f"all {counts.failed} records were rejected"))
+        if over_limit(counts, self.max_rejected):
+            return Outcome(Status.FAILED, too_many(counts, self.max_rejected))
+        if self.failure:
+            nothing = Status.SKIPPED if self.failure.code in NOT_NOW else Status.FAILED
+            return Outcome(Status.PARTIAL if counts.extracted else nothing, self.failure)
+        if counts.failed:
+            return Outcome(Status.PARTIAL, Failure(QUARANTINED, quarantined(counts)))
+        return Outcome(Status.SUCCESS)
 
     def was_read(self, outcome: Outcome) -> bool:
         """Whether a run with this outcome has read its source to the end."""
         return outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
 
 
-def judge(counts: Counts, failure: Failure | None, max_rejected: float) -> Outcome:
-    """The status of a run whose extraction is over and whose batches are all closed."""
-    if counts.failed and (over_limit(counts, max_rejected) or counts.failed == counts.extracted):
-        return Outcome(Status.FAILED, too_many(counts, max_rejected))
-    if failure:
-        nothing = Status.SKIPPED if failure.code in NOT_NOW else Status.FAILED
-        return Outcome(Status.PARTIAL if counts.extracted else nothing, failure)
-    if counts.failed:
-        return Outcome(Status.PARTIAL, Failure("records_rejected", f"{counts.failed} records were quarantined"))
-    return Outcome(Status.SUCCESS)
-
-
-def must_stop(counts: Counts, max_rejected: float) -> Failure | None:
-    """Whether a run must stop in mid-run because too much of it is rejected."""
-    if counts.extracted >= MIN_JUDGED and over_limit(counts, max_rejected):
-        return too_many(counts, max_rejected)
-    return None
-
-
 def over_limit(counts: Counts, max_rejected: float) -> bool:
-    """True when more than `max_rejected` percent of the records were rejected.
+    """True when more than `max_rejected` percent of the new records were rejected, and there are enough to tell.
 
-    Of all records, not of those settled so far: rejects are known earlier than loads.
+    Of all new records, not of those settled so far: rejects are known earlier than loads. What was in quarantine and
+    came again as it was is not counted.
     """
-    return counts.failed * 100 > counts.extracted * max_rejected
+    return counts.new >= MIN_SHARED and counts.newly_failed * 100 > counts.new * max_rejected
 
 
 def too_many(counts: Counts, max_rejected: float) -> Failure:
     """The failure that says so."""
-    return Failure(
-        "too_many_rejected",
-        f"{counts.failed} of {counts.extracted} records were rejected; the limit is {max_rejected:g} %",
-    )
+    message = f"{counts.newly_failed} of {counts.new} new records were rejected; the limit is {max_rejected:g} %"
+    return Failure(TOO_MANY, message)
+
+
+def quarantined(counts: Counts) -> str:
+    """How many records are in quarantine, newly or still."""
+    again = f"{counts.failed_again} came again as they are in quarantine" if counts.failed_again else ""
+    newly = f"{counts.newly_failed} records were quarantined" if counts.newly_failed else ""
+    return ", ".join(filter(None, (newly, again)))
 
 
 class Marks(Enum):

@@ -76,7 +76,7 @@ def test_broken_files_are_a_failure(tmp_path: Path, body: bytes) -> None:
 
 
 def test_bad_rows_cost_only_themselves(tmp_path: Path) -> None:
-    found = csv(tmp_path, b'a,b\n1,2\n3\n4,5,6\n"open,7\n8,9\n\xff,1\nlast,one\n', encoding="utf-8")
+    found = csv(tmp_path, b'a,b\n1,2\n3\n4,5,6\n"open,7\n8,9\n\xff,1\nlast,one\n', encoding="utf-8", ragged="reject")
     assert [r.rule if isinstance(r, BadRecord) else r["a"] for r in found] == [
         *("1", "columns", "columns", "csv", "8", "encoding", "last"),
     ]
@@ -397,7 +397,8 @@ def test_mode_append_needs_a_plain_file(growing: Growing) -> None:
 def test_bad_rows_cost_the_same_in_the_middle_of_a_large_file(tmp_path: Path) -> None:
     good = b"".join(b"%d,%s\n" % (n, b"x" * 50) for n in range(20_000))
     (tmp_path / "x.csv").write_bytes(b"a,b\n" + good + b"only one\n" + good)
-    found = records(read({"type": "csv", "file": "x.csv"}, Recorder().client(), tmp_path))
+    document = {"type": "csv", "file": "x.csv", "csv": {"ragged": "reject"}}
+    found = records(read(document, Recorder().client(), tmp_path))
     assert len(found) == 40_001
     assert found[20_000].message == "row 20001: 1 fields where the header has 2"
 

@@ -30,7 +30,7 @@ from db.session import Database
 from etl.declare.source import parse
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping.mapper import Mapper
-from etl.records import FileMark, Kept, Position, RawBatch, Reject, StagedItem, StoredRecord
+from etl.records import FileMark, Kept, Mapped, Position, RawBatch, Reject, StagedItem, StoredRecord
 from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import Failure, Outcome, Status
@@ -189,7 +189,7 @@ def test_a_key_that_comes_with_two_batches_at_once(runner: SourceRunner, first: 
 
 def test_bad_records_are_quarantined_and_their_neighbours_load(runner: SourceRunner) -> None:
     runner.declare(csv_source())
-    runner.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n4,d,4\n5,e\n6,f\x00,6\n7,g,7\n8,h,8\n9,i,9\n")
+    runner.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n4,d,4\n5,e,5,5\n6,f\x00,6\n7,g,7\n8,h,8\n9,i,9\n")
     run = runner.run("shop")
     assert run["status"] == "partial"
     assert counts(run) == {"extracted": 9, "inserted": 5, "failed": 4}
@@ -203,12 +203,12 @@ def test_bad_records_are_quarantined_and_their_neighbours_load(runner: SourceRun
         ],
         key=str,
     )
-    assert runner.sql("SELECT raw_bytes FROM rejected_records WHERE rule = 'columns'")[0].tobytes() == b"5,e\n"
+    assert runner.sql("SELECT raw_bytes FROM rejected_records WHERE rule = 'columns'")[0].tobytes() == b"5,e,5,5\n"
 
 
 def test_quarantined_records_are_not_quarantined_again(runner: SourceRunner) -> None:
     runner.declare(csv_source())
-    runner.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n5,e\n6,f,6\n7,g,7\n")
+    runner.write("shop.csv", "id,name,price\n1,a,1\n2,b,dear\n,c,3\n5,e,5,5\n6,f,6\n7,g,7\n")
     runner.run("shop")
     run = runner.run("shop")
     assert run["status"] == "partial"
@@ -219,10 +219,14 @@ def test_quarantined_records_are_not_quarantined_again(runner: SourceRunner) -> 
 
 def test_a_source_of_mostly_bad_records_fails(runner: SourceRunner) -> None:
     runner.declare(csv_source())
-    runner.write("shop.csv", "id,price\n" + "1,x\n2,x\n3,x\n4,4\n")
+    runner.write("shop.csv", "id,price\n" + "".join(f"{n},{'x' if n % 4 else n}\n" for n in range(40)))
     run = runner.run("shop")
     assert run["status"] == "failed"
-    assert run["error"]["code"] == "too_many_rejected"
+    assert run["error"] == {
+        "code": "too_many_rejected",
+        "message": "30 of 40 new records were rejected; the limit is 50 %: 30 × amount: expected a number such as 1234.5, "
+        "or a text in `nulls` if it means that there is none (as in 'x')",
+    }
 
 
 def test_a_long_run_of_bad_records_is_stopped_midway(runner: SourceRunner) -> None:
@@ -269,7 +273,7 @@ def test_extraction_goes_on_while_a_batch_loads(runner: SourceRunner) -> None:
     run_id = runner.queue("shop")
     claim = runner.database.transact(claim_run, run_id, "w", 60)
     assert claim
-    records, _ = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
+    records, *_ = Mapper(parse(claim.config)).take(iter([{"id": "1"}]))
     batch = RawBatch(records, [], Position(), 1, 1)
     stored = runner.database.transact(_store, claim, batch)
     assert stored.batch_id
@@ -361,7 +365,7 @@ def test_who_lost_the_lease_cannot_write(runner: SourceRunner) -> None:
     runner.sql("UPDATE etl_batches SET not_before = NULL")
     runner.drain()
     with pytest.raises(LeaseLostError):
-        runner.database.transact(stage_batch, zombie, [], [])
+        runner.database.transact(stage_batch, zombie, Mapped([], []))
     with pytest.raises(LeaseLostError):
         runner.database.transact(load_batch, replace(zombie, state="normalized"))
     assert runner.sql("SELECT count(*) FROM unified_items") == [3]
@@ -483,7 +487,7 @@ def test_an_emptied_staging_table_is_filled_again(runner: SourceRunner) -> None:
         claim = runner.database.transact(claim_batch, batch_id, "extracted", 60)
         assert claim
         staged, rejects = Mapper(parse(claim.config)).normalize(runner.database.transact(read_raw, claim))
-        runner.database.transact(stage_batch, claim, staged, rejects)
+        runner.database.transact(stage_batch, claim, Mapped(staged, rejects))
     else:
         assert runner.messages == [BatchMessage(batch_id, normalized=True)]
     assert runner.sql("SELECT count(*) FROM staged_items") == [5]
@@ -757,7 +761,7 @@ def test_a_wait_in_mid_source_keeps_what_was_read_and_ends(runner: SourceRunner,
 
 def test_rejects_that_are_known_before_loads_do_not_fail_a_run(runner: SourceRunner) -> None:
     runner.declare(csv_source())
-    runner.write("shop.csv", "id,price\n" + "".join(f"{n},1\n" if n % 4 else f"{n}\n" for n in range(5000)))
+    runner.write("shop.csv", "id,price\n" + "".join(f"{n},1\n" if n % 4 else f"{n},1,1\n" for n in range(5000)))
     run = runner.run("shop")
     assert run["status"] == "partial"
     assert counts(run) == {"extracted": 5000, "inserted": 3750, "failed": 1250}

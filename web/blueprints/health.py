@@ -12,6 +12,7 @@ from broker.messaging import BROKER_ERRORS, broker_answers
 from broker.trouble import broker_trouble, noted_trouble
 from db.queries.alarms import list_alarms
 from db.queries.failures import failing_batches
+from db.queries.fields import drifted
 from db.queries.processes import count_alive, last_seen, ping
 from db.queries.slots import overdue_slots
 from db.queries.stats import health_counts, source_health
@@ -97,4 +98,5 @@ def _read(connection: Connection, *, is_scheduling: bool) -> DatabaseView:
         overdue=overdue_slots(connection) if is_scheduling else None,
         scheduler_seen_at=last_seen(connection, "beat"),
         sources=source_health(connection, limit=SHOWN_SOURCES),
+        drifted=drifted(connection),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from db.errors import TROUBLES
@@ -33,6 +33,7 @@ class DatabaseView:
     failing: Failing | None = None
     overdue: Overdue | None = None
     scheduler_seen_at: datetime | None = None
+    drifted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def present_health(database: DatabaseView, broker: BrokerView, environment: Mapp
         "scheduler_seen_at": database.scheduler_seen_at,
         "total_sources": counts.total,
         "successful_sources": counts.successful,
+        "partial_sources": counts.partial,
         "failed_sources": counts.failed,
         "sources": [_source(row, _breaker(declared_host(row.url, environment), broker)) for row in database.sources],
     }
@@ -94,9 +96,15 @@ def _reasons(database: DatabaseView, broker: BrokerView) -> list[dict[str, Any]]
     if failed:
         found.append(_reason("sources_failed", f"{failed} source{'s' if failed > 1 else ''} failed last time"))
     if set_aside:
-        names = ", ".join(set_aside[:5]) + (", …" if len(set_aside) > 5 else "")
-        found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {names}"))
+        found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {_named(set_aside)}"))
+    if database.drifted:
+        message = f"a field that is mapped is not in the records any more: {_named(database.drifted)}"
+        found.append(_reason("drift", message))
     return found
+
+
+def _named(sources: list[str]) -> str:
+    return ", ".join(sources[:5]) + (", …" if len(sources) > 5 else "")
 
 
 def _failing(failing: Failing | None, noted: str | None) -> dict[str, Any]:

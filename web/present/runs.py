@@ -21,7 +21,8 @@ SHOWN_RUNS = 1000
 def present_run(row: Row[Any]) -> dict[str, Any]:
     """A run with the counts that are derived: loaded, and what is neither loaded nor rejected yet."""
     run = row._asdict()
-    counts = Counts(**{name: run[f"records_{name}"] for name in Counts.__struct_fields__})
+    counts = Counts(**{name: run[key] for name in Counts.__struct_fields__ if (key := f"records_{name}") in run})
+    run["records_changed"] = counts.inserted + counts.updated
     run["records_loaded"] = counts.loaded
     run["records_not_loaded"] = counts.not_loaded
     code, message = run.pop("error_code"), run.pop("error_message")

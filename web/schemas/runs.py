@@ -17,6 +17,12 @@ class RunRequestSchema(Schema):
 
     source = Text(validate=validate.Length(min=1, max=100))
     sources = fields.List(Text(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000))
+    full = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "read all again under today's mapping, whatever is known of the source"},
+    )
 
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:
@@ -75,7 +81,12 @@ class RunSchema(Schema):
     completed_at = fields.AwareDateTime(allow_none=True)
     not_before = fields.AwareDateTime(allow_none=True)
     records_extracted = fields.Integer()
-    records_loaded = fields.Integer()
+    records_loaded = fields.Integer(metadata={"description": "inserted + updated + unchanged"})
+    records_changed = fields.Integer(metadata={"description": "inserted + updated"})
+    records_corrected = fields.Integer(
+        metadata={"description": "of those updated: the same records as before, read otherwise"}
+    )
+    rows_skipped = fields.Integer(metadata={"description": "what is no record by `where` or the rules of its file"})
     records_inserted = fields.Integer()
     records_updated = fields.Integer()
     records_unchanged = fields.Integer()

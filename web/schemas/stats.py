@@ -99,8 +99,9 @@ class HealthSchema(Schema):
     scheduler_seen_at = fields.AwareDateTime(
         allow_none=True, metadata={"description": "when a beat was seen last, within a day"}
     )
-    total_sources = fields.Integer()
-    successful_sources = fields.Integer()
+    total_sources = fields.Integer(metadata={"description": "all that are declared"})
+    successful_sources = fields.Integer(metadata={"description": "enabled, and the last run was a success"})
+    partial_sources = fields.Integer(metadata={"description": "enabled, and the last run was partial"})
     failed_sources = fields.Integer()
     sources = fields.List(fields.Nested(SourceHealthSchema))
 

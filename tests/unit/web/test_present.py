@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +31,7 @@ def source(**more: Any) -> SimpleNamespace:
 
 
 def database(*sources: SimpleNamespace, workers: int = 1, **counts: Any) -> DatabaseView:
-    row = SimpleNamespace(**{"total": 1, "successful": 1, "failed": 0, "set_aside": None, **counts})
+    row = SimpleNamespace(**{"total": 1, "successful": 1, "partial": 0, "failed": 0, "set_aside": None, **counts})
     return DatabaseView(row, workers, [], list(sources))  # type: ignore[arg-type]
 
 
@@ -41,6 +42,7 @@ def database(*sources: SimpleNamespace, workers: int = 1, **counts: Any) -> Data
         (database(), False, ["broker_unreachable"]),
         (database(workers=0, failed=2), True, ["no_worker", "sources_failed"]),
         (database(set_aside=["shop"]), True, ["set_aside"]),
+        (replace(database(), drifted=["shop"]), True, ["drift"]),
     ],
 )
 def test_every_reason_degrades(seen: DatabaseView, connected: bool, codes: list[str]) -> None:

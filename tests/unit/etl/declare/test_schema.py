@@ -31,6 +31,7 @@ COMMON: dict[str, Any] = {
     "timeout": "500ms",
     "rate": "10/m",
     "honour_cache": False,
+    "where": "a != 'b'",
     "map": {"external_id": "sku", "title": "a.b"},
     "ignore": ["seen"],
     "identity": ["a", "b"],
@@ -60,7 +61,18 @@ REQUEST: dict[str, Any] = {
 PAGED = {"max_pages": 3, "more": "meta.more"}
 PARAMETRISED = {**PAGED, "into": "body", "param": "p"}
 INCREMENTAL = {"field": "at", "param": "since", "lookback": "1h", "ahead": "2d", "missing": "fail"}
-DIALECT = {"delimiter": ";", "quote": "'", "encoding": "cp1252", "fallback_encoding": None, "header": False}
+DIALECT = {
+    "delimiter": ";",
+    "quote": "'",
+    "escape": "\\",
+    "skip_space": True,
+    "encoding": "cp1252",
+    "header": False,
+    "skip_lines": 3,
+    "comment": "#",
+    "ragged": "pad",
+    "drop_empty_rows": False,
+}
 
 FULL: list[dict[str, Any]] = [
     {**API, **COMMON, "records": "items", "allow_missing": True, "request": REQUEST, "incremental": INCREMENTAL},
@@ -94,13 +106,14 @@ FULL: list[dict[str, Any]] = [
         )
     ),
     {**CSV, **COMMON, "mode": "append", "csv": DIALECT},
-    {**CSV, "file": None, "request": REQUEST, "mode": "full"},
+    {**CSV, "file": None, "request": REQUEST, "mode": "full", "csv": {"skip_footer": 2, "fallback_encoding": None}},
     {**RSS, **COMMON, "entry_id": "guid"},
 ]
 
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.
 BEYOND = {
     *("records", "more", "next", "field", "cron", "timezone", "encoding", "fallback_encoding", "dates"),
+    *("where", "delimiter", "quote", "escape", "comment"),
     *("every", "timeout", "IST"),
 }
 ODD: tuple[Any, ...] = (None, True, 3, -1, 1.5, "", "?", "30x", [], {}, ["x"], [1], {"x": 1}, {"title": "x"})

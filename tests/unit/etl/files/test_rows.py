@@ -8,17 +8,19 @@ from typing import Any
 import pytest
 
 from etl.errors import FormatError
+from etl.files.form import Form
+from etl.files.header import MAX_COLUMNS, MAX_NAME, MAX_NAMES, column_names, numbered, read_header
 from etl.files.lines import MAX_ROW_LINES
-from etl.files.rows import MAX_COLUMNS, MAX_NAME, MAX_NAMES, Format, Rows, column_names, numbered, read_header
+from etl.files.rows import Rows
 from etl.records import BadRecord
 
 pytestmark = pytest.mark.timeout(60)
 
 
 def rows(body: bytes) -> list[Any]:
-    form = Format(",", '"', "utf-8", None)
-    columns, offset = read_header(io.BytesIO(body), 0, form)
-    chunks = Rows(io.BytesIO(body), len(body), form, columns, growing=False).chunks(offset, 0)
+    form = Form(",", ragged="reject", drop_empty=False)
+    header = read_header(io.BytesIO(body), 0, form)
+    chunks = Rows(io.BytesIO(body), len(body), form, header.columns, growing=False).chunks(header.offset, 0)
     return [record for chunk in chunks for record in chunk.records]
 
 

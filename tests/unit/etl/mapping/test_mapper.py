@@ -42,11 +42,40 @@ def test_an_exact_key_wins_over_a_path() -> None:
 def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
     staged, (reject,) = csv_mapper().normalize([stored({"id": 1, "price": "dear"}), stored({"id": 2, "price": "1"})])
     assert len(staged) == 1
-    assert (reject.field, reject.rule, reject.value) == ("amount", "type", "dear")
+    assert [(fault.field, fault.rule, fault.value) for fault in reject.faults] == [("amount", "type", "dear")]
+
+
+def test_all_that_is_wrong_with_a_record_is_said() -> None:
+    record = {"name": ["x"], "price": "dear", "stock": "1,5", "date": "soon"}
+    _, (reject,) = csv_mapper().normalize([stored(record, key=None)])
+    assert [(fault.field, fault.rule) for fault in reject.faults] == [
+        ("external_id", "required"),
+        ("title", "type"),
+        ("amount", "type"),
+        ("quantity", "type"),
+        ("published_at", "type"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("record", "source", "rule", "message"),
+    [
+        ({"id": "x" * 1001}, {}, "type", "external_id: longer than 1000 bytes"),
+        ({"id": ["x"]}, {}, "type", "external_id: expected text, found a list"),
+        ({"id": ""}, {}, "required", "the record has no id at `id` or `item_id` or `row_id` or `guid`"),
+        ({"sku": ""}, {"map": {"external_id": "sku"}}, "required", "the record has no id at `sku`"),
+        ({"a": "1", "b": ""}, {"identity": ["a", "b"]}, "required", "the record has no b, of its `identity`"),
+    ],
+)
+def test_what_is_wrong_with_an_id_is_said(
+    record: dict[str, Any], source: dict[str, Any], rule: str, message: str
+) -> None:
+    _, (reject,) = csv_mapper(**source).normalize([stored(record, key=None)])
+    assert (reject.faults[0].rule, reject.faults[0].message) == (rule, message)
 
 
 def taken(record: dict[str, Any], **source: Any) -> RawRecord:
-    (raw,), bad = csv_mapper(**source).take(iter([record]))
+    (raw,), bad, _ = csv_mapper(**source).take(iter([record]))
     assert not bad
     return raw
 

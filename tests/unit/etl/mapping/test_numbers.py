@@ -18,10 +18,10 @@ CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "numbers.json"
 def read(value: object, options: dict[str, Any]) -> Decimal | str | None:
     """What becomes of a value in a source with these options: the amount, or the message of its reject."""
     source = parse({"name": "a", "type": "csv", "file": "a.csv", "map": {"amount": "v"}, **options})
-    raw, _ = (mapper := Mapper(source)).take(iter([{"id": "1", "v": value}]))
+    raw, *_ = (mapper := Mapper(source)).take(iter([{"id": "1", "v": value}]))
     stored = StoredRecord(1, "2026-01-01", "1", raw[0].content_hash, raw[0].payload.decode())
     staged, rejects = mapper.normalize([stored])
-    return rejects[0].message if rejects else staged[0].item.amount
+    return rejects[0].faults[0].message if rejects else staged[0].item.amount
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['value']!r} {case['options'] or ''}")
@@ -69,7 +69,7 @@ def test_separators_that_contradict_are_refused(numbers: dict[str, str]) -> None
 def test_nulls_hold_for_every_field_but_not_for_the_rest() -> None:
     source = parse({"name": "a", "type": "csv", "file": "a.csv", "nulls": ["-"]})
     mapper = Mapper(source)
-    raw, _ = mapper.take(iter([{"id": "1", "title": "-", "date": "-", "tags": "-", "other": "-"}, {"id": "-"}]))
+    raw, *_ = mapper.take(iter([{"id": "1", "title": "-", "date": "-", "tags": "-", "other": "-"}, {"id": "-"}]))
     assert [record.external_id for record in raw] == ["1", None]
     stored = StoredRecord(1, "2026-01-01", "1", raw[0].content_hash, raw[0].payload.decode())
     item = mapper.normalize([stored])[0][0].item

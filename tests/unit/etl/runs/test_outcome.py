@@ -9,29 +9,7 @@ import pytest
 from msgspec.structs import replace as replace_struct
 
 from etl.records import Checkpoint, Counts, FileMark, Kept, Position, Validator
-from etl.runs.outcome import Failure, Marks, Outcome, Status, Tally, judge, left_behind, must_stop
-
-
-@pytest.mark.parametrize(
-    ("counts", "failure", "status"),
-    [
-        (Counts(), None, Status.SUCCESS),
-        (Counts(extracted=2, inserted=2), None, Status.SUCCESS),
-        (Counts(extracted=2, inserted=1, failed=1), None, Status.PARTIAL),
-        (Counts(extracted=3, inserted=1, failed=2), None, Status.FAILED),
-        (Counts(extracted=1, failed=1), None, Status.FAILED),
-        (Counts(), Failure("x", "y"), Status.FAILED),
-        (Counts(extracted=2, inserted=2), Failure("x", "y"), Status.PARTIAL),
-    ],
-)
-def test_how_a_run_ends(counts: Counts, failure: Failure | None, status: Status) -> None:
-    assert judge(counts, failure, 50).status is status
-
-
-def test_a_run_is_judged_midway_only_with_enough_records() -> None:
-    assert must_stop(Counts(extracted=999, failed=999), 50) is None
-    assert must_stop(Counts(extracted=1000, failed=501, inserted=499), 50)
-    assert must_stop(Counts(extracted=1000, failed=500, inserted=500), 50) is None
+from etl.runs.outcome import Failure, Marks, Outcome, Status, Tally, left_behind
 
 
 def tally(**more: Any) -> Tally:
@@ -39,6 +17,70 @@ def tally(**more: Any) -> Tally:
         extraction_over=True, open_batches=0, counts=Counts(), failure=None, max_rejected=50, position=Position()
     )
     return replace(start, **more)
+
+
+def many(extracted: int, **more: int) -> Counts:
+    return Counts(extracted=extracted, **more)
+
+
+@pytest.mark.parametrize(
+    ("counts", "more", "status"),
+    [
+        (many(0), {}, Status.SUCCESS),
+        (many(2, inserted=2), {}, Status.SUCCESS),
+        (many(2, inserted=1, failed=1), {}, Status.PARTIAL),
+        # A share of a few says nothing.
+        (many(3, inserted=1, failed=2), {}, Status.PARTIAL),
+        (many(19, inserted=1, failed=18), {}, Status.PARTIAL),
+        (many(20, inserted=10, failed=10), {}, Status.PARTIAL),
+        (many(20, inserted=9, failed=11), {}, Status.FAILED),
+        (many(1000, unchanged=981, inserted=1, failed=18), {}, Status.PARTIAL),
+        (many(1000, unchanged=900, inserted=40, failed=60), {}, Status.FAILED),
+        # All of what there is.
+        (many(1, failed=1), {}, Status.FAILED),
+        (many(8, failed=8, failed_again=8), {}, Status.FAILED),
+        # All of what is new.
+        (many(1, failed=1), {"may_lack_new": True}, Status.PARTIAL),
+        (many(1, failed=1, failed_again=1), {"may_lack_new": True}, Status.PARTIAL),
+        (many(20, failed=20), {"may_lack_new": True}, Status.FAILED),
+        # What came again as it is in quarantine is no news.
+        (many(40, inserted=1, unchanged=18, failed=21, failed_again=21), {}, Status.PARTIAL),
+        (many(100, inserted=40, failed=60, failed_again=41), {}, Status.PARTIAL),
+        (many(0), {"failure": Failure("x", "y")}, Status.FAILED),
+        (many(2, inserted=2), {"failure": Failure("x", "y")}, Status.PARTIAL),
+    ],
+)
+def test_how_a_run_ends(counts: Counts, more: dict[str, Any], status: Status) -> None:
+    outcome = tally(counts=counts, **more).outcome()
+    assert outcome
+    assert outcome.status is status
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        (many(3, inserted=2, failed=1), "1 records were quarantined"),
+        (many(3, inserted=1, failed=2, failed_again=1), "1 records were quarantined, 1 came again as they are in"),
+        (many(3, inserted=1, failed=2, failed_again=2), "2 came again as they are in quarantine"),
+        (many(3, failed=3), "all 3 records were rejected"),
+        (many(40, inserted=10, failed=30, failed_again=5), "25 of 35 new records were rejected; the limit is 50 %"),
+    ],
+)
+def test_it_says_how_many_were_rejected(counts: Counts, message: str) -> None:
+    outcome = tally(counts=counts).outcome()
+    assert outcome
+    assert outcome.failure
+    assert outcome.failure.message.startswith(message)
+
+
+def test_a_run_is_judged_midway_only_with_enough_records() -> None:
+    def stops(**counts: int) -> bool:
+        return tally(extraction_over=False, counts=Counts(**counts)).outcome() is not None
+
+    assert not stops(extracted=999, failed=999)
+    assert stops(extracted=1000, failed=501, inserted=499)
+    assert not stops(extracted=1000, failed=500, inserted=500)
+    assert not stops(extracted=1500, failed=1100, failed_again=1000, inserted=400)
 
 
 @pytest.mark.parametrize(

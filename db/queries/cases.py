@@ -1,0 +1,250 @@
+"""Quarantine: one open case per record, from when it is rejected until it fits."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from db.quality import CASE
+from db.statement import text
+from etl.payload import digest
+from etl.runs.changes import OpenCase
+from etl.runs.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+    from etl.records import BadRecord, Reject
+    from etl.runs.changes import Candidates
+
+# Bytes of an unstorable record that the quarantine keeps.
+MAX_RAW_BYTES = 64 * 1024
+# How many reasons a run tells of.
+_MOST_REASONS = 5
+# Most sources have none, and need not hash and look up every record.
+_HAS_CASES = text("SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')")
+
+
+class Claim(Protocol):
+    """The run or the batch that rejects come from."""
+
+    @property
+    def run_id(self) -> UUID:
+        """The run."""
+
+    @property
+    def source_name(self) -> str:
+        """The source."""
+
+    @property
+    def source_type(self) -> str:
+        """Its type."""
+
+    @property
+    def mapping_version(self) -> int:
+        """The version that the records were read by."""
+
+
+def _origin(claim: Claim) -> dict[str, Any]:
+    names = ("source_name", "source_type", "mapping_version")
+    return {"run_id": str(claim.run_id), **{name: getattr(claim, name) for name in names}}
+
+
+def has_cases(connection: Connection, source_name: str) -> bool:
+    """Whether anything of a source is in quarantine."""
+    return bool(connection.execute(_HAS_CASES, {"source_name": source_name}).scalar_one())
+
+
+def find_cases(connection: Connection, found: Candidates, values: dict[str, Any]) -> list[OpenCase]:
+    """The open cases of the candidates: those with an id of theirs, and those with their content."""
+    nothing = not (found.records or found.batch.rejected)
+    if nothing or not has_cases(connection, values["source_name"]):
+        return []
+    hashes = [content_hash.hex() for content_hash in found.hashes()]
+    keys = ["=" + key for key in found.records if isinstance(key, str)]
+    lists = {"hashes": msgspec.json.encode(hashes).decode(), "keys": msgspec.json.encode(keys).decode()}
+    return [OpenCase(bytes(row[0]), *row[1:]) for row in connection.execute(_OPEN, values | lists)]
+
+
+# A record that killed its workers is tried again. One that was judged by another version is judged anew.
+_OPEN = text(f"""
+    SELECT content_hash, external_id, run_id = :run_id AS written,
+        mapping_version = :mapping_version AND rule <> 'poison' AS is_current
+    FROM rejected_records
+    WHERE source_name = :source_name AND state = 'open' AND (
+        content_hash = ANY (ARRAY(
+            SELECT decode(hash, 'hex') FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash))
+        OR ({CASE}) = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:keys AS jsonb)))))
+""")
+
+
+def put_unstorable(connection: Connection, claim: Claim, rejected: list[BadRecord]) -> None:
+    """Records that cannot be kept as JSON: what there is of their bytes."""
+    origin = _origin(claim)
+    _put(
+        connection,
+        (
+            {
+                **origin,
+                "content_hash": digest(bad.raw).hex(),
+                "raw_bytes": b64encode(bad.raw[:MAX_RAW_BYTES]).decode(),
+                "raw_truncated": len(bad.raw) > MAX_RAW_BYTES,
+                "stage": "extract",
+                "field": _storable(bad.field),
+                "rule": bad.rule,
+                "message": _storable(bad.message),
+            }
+            for bad in rejected
+        ),
+    )
+
+
+def put_rejects(connection: Connection, claim: Claim, rejects: list[Reject]) -> None:
+    """Stored records that became no items. Those that a newer one of their id has replaced already are no case."""
+    if not rejects:
+        return
+    origin = _origin(claim)
+    _put(
+        connection,
+        (
+            {
+                **origin,
+                "external_id": reject.record.external_id,
+                "content_hash": reject.content_hash.hex(),
+                "raw_data_id": reject.record.raw_id,
+                "raw_ingested_at": reject.record.ingested_at,
+                "raw_truncated": False,
+                "stage": "normalize",
+                **msgspec.structs.asdict(reject.faults[0]),
+                "errors": reject.faults,
+            }
+            for reject in rejects
+        ),
+    )
+    ids = msgspec.json.encode([reject.record.external_id for reject in rejects if reject.record.external_id]).decode()
+    connection.execute(_CLOSE_REPLACED, {"source_name": origin["source_name"], "ids": ids})
+
+
+_CLOSE_REPLACED = text("""
+    UPDATE rejected_records r SET state = 'superseded'
+    FROM unified_items i
+    WHERE r.source_name = :source_name AND r.state = 'open' AND i.source_name = :source_name
+      AND i.external_id = r.external_id AND i.raw_data_id > r.raw_data_id
+      AND r.external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
+""")
+
+
+def _put(connection: Connection, rows: Iterable[dict[str, Any]]) -> None:
+    """Open cases, or go on with those that are open; the newest record of a case is the one that it shows."""
+    # The last of a batch wins. In the order of their keys, so that two batches never wait for each other in a circle.
+    cases = {row.get("external_id") or row["content_hash"]: row for row in rows}
+    if cases:
+        ordered = [cases[key] for key in sorted(cases)]
+        connection.execute(_UPSERT, {"rows": msgspec.json.encode(ordered).decode()})
+
+
+_COLUMNS = (
+    *("run_id", "source_name", "source_type", "external_id", "raw_data_id", "raw_ingested_at", "raw_truncated"),
+    *("stage", "field", "rule", "value", "message", "mapping_version", "errors"),
+)
+_TYPES = {
+    "run_id": "uuid",
+    "raw_data_id": "bigint",
+    "raw_ingested_at": "timestamptz",
+    "raw_truncated": "boolean",
+    "mapping_version": "integer",
+    "errors": "jsonb",
+}
+_RENEWED = (*_COLUMNS, "content_hash", "raw_bytes")
+_UPSERT = text(f"""
+    INSERT INTO rejected_records AS r ({", ".join(_RENEWED)})
+    SELECT {", ".join(_COLUMNS)}, decode(content_hash, 'hex'), decode(raw_bytes, 'base64')
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS given(
+        {", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _RENEWED)})
+    ON CONFLICT (source_name, ({CASE})) WHERE state = 'open' DO UPDATE SET
+        {", ".join(f"{name} = excluded.{name}" for name in _RENEWED)},
+        attempts = r.attempts + CASE WHEN r.run_id = excluded.run_id THEN 0 ELSE 1 END,
+        last_seen_at = clock_timestamp()
+    WHERE r.raw_data_id IS NULL OR excluded.raw_data_id IS NULL OR excluded.raw_data_id >= r.raw_data_id
+""")
+
+
+def close_fitting(connection: Connection, source_name: str, batch_id: int) -> None:
+    """The staged records of a batch fit: their cases are over."""
+    if has_cases(connection, source_name):
+        connection.execute(_CLOSE_FITTING, {"source_name": source_name, "batch_id": batch_id})
+
+
+_CLOSE_FITTING = text("""
+    UPDATE rejected_records SET state = 'superseded', last_seen_at = clock_timestamp()
+    WHERE id IN (
+        SELECT r.id FROM rejected_records r
+        JOIN staged_items s ON s.batch_id = :batch_id AND s.external_id = r.external_id
+        WHERE r.source_name = :source_name AND r.state = 'open' AND coalesce(r.raw_data_id, 0) <= s.raw_data_id
+        UNION
+        SELECT r.id FROM rejected_records r
+        JOIN staged_items s ON s.batch_id = :batch_id AND s.content_hash = r.content_hash
+        WHERE r.source_name = :source_name AND r.state = 'open' AND r.external_id IS NULL)
+""")
+
+
+def close_reverted(connection: Connection, source_name: str, ids: list[str]) -> None:
+    """Records that came again as they are served: what was rejected of them between is over."""
+    values = {"source_name": source_name, "ids": msgspec.json.encode(ids).decode()}
+    connection.execute(_CLOSE_REVERTED, values)
+
+
+_CLOSE_REVERTED = text("""
+    UPDATE rejected_records SET state = 'superseded', last_seen_at = clock_timestamp()
+    WHERE source_name = :source_name AND state = 'open'
+      AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
+""")
+
+
+def put_poisoned(connection: Connection, values: dict[str, Any]) -> int:
+    """The raw rows of a range (`first`, `last`, `run_id`), of which every worker died; how many."""
+    ids = connection.execute(_POISONED, values).scalars().all()
+    connection.execute(_FORGET, values)
+    connection.execute(_PUT_POISONED, values)
+    return len(ids)
+
+
+_POISONED = text("SELECT id FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id")
+_FORGET = text("""
+    UPDATE rejected_records c SET state = 'superseded'
+    FROM raw_data r
+    WHERE r.id BETWEEN :first AND :last AND r.run_id = :run_id AND c.source_name = r.source_name AND c.state = 'open'
+      AND (c.external_id = r.source_id OR (r.source_id IS NULL AND c.content_hash = r.content_hash))
+""")
+_PUT_POISONED = text("""
+    INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, raw_data_id,
+                                  raw_ingested_at, stage, field, rule, message, mapping_version)
+    SELECT DISTINCT ON (coalesce('=' || source_id, encode(content_hash, 'hex')))
+        :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
+        'every worker that took this record died', :mapping_version
+    FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
+    ORDER BY coalesce('=' || source_id, encode(content_hash, 'hex')), id DESC
+""")
+
+
+def reasons(connection: Connection, run_id: UUID) -> list[Reason]:
+    """Why records of a run are in quarantine, the commonest reason first."""
+    rows = connection.execute(_REASONS, {"run_id": run_id, "most": _MOST_REASONS})
+    return [Reason(row.field, row.rule, row.records, row.value, row.message) for row in rows]
+
+
+_REASONS = text("""
+    SELECT field, rule, count(*) AS records, (array_agg(value ORDER BY id))[1] AS value,
+        (array_agg(message ORDER BY id))[1] AS message
+    FROM rejected_records WHERE run_id = :run_id AND state = 'open'
+    GROUP BY field, rule ORDER BY count(*) DESC, field, rule LIMIT :most
+""")
+
+
+def _storable(shown: str) -> str:
+    return shown.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()

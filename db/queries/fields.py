@@ -1,0 +1,100 @@
+"""What the fields of a source have been like, and what is told when a run finds them otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from db.queries.events import record_event
+from db.statement import text
+from etl.mapping.observe import merged
+from etl.records import Observed
+from etl.runs.drift import MIN_RECORDS, Fields, Known, judge, remembered
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+# What one run tells of.
+_MOST_TOLD = 20
+
+_OBSERVED = text("SELECT observed FROM etl_batches WHERE run_id = :run_id AND observed IS NOT NULL ORDER BY number")
+# What the items have been like says nothing about another mapping.
+_KNOWN = text("""
+    SELECT f.scope, f.field, f.seen, f.kinds, f.sample, f.drift FROM source_fields f
+    WHERE f.source_name = :source_name AND (f.scope = 'record' OR f.mapping_version = :mapping_version)
+    FOR UPDATE
+""")
+
+
+def look_at_fields(connection: Connection, run_id: UUID) -> None:
+    """Compare what a run has stored with what the source was like, tell what is otherwise, and remember it."""
+    found = connection.execute(_OBSERVED, {"run_id": run_id}).scalars()
+    observed = merged([msgspec.convert(one, Observed) for one in found])
+    if observed.records < MIN_RECORDS and not any(observed.forms.values()):
+        return
+    source = connection.execute(_SOURCE, {"run_id": run_id}).first()
+    if source is None:
+        return
+    values = {"source_name": source.name, "mapping_version": source.mapping_version}
+    before = _known(connection.execute(_KNOWN, values))
+    findings = judge(observed, before, source.map or {})
+    for finding in findings[:_MOST_TOLD]:
+        record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
+    if observed.records >= MIN_RECORDS or findings:
+        _keep(connection, values, remembered(observed, before, findings))
+
+
+_SOURCE = text("""
+    SELECT s.name, s.mapping_version, s.config -> 'map' AS map FROM etl_runs r
+    JOIN sources s ON s.name = r.source_name WHERE r.run_id = :run_id
+""")
+
+
+def _known(rows: Iterable[Row[Any]]) -> Fields:
+    fields = Fields()
+    for row in rows:
+        scope = fields.items if row.scope == "item" else fields.keys
+        scope[row.field] = Known(row.seen, row.kinds, row.sample, row.drift)
+    return fields
+
+
+def _keep(connection: Connection, values: dict[str, Any], fields: Fields) -> None:
+    rows = [
+        {"scope": scope, "field": name, **asdict(known)}
+        for scope, known_fields in (("item", fields.items), ("record", fields.keys))
+        for name, known in sorted(known_fields.items())
+    ]
+    connection.execute(_FORGET, values)
+    connection.execute(_KEEP, {**values, "rows": msgspec.json.encode(rows).decode()})
+
+
+_FORGET = text("""
+    DELETE FROM source_fields
+    WHERE source_name = :source_name AND scope = 'item' AND mapping_version <> :mapping_version
+""")
+_KEEP = text("""
+    INSERT INTO source_fields AS f (source_name, scope, field, seen, kinds, sample, drift, mapping_version)
+    SELECT :source_name, scope, field, seen, kinds, sample, drift, :mapping_version
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS given(
+        scope text, field text, seen double precision, kinds jsonb, sample text, drift jsonb)
+    ON CONFLICT (source_name, scope, field) DO UPDATE SET seen = excluded.seen, kinds = excluded.kinds,
+        sample = excluded.sample, drift = excluded.drift, mapping_version = excluded.mapping_version,
+        last_seen_at = CASE WHEN excluded.kinds <> f.kinds THEN clock_timestamp() ELSE f.last_seen_at END
+""")
+
+
+def drifted(connection: Connection) -> list[str]:
+    """The sources of which a mapped field is not there any more."""
+    return list(connection.execute(_DRIFTED).scalars())
+
+
+_DRIFTED = text("""
+    SELECT DISTINCT f.source_name FROM source_fields f JOIN sources s ON s.name = f.source_name
+    WHERE f.drift IS NOT NULL AND f.drift ? 'message' AND f.mapping_version = s.mapping_version AND s.enabled
+    ORDER BY 1 LIMIT 100
+""")

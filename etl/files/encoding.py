@@ -1,0 +1,104 @@
+"""Which encoding a file is in, where its source does not say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from charset_normalizer import from_bytes
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
+
+DEFAULT = "utf-8"
+# A file of which so few lines are not UTF-8 is UTF-8 all the same, and they are read in the fallback.
+_MOST_ODD_LINES = 0.1
+# Detectors of more than this find nothing that they do not find in it: bytes.
+_SAMPLE = 64 * 1024
+# Those that programs still write, most usual first; ISO 8859 is taken for what Windows calls it. In Latin scripts
+# letters of theirs stand alone among those of ASCII, in others they make up words.
+_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "mac_roman", "mac_latin2")
+_OTHER = (
+    *("cp1251", "cp1253", "cp932", "gb18030", "cp949", "big5", "euc_jp", "koi8_r", "cp1255", "cp1256", "mac_cyrillic"),
+)
+_HIGH = re.compile(rb"[\x80-\xff]+")
+_LATIN_RUN = 1.5
+# With fewer letters beyond ASCII no detector can tell one Latin encoding from another.
+_LEAST_LETTERS = 16
+# How much more chaos than the best guess another one may have, in percent.
+_TOLERANCE = 2.0
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding, and the one for lines that are not in it. `guessed` says that nothing but the text speaks for it."""
+
+    name: str
+    fallback: str | None = None
+    guessed: bool = False
+
+
+def find_encoding(sample: bytes, fallback: str | None) -> Encoding:
+    """The encoding of a file by its first bytes; `fallback` is what is taken for a few lines that are not UTF-8."""
+    if _is_utf8(sample):
+        return Encoding(DEFAULT, fallback)
+    guess = _guess(sample[:_SAMPLE])
+    return Encoding(DEFAULT, fallback) if guess is None else Encoding(guess, guessed=True)
+
+
+def wide_encoding(sample: bytes) -> str | None:
+    """UTF-16 without a byte order mark, known by its zeros: they stand in one half of the bytes only."""
+    even, odd = sample[::2].count(0), sample[1::2].count(0)
+    if even + odd < max(3, len(sample) // 50) or min(even, odd) * 20 > even + odd:
+        return None
+    name = "utf-16-le" if odd > even else "utf-16-be"
+    try:
+        text = sample[: len(sample) // 4 * 4].decode(name)
+    except UnicodeDecodeError:
+        return None
+    return name if "\n" in text or "\r" in text else None
+
+
+def _is_utf8(sample: bytes) -> bool:
+    """Whether all of it is, or so much that the rest are mistakes of single lines."""
+    # The last line may be cut within a character.
+    lines = sample.splitlines()
+    whole = lines[:-1] if len(lines) > 1 else lines
+    marked = [line for line in whole if not line.isascii()]
+    odd = sum(1 for line in marked if not _decodes(line))
+    return odd == 0 or (odd < len(marked) and odd <= _MOST_ODD_LINES * len(whole))
+
+
+def _decodes(line: bytes) -> bool:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+@cache
+def _guess(sample: bytes) -> str | None:
+    """What a detector finds: of its guesses that are about as good as its best, the one with most words of a language.
+
+    None when it finds nothing: there is too little to go by.
+    """
+    runs = _HIGH.findall(sample)
+    letters = sum(map(len, runs))
+    written = _LATIN if letters < _LATIN_RUN * len(runs) else _OTHER
+    if written is _LATIN and letters < _LEAST_LETTERS:
+        return None
+    found = from_bytes(sample, cp_isolation=list(written))
+    best = found.best()
+    if best is None:
+        return None
+    likely = [match for match in found if match.percent_chaos <= best.percent_chaos + _TOLERANCE]
+    chosen = max(likely, key=lambda match: match.percent_coherence)
+    return next(name for name in written if _agrees(sample, name, chosen))
+
+
+def _agrees(sample: bytes, name: str, match: CharsetMatch) -> bool:
+    """Whether an encoding gives the same text: the most usual of those that do is meant."""
+    return name == match.encoding or sample.decode(name, "replace") == str(match)

@@ -1,0 +1,186 @@
+"""What has changed its shape: the fields of a source's records, by what they have been like before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from typing import TYPE_CHECKING, Any
+
+from etl.records import Observed, Sight
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Of fewer records nothing is said.
+MIN_RECORDS = 20
+# A share that rises by so much has changed.
+_MUCH = 0.5
+# What was seen before fades, so that a change is soon usual: of so many records at most is remembered.
+_MEMORY = 1000.0
+# A name that resembles the missing one at least so much is suggested.
+_ALIKE = 0.5
+
+
+# What is counted beside values: that a field was not there, and that a number showed its point to be one of decimals.
+_NO_VALUES = frozenset({"missing", "decimal"})
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a field has been like: of `seen` records so many had it, by kind. `told` are the warnings that stand."""
+
+    seen: float
+    kinds: Mapping[str, float]
+    sample: str | None = None
+    drift: Mapping[str, Any] | None = None
+
+    def share(self, kind: str | None = None) -> float:
+        """How many of the records had it, or of those that had it were of a kind."""
+        held = sum(count for name, count in self.kinds.items() if name not in _NO_VALUES)
+        if kind is None:
+            return held / self.seen if self.seen else 0.0
+        return self.kinds.get(kind, 0.0) / held if held else 0.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A field that is not as it was: what of it, how it was and is, and what to do."""
+
+    field: str
+    change: str
+    old: str
+    new: str
+    sample: str | None = None
+    suggestion: str | None = None
+    # Whether it stands until the field is as before, or is mapped otherwise.
+    lasts: bool = False
+
+    @property
+    def message(self) -> str:
+        """In words."""
+        shown = f", such as {self.sample!r}" if self.sample else ""
+        advice = f"; {self.suggestion}" if self.suggestion else ""
+        return f"{self.field}: {self.change}: {self.old} before, now {self.new}{shown}{advice}"
+
+
+@dataclass
+class Fields:
+    """The fields of a source, of its items and of its records, as they are remembered."""
+
+    items: dict[str, Known] = field(default_factory=dict)
+    keys: dict[str, Known] = field(default_factory=dict)
+
+
+def judge(observed: Observed, before: Fields, declared: Mapping[str, str]) -> list[Finding]:
+    """What is not as it was; `declared` is what the source maps by name."""
+    found = list(_forms(observed, before))
+    if observed.records >= MIN_RECORDS:
+        new = [name for name in observed.keys if name not in before.keys]
+        found += _items(observed, before, declared, new)
+        found += _keys(observed, before)
+    return found
+
+
+def remembered(observed: Observed, before: Fields, findings: list[Finding]) -> Fields:
+    """What is remembered from now on. A field whose share has changed is known by its new share alone."""
+    changed = {(one.field, one.change) for one in findings}
+    items = dict(before.items)
+    for name, sight in observed.items.items():
+        known = before.items.get(name)
+        drift = next((one for one in findings if one.field == name and one.lasts), None)
+        told = {**_standing(known), **({"number_form": True} if (name, _FORM) in changed else {})}
+        fresh = None if (name, _NULLS) in changed else known
+        kinds = {**sight.kinds, **({"decimal": 1} if observed.forms.get(name) == "" else {})}
+        items[name] = _blend(Sight(kinds, sight.sample), observed.sampled_items, fresh, told | _lasting(drift))
+    keys = dict(before.keys)
+    for name in {*observed.keys, *before.keys}:
+        sight = observed.keys.get(name, Sight())
+        fresh = None if (name, _TYPE) in changed else before.keys.get(name)
+        keys[name] = _blend(sight, observed.sampled, fresh, {})
+    return Fields(items, keys)
+
+
+_ABSENT, _NULLS, _NEW, _TYPE, _FORM = "not there", "mostly empty", "new", "of another type", "number form"
+
+
+def _items(observed: Observed, before: Fields, declared: Mapping[str, str], new: list[str]) -> Iterator[Finding]:
+    for name, sight in observed.items.items():
+        known, path = before.items.get(name), sight.path or name
+        held = sight.kinds.get("value", 0)
+        if not held and sight.kinds.get("missing") and (name in declared or _was_held(known)):
+            suggestion = _suggestion(name, path, observed, new, declared)
+            old = f"{known.share():.0%} had it" if known else "never seen"
+            yield Finding(name, _ABSENT, old, f"0 of {observed.records} have `{path}`", None, suggestion, lasts=True)
+        elif known and known.seen >= MIN_RECORDS and known.share() - held / max(observed.sampled_items, 1) >= _MUCH:
+            now = f"{held / max(observed.sampled_items, 1):.0%} have a value"
+            yield Finding(
+                name,
+                _NULLS,
+                f"{known.share():.0%} had a value",
+                now,
+                None,
+                _suggestion(name, path, observed, new, declared),
+                lasts=False,
+            )
+
+
+def _keys(observed: Observed, before: Fields) -> Iterator[Finding]:
+    for name, sight in observed.keys.items():
+        known = before.keys.get(name)
+        held = sum(sight.kinds.values())
+        if known is None:
+            if before.keys and held >= _MUCH * observed.sampled:
+                yield Finding(name, _NEW, "never seen", f"{held} of {observed.sampled} have it", sight.sample)
+            continue
+        kind = max(sight.kinds, key=lambda one: sight.kinds[one], default=None)
+        if kind is None or held < MIN_RECORDS / 2 or known.seen * known.share() < MIN_RECORDS / 2:
+            continue
+        if sight.kinds[kind] / held - known.share(kind) >= _MUCH:
+            was = max(known.kinds, key=lambda one: known.kinds[one])
+            yield Finding(name, _TYPE, was, kind, sight.sample)
+
+
+def _forms(observed: Observed, before: Fields) -> Iterator[Finding]:
+    """A column of numbers that all may be others, if nothing has shown otherwise, and it was not told before."""
+    for name, sample in observed.forms.items():
+        known = before.items.get(name)
+        if not sample or (known and ("decimal" in known.kinds or (known.drift or {}).get("number_form"))):
+            continue
+        suggestion = (
+            'if the point separates thousands, declare `numbers: {decimal: ",", thousands: "."}`, '
+            'else `numbers: {decimal: "."}`'
+        )
+        yield Finding(name, _FORM, "three digits after each point", "read as decimals", sample, suggestion)
+
+
+def _was_held(known: Known | None) -> bool:
+    return known is not None and known.seen >= MIN_RECORDS and known.share() >= _MUCH
+
+
+def _suggestion(target: str, path: str, observed: Observed, new: list[str], declared: Mapping[str, str]) -> str | None:
+    """The key that the missing one may be called now."""
+    wanted = path.rpartition(".")[2].lower()
+    used = set(declared.values())
+    free = [name for name in (new or observed.keys) if name not in used]
+    likeness = {name: SequenceMatcher(None, wanted, name.lower()).ratio() for name in free}
+    best = max(free, key=lambda name: likeness[name], default=None)
+    if best is None or likeness[best] < _ALIKE:
+        return f"see what the records have, and declare `map: {{{target}: …}}`"
+    return f"declare `map: {{{target}: {best}}}`"
+
+
+def _standing(known: Known | None) -> dict[str, Any]:
+    told = known.drift if known and known.drift else {}
+    return {"number_form": True} if told.get("number_form") else {}
+
+
+def _lasting(finding: Finding | None) -> dict[str, Any]:
+    return {} if finding is None else {"message": finding.message}
+
+
+def _blend(sight: Sight, sampled: int, known: Known | None, drift: dict[str, Any]) -> Known:
+    if known is None:
+        return Known(sampled, sight.kinds, sight.sample, drift or None)
+    fade = min(1.0, _MEMORY / known.seen) if known.seen else 1.0
+    kinds = {name: known.kinds.get(name, 0) * fade + sight.kinds.get(name, 0) for name in {*known.kinds, *sight.kinds}}
+    return Known(known.seen * fade + sampled, kinds, sight.sample or known.sample, drift or None)

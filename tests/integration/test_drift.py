@@ -1,0 +1,131 @@
+"""What has changed its shape is told at the first run that finds it, and ordinary runs tell nothing."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from testkit.runner import SourceRunner
+
+SHOP: dict[str, Any] = {
+    "name": "shop",
+    "type": "csv",
+    "file": "shop.csv",
+    "map": {"external_id": "id", "title": "Bezeichnung", "amount": "price"},
+}
+
+
+def table(columns: dict[str, Any], count: int = 30, start: int = 0) -> str:
+    """A CSV file: a value for each column, by the number of the row."""
+    rows = ([value(n) if callable(value) else value for value in columns.values()] for n in range(start, start + count))
+    return "".join(",".join(map(str, row)) + "\n" for row in ([*columns], *rows))
+
+
+def told(runner: SourceRunner, run_id: object) -> list[dict[str, Any]]:
+    query = f"SELECT detail FROM etl_run_events WHERE run_id = '{run_id}' AND event = 'drift' ORDER BY event_id"
+    return runner.sql(query)
+
+
+def run(runner: SourceRunner, **columns: Any) -> list[dict[str, Any]]:
+    runner.write("shop.csv", table(columns))
+    return told(runner, runner.run("shop")["run_id"])
+
+
+USUAL: dict[str, Any] = {"id": lambda n: n, "Bezeichnung": lambda n: f"thing {n}", "price": lambda n: n + 0.5}
+
+
+def test_a_renamed_column_is_told_with_what_to_write(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    assert run(runner, **USUAL) == []
+    renamed = {"id": USUAL["id"], "Bezeichnung DE": USUAL["Bezeichnung"], "price": USUAL["price"]}
+    found = run(runner, **renamed)
+    missing, new = found[0], found[1]
+    assert (missing["field"], missing["change"]) == ("title", "not there")
+    assert (missing["old"], missing["new"]) == ("100% had it", "0 of 30 have `Bezeichnung`")
+    assert missing["suggestion"] == "declare `map: {title: Bezeichnung DE}`"
+    assert (new["field"], new["change"], new["sample"]) == ("Bezeichnung DE", "new", "thing 0")
+    # It stands until it is mended.
+    assert runner.sql("SELECT field FROM source_fields WHERE drift IS NOT NULL") == ["title"]
+    runner.declare({**SHOP, "map": {**SHOP["map"], "title": "Bezeichnung DE"}})
+    assert run(runner, **renamed) == []
+    assert runner.sql("SELECT field FROM source_fields WHERE drift IS NOT NULL") == []
+    assert runner.sql("SELECT count(*) FROM unified_items WHERE title IS NULL") == [0]
+
+
+def test_a_mistyped_path_is_told_at_the_first_run(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "map": {**SHOP["map"], "amount": "order.total.gros"}})
+    (found,) = run(runner, **USUAL)
+    assert (found["field"], found["change"], found["old"]) == ("amount", "not there", "never seen")
+
+
+def test_a_column_that_is_there_and_empty_is_no_drift(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "map": {**SHOP["map"], "author": "by"}})
+    assert run(runner, **USUAL, by="") == []
+
+
+def test_a_column_that_is_mostly_empty_now_is_told_once(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    assert run(runner, **USUAL) == []
+    (found,) = run(runner, **{**USUAL, "price": lambda n: n if n % 3 == 0 else ""})
+    assert (found["field"], found["change"]) == ("amount", "mostly empty")
+    assert (found["old"], found["new"]) == ("100% had a value", "33% have a value")
+    assert run(runner, **{**USUAL, "price": lambda n: n + 1 if n % 3 == 0 else ""}) == []
+
+
+def test_another_type_is_told(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    assert run(runner, **USUAL, size=lambda n: n) == []
+    (found,) = run(runner, **USUAL, size=lambda n: f"size {n}")
+    assert (found["field"], found["change"], found["old"], found["new"]) == (
+        *("size", "of another type"),
+        *("number as text", "text"),
+    )
+
+
+def test_fewer_than_twenty_records_tell_nothing(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    assert run(runner, **USUAL) == []
+    runner.write("shop.csv", table({"id": lambda n: n, "name": "x"}, count=19, start=100))
+    assert told(runner, runner.run("shop")["run_id"]) == []
+
+
+def test_thousands_that_may_be_decimals_are_told_once_per_version(runner: SourceRunner) -> None:
+    source = {**SHOP, "map": {"external_id": "id", "quantity": "pieces"}}
+    runner.declare(source)
+
+    def pieces(*written: str) -> list[dict[str, Any]]:
+        runner.write("shop.csv", "id,pieces\n" + "".join(f"{n},{one}\n" for n, one in enumerate(written)))
+        return told(runner, runner.run("shop")["run_id"])
+
+    (found,) = pieces("1.000", "250", "12.500")
+    assert (found["field"], found["sample"]) == ("quantity", "1.000")
+    assert 'numbers: {decimal: ",", thousands: "."}' in found["suggestion"]
+    assert pieces("2.000", "250", "12.500") == []
+    runner.declare({**source, "numbers": {"decimal": ",", "thousands": "."}})
+    assert pieces("3.000", "250", "12.500") == []
+    assert runner.sql("SELECT quantity::int FROM unified_items ORDER BY external_id") == [3000, 250, 12500]
+
+
+@pytest.mark.parametrize("written", [["1.000", "2.5"], ["0.125", "1.250"], ["1.000", "1234.500"], ["5", "7"]])
+def test_a_column_with_decimals_is_not_taken_for_thousands(runner: SourceRunner, written: list[str]) -> None:
+    runner.declare(SHOP)
+    runner.write("shop.csv", "id,Bezeichnung,price\n" + "".join(f"{n},x,{one}\n" for n, one in enumerate(written)))
+    assert told(runner, runner.run("shop")["run_id"]) == []
+
+
+def test_ordinary_runs_tell_nothing(runner: SourceRunner) -> None:
+    """Values, optional columns and amounts change from run to run, and new records come."""
+    runner.declare(SHOP)
+    chance = random.Random(7)
+    for number in range(40):
+        found = run(
+            runner,
+            **USUAL | {"price": lambda n, at=number: (n * 7 + at) / 4},
+            colour=lambda _: chance.choice(["", "red", "blue"]),
+            note=lambda _: "rare" if chance.random() < 0.05 else "",
+            stock=lambda _: chance.randint(0, 5000),
+            code=lambda _: chance.choice(["A12", "17", "B2", "99"]),
+        )
+        assert found == []

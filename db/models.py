@@ -57,6 +57,7 @@ class SourceRow(Base):
     __tablename__ = "sources"
     __table_args__ = (
         CheckConstraint("name ~ '^[a-z0-9_]{1,100}$'", name="name"),
+        CheckConstraint("id_form IN ('plain', 'resolved')", name="id_form"),
         Index("ix_sources_due", "next_run_at", postgresql_where=text("enabled")),
     )
 
@@ -78,6 +79,7 @@ class SourceRow(Base):
     misses: Mapped[int] = small()
     deaths: Mapped[int] = small()
     death_cause: Mapped[str | None]
+    id_form: Mapped[str] = mapped_column(server_default="resolved")
     origin: Mapped[str]
     created_at: Mapped[datetime] = now()
     updated_at: Mapped[datetime] = now()

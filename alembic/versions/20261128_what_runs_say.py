@@ -17,6 +17,8 @@ depends_on = None
 
 ZERO = sa.text("'0'")
 COLUMNS = {
+    # Feeds that there are keep the ids that they have.
+    "sources": (("id_form", sa.Text(), sa.text("'resolved'")),),
     "etl_runs": (
         ("rows_skipped", sa.BigInteger(), ZERO),
         ("records_corrected", sa.BigInteger(), ZERO),
@@ -45,6 +47,7 @@ def upgrade() -> None:
     for old, new in SEEN:
         op.alter_column("rejected_records", old, new_column_name=new)
     _allow("'open', 'redriven', 'discarded', 'superseded'")
+    op.create_check_constraint(op.f("ck_sources_id_form"), "sources", "id_form IN ('plain', 'resolved')")
     now = sa.text("clock_timestamp()")
     op.create_table(
         "source_fields",

@@ -113,7 +113,9 @@ _CLAIM = text(f"""
       -- a slow one that was not sent for has no share of the processes
       AND NOT (r.slow AND r.dispatched_at IS NULL)
     RETURNING r.run_id, r.source_name, s.type AS source_type, r.token, r.attempt, r.batches, r.position,
-        r.checkpoint_before, s.config, s.mapping_version, r.scheduled_for, s.moved_to, s.moved_count, s.rest,
+        r.checkpoint_before, s.mapping_version,
+        CASE WHEN s.type = 'rss' THEN s.config || jsonb_build_object('id_form', s.id_form) ELSE s.config END AS config,
+        r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
         CASE WHEN s.not_before_reason = 'asked'
             THEN greatest(extract(epoch FROM s.not_before - clock_timestamp()), 0)::double precision ELSE 0 END

@@ -75,11 +75,11 @@ def apply_sources(connection: Connection, declared: Sequence[Scheduled], *, prun
     )
 
 
-_KNOWN = text("SELECT name, config, enabled, next_run_at FROM sources FOR UPDATE")
+_KNOWN = text("SELECT name, config, enabled, next_run_at, id_form FROM sources FOR UPDATE")
 
 
 def _change(connection: Connection, item: Scheduled, known: Row[Any] | None, now: datetime) -> _Change | None:
-    revision = revise(item, Declared(known.config, known.enabled) if known else None)
+    revision = revise(item, Declared(known.config, known.enabled, known.id_form) if known else None)
     if revision is None:
         return None
     if revision.identity and _has_items(connection, item.source.name):
@@ -96,12 +96,14 @@ def _has_items(connection: Connection, name: str) -> bool:
 # What a server asked for holds for as long as the same is asked of it.
 _UPSERT = text(
     """
-    INSERT INTO sources (name, type, config, enabled, next_run_at, origin, mapping_version)
-    SELECT name, type, config, enabled, next_run_at, 'file', 1 + remapped
+    INSERT INTO sources (name, type, config, enabled, next_run_at, id_form, origin, mapping_version)
+    SELECT name, type, config, enabled, next_run_at, id_form, 'file', 1 + remapped
     FROM jsonb_to_recordset(CAST(:rows AS jsonb))
-        AS r(name text, type text, config jsonb, enabled boolean, next_run_at timestamptz, remapped integer)
+        AS r(name text, type text, config jsonb, enabled boolean, next_run_at timestamptz, id_form text,
+            remapped integer)
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
-        next_run_at = excluded.next_run_at, origin = excluded.origin, version = sources.version + 1,
+        next_run_at = excluded.next_run_at, id_form = excluded.id_form, origin = excluded.origin,
+        version = sources.version + 1,
         not_before = CASE WHEN {same} AND sources.not_before_reason IS DISTINCT FROM 'set_aside'
             THEN sources.not_before END,
         not_before_reason = CASE WHEN {same} THEN nullif(sources.not_before_reason, 'set_aside') END,
@@ -123,6 +125,7 @@ def _write(connection: Connection, changes: list[_Change]) -> None:
             "config": change.revision.document,
             "enabled": change.source.enabled,
             "next_run_at": change.next_run_at,
+            "id_form": change.revision.id_form,
             "remapped": int(change.revision.is_remapped),
         }
         for change in changes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
@@ -15,12 +15,20 @@ if TYPE_CHECKING:
     from etl.declare.source import AnySource
 
 
+# How sources that are new take the ids of their feeds: as they are.
+NEW_FORM: Literal["plain"] = "plain"
+
+
 @dataclass(frozen=True)
 class Declared:
-    """A source as it was declared before: its document, with the schedule, and whether it runs by itself."""
+    """A source as it was declared before: its document, with the schedule, and whether it runs by itself.
+
+    `id_form` is how it takes the ids of its feed, declared or not.
+    """
 
     document: dict[str, Any]
     enabled: bool
+    id_form: str = NEW_FORM
 
 
 @dataclass(frozen=True)
@@ -28,33 +36,39 @@ class Revision:
     """A source as it is to be from now on.
 
     `keeps_slot` says that its next slot stays; `is_remapped` that its records become items in another way; `identity`
-    is the key by which its records would become other items, None where they stay the same.
+    is the key by which its records would become other items, None where they stay the same. `id_form` is how it takes
+    the ids of its feed.
     """
 
     document: dict[str, Any]
     keeps_slot: bool = False
     is_remapped: bool = False
     identity: str | None = None
+    id_form: str = NEW_FORM
 
 
 def revise(item: Scheduled, before: Declared | None) -> Revision | None:
     """What is new about a source, None if it is declared as it was."""
     document = {**dump(item.source), "schedule": msgspec.to_builtins(item.schedule)}
+    # A source keeps the form that it began with, unless it says otherwise.
+    id_form = document.get("id_form") or (before.id_form if before else NEW_FORM)
     if before is None:
-        return Revision(document)
-    if before == Declared(document, item.source.enabled):
+        return Revision(document, id_form=id_form)
+    if before == Declared(document, item.source.enabled, id_form):
         return None
     return Revision(
         document,
         keeps_slot=before.enabled and before.document.get("schedule") == document["schedule"],
         is_remapped=mapping_of(before.document) != mapping_of(document),
-        identity=None if item.source.identity_change else _other_identity(before.document, document),
+        identity=None if item.source.identity_change else _other_identity(before, document, id_form),
+        id_form=id_form,
     )
 
 
-def _other_identity(before: dict[str, Any], after: dict[str, Any]) -> str | None:
-    old = identity_of(before)
-    return next((key for key, value in identity_of(after).items() if old[key] != value), None)
+def _other_identity(before: Declared, after: dict[str, Any], id_form: str) -> str | None:
+    old = {**identity_of(before.document), "id_form": before.id_form}
+    new = {**identity_of(after), "id_form": id_form}
+    return next((key for key, value in new.items() if old[key] != value), None)
 
 
 def refuse(source: AnySource, identity: str) -> ConfigError:

@@ -77,7 +77,8 @@ MEANING: dict[type[Model], dict[str, str]] = {
     },
     RssSource: {
         "request": "The request for the feed",
-        "entry_id": "What identifies an entry; auto: the guid, else the link, else a hash of title and date",
+        "entry_id": "What identifies an entry; auto: the guid, else the link, else a hash of what it says",
+        "id_form": "How ids are taken: as they are, or resolved to addresses as older releases did, which sources keep",
     },
     Schedule: {
         "every": "Time between two runs, at least 1s, counted from midnight of 1970-01-01 in UTC",

@@ -29,11 +29,11 @@ _TARGETS = tuple(field.name for field in TARGETS)
 # The lease and the time limit of a task lie above it: seconds.
 LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
-MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates", "numbers", "nulls")
+MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates", "numbers", "nulls", "id_form")
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
     *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change"),
-    *("map", "dates", "timezone", "timezone_names", "numbers", "nulls"),
+    *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
 
@@ -157,12 +157,14 @@ class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
 class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):
     """An RSS or Atom feed.
 
-    `entry_id` says what identifies an entry: its guid, its link, a hash of title and date, or the first of these that
-    it has.
+    `entry_id` says what identifies an entry: its guid, its link, a hash of what it says, or the first of these that it
+    has. `id_form` is how ids are taken: as they are, or made absolute addresses as releases before 1.0 did; a source
+    keeps the form that it began with.
     """
 
     request: Request
     entry_id: Literal["auto", "guid", "link", "hash"] = "auto"
+    id_form: Literal["plain", "resolved"] | None = None
 
 
 AnySource = ApiSource | CsvSource | RssSource
@@ -274,6 +276,7 @@ _CHOICES = {
     "identity": "external_id, content and a list of keys",
     "mode": "full and append",
     "entry_id": "auto, guid, link and hash",
+    "id_form": "plain and resolved",
     "missing": "include, exclude and fail",
     "into": "query and body",
     "send": "header and body",

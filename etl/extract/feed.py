@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from etl.declare.duration import seconds
+from etl.declare.revision import NEW_FORM
 from etl.feeds.parse import Feed, FeedJob
 from etl.feeds.parser import parser
 from etl.http.freshness import clamp
@@ -64,6 +65,7 @@ class FeedExtractor:
             base=answer.base,
             now=self._context.now.timestamp(),
             entry_id=self._source.entry_id,
+            id_form=self._source.id_form or NEW_FORM,
             timezone=self._source.timezone,
             dates=self._source.dates,
             timezone_names=self._source.timezone_names,

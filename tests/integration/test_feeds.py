@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def based(links: int, entries: int) -> bytes:
 def test_an_entry_whose_links_would_make_it_too_large_is_bad_and_the_others_are_not(parse: Parse) -> None:
     feed = parse(based(links=400, entries=2))
     assert [entry.rule for entry in feed.bad] == ["too_large", "too_large"]
-    assert [entry["id"] for entry in feed.entries] == ["http://x/2"]
+    assert [entry["id"] for entry in feed.entries] == ["2"]
     assert 'href="http://x/r"' in feed.entries[0]["content"]
 
 
@@ -453,3 +454,88 @@ def test_a_feed_that_can_be_used_all_the_same_is_a_warning(parse: Parse, body: b
     assert found.entries
     assert len(found.warnings) == 1
     assert "not well-formed" in found.warnings[0]
+
+
+ATOM = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="/"><title>t</title>
+<entry><id>t3_42tizy</id><title>a</title><link href="/x"/></entry>
+<entry><id>tag:x,2026:1</id><title>b</title></entry></feed>"""
+
+
+def test_ids_are_taken_as_they_are_or_as_they_were(parse: Parse) -> None:
+    assert [entry["id"] for entry in parse(ATOM).entries] == ["tag:x,2026:1", "t3_42tizy"]
+    resolved = parse(ATOM, id_form="resolved").entries
+    assert [entry["id"] for entry in resolved] == ["tag:x,2026:1", "/t3_42tizy"]
+    # One feed after the other in the same process.
+    assert [entry["id"] for entry in parse(ATOM).entries] == ["tag:x,2026:1", "t3_42tizy"]
+
+
+def test_entries_without_an_id_are_told_apart_by_all_that_they_say(parse: Parse) -> None:
+    same = b"<title>News</title><description>one</description>"
+    items = b"</item><item>".join([same, same.replace(b"one", b"two"), same])
+    ids = [entry["id"] for entry in parse(rss(items)).entries]
+    assert ids[0] == ids[2] != ids[1]
+    assert len({entry["id"] for entry in parse(rss(items), id_form="resolved").entries}) == 1
+
+
+def test_what_modules_say_of_an_entry_is_kept(parse: Parse) -> None:
+    body = b"""<rss version="2.0" xmlns:itunes="http://www.itunes.com/dtds/podcast-1.0.dtd"
+      xmlns:media="http://search.yahoo.com/mrss/" xmlns:dc="http://purl.org/dc/elements/1.1/">
+      <channel><item><guid>1</guid><title>t</title><itunes:duration>12:30</itunes:duration>
+      <itunes:episode>7</itunes:episode><itunes:image href="http://x/i.png"/><comments>http://x/c</comments>
+      <media:content url="http://x/v.mp4" type="video/mp4" width="640"/>
+      <dc:creator>Ann</dc:creator><dc:creator>Bob</dc:creator></item></channel></rss>"""
+    (entry,) = parse(body).entries
+    extensions = entry["extensions"]
+    assert (extensions["itunes_duration"], extensions["itunes_episode"]) == ("12:30", "7")
+    assert extensions["image"] == {"href": "http://x/i.png"}
+    assert extensions["comments"] == "http://x/c"
+    assert extensions["media_content"] == [{"url": "http://x/v.mp4", "type": "video/mp4", "width": "640"}]
+    assert [one["name"] for one in entry["authors"]] == ["Ann", "Bob"]
+
+
+def test_an_entry_without_modules_is_the_record_it_was(parse: Parse) -> None:
+    (entry,) = parse(rss(b"<guid>1</guid><title>t</title><link>http://x/1</link><author>Ann</author>")).entries
+    assert set(entry) == {"id", "title", "link", "author"}
+
+
+JSON_FEED: dict[str, Any] = {
+    "version": "https://jsonfeed.org/version/1.1",
+    "title": "t",
+    "items": [
+        {"id": 2, "content_text": "plain"},
+        "no object",
+        {
+            "id": "1",
+            "url": "/one",
+            "title": "One",
+            "content_html": "<p>x</p><script>y</script>",
+            "summary": "s",
+            "image": "http://x/i.png",
+            "date_published": "2025-12-31T10:00:00+01:00",
+            "authors": [{"name": "Ann"}, {"name": "Bob"}],
+            "tags": ["a", "b"],
+            "attachments": [{"url": "http://x/a.mp3", "mime_type": "audio/mpeg", "size_in_bytes": 9}],
+            "_more": {"k": "v"},
+        },
+    ],
+}
+
+
+def test_a_json_feed_is_a_feed(parse: Parse) -> None:
+    feed = parse(json.dumps(JSON_FEED).encode(), content_type="application/feed+json")
+    one, two = feed.entries
+    assert (one["id"], one["title"], one["link"]) == ("1", "One", "http://base.test/one")
+    assert (one["description"], one["content"]) == ("s", "<p>x</p>")
+    assert (one["published"], one["author"], one["tags"]) == ("2025-12-31T09:00:00Z", "Ann", ["a", "b"])
+    assert one["enclosures"] == [{"url": "http://x/a.mp3", "type": "audio/mpeg", "length": "9"}]
+    assert one["image_url"] == "http://x/i.png"
+    assert one["extensions"]["_more"] == {"k": "v"}
+    assert (two["id"], two["description"]) == ("2", "plain")
+    assert [bad.rule for bad in feed.bad] == ["entry"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"{}", b'{"version": "1"}', b'{"version": "https://jsonfeed.org/version/1"}'])
+def test_other_json_is_no_feed(parse: Parse, body: bytes) -> None:
+    with pytest.raises(FormatError) as refusal:
+        parse(body)
+    assert refusal.value.code == "not_a_feed"

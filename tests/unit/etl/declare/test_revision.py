@@ -51,3 +51,31 @@ def test_what_a_revision_changes(old: dict[str, Any], new: dict[str, Any], expec
     revision = revise(declared(**new), before(declared(**old)))
     assert revision
     assert replace(revision, document={}) == Revision({}, **expected)
+
+
+FEED: dict[str, Any] = {"type": "rss", "request": {"url": "https://x/feed"}}
+
+
+def feed(**keys: Any) -> Scheduled:
+    return Scheduled(parse({"name": "a", **FEED, **keys}), Schedule(every="30m"))
+
+
+def test_a_feed_keeps_the_form_of_its_ids() -> None:
+    old = replace(before(feed()), id_form="resolved")
+    assert revise(feed(), old) is None
+    changed = revise(feed(timeout="9s"), old)
+    assert changed
+    assert (changed.id_form, changed.identity, changed.is_remapped) == ("resolved", None, False)
+    first = revise(feed(), None)
+    assert first
+    assert first.id_form == "plain"
+
+
+def test_another_form_of_ids_is_an_identity_change() -> None:
+    old = replace(before(feed()), id_form="resolved")
+    refused = revise(feed(id_form="plain"), old)
+    meant = revise(feed(id_form="plain", identity_change=True), old)
+    assert refused
+    assert meant
+    assert (refused.identity, meant.identity) == ("id_form", None)
+    assert (meant.id_form, meant.is_remapped) == ("plain", True)

@@ -107,7 +107,7 @@ FULL: list[dict[str, Any]] = [
     ),
     {**CSV, **COMMON, "mode": "append", "csv": DIALECT},
     {**CSV, "file": None, "request": REQUEST, "mode": "full", "csv": {"skip_footer": 2, "fallback_encoding": None}},
-    {**RSS, **COMMON, "entry_id": "guid"},
+    {**RSS, **COMMON, "entry_id": "guid", "id_form": "resolved"},
 ]
 
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.

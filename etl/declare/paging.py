@@ -9,14 +9,19 @@ from msgspec import Meta
 from etl.declare.model import Model, check_path
 
 MaxPages = Annotated[int, Meta(ge=1, description="more pages than this is an error")]
+Status = Annotated[int, Meta(ge=400, le=499, description="a status from 400 to 499")]
 Into = Literal["query", "body"]
 
 
 class Paged(Model, frozen=True):
-    """What all styles of paging have in common. `more` is a JMESPath into the body: a false value ends the paging."""
+    """What all styles of paging have in common. `more` is a JMESPath into the body: a false value ends the paging.
+
+    So does an answer with a status of `ends_on` to any page but the first.
+    """
 
     max_pages: MaxPages = 1000
     more: str | None = None
+    ends_on: tuple[Status, ...] = ()
 
     def __post_init__(self) -> None:
         if self.more is not None:
@@ -54,14 +59,18 @@ class OffsetPaging(Parametrised, frozen=True, tag_field="style", tag="offset"):
 
 
 class CursorPaging(Parametrised, frozen=True, kw_only=True, tag_field="style", tag="cursor"):
-    """The body names the value that leads to the next page, at the JMESPath `next`."""
+    """The body names the value that leads to the next page, at the JMESPath `next`, or a header does, `next_header`."""
 
-    next: str
+    next: str | None = None
+    next_header: str | None = None
     param: str = "cursor"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_path(self.next, "next")
+        if (self.next is None) == (self.next_header is None):
+            raise ValueError("exactly one of `next` and `next_header` is needed")
+        if self.next is not None:
+            check_path(self.next, "next")
 
 
 class NextUrlPaging(Paged, frozen=True, tag_field="style", tag="next_url"):

@@ -64,6 +64,11 @@ def _misused(node: dict[str, Any]) -> Iterator[str]:
         yield from _misused(child)
 
 
+def is_true(value: Any) -> bool:
+    """What JMESPath takes for true: 0 is, an empty text, list or object is not."""
+    return value is not None and value is not False and value not in ("", [], {})
+
+
 @lru_cache(maxsize=1024)
 def path(text: str) -> Path:
     """The compiled path of a text; compiled once."""

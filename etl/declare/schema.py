@@ -65,6 +65,13 @@ MEANING: dict[type[Model], dict[str, str]] = {
     ApiSource: {
         "request": "The request for the first page",
         "records": "JMESPath to the list of records",
+        "format": "json: one document; ndjson: a record on each line",
+        "columns": "The records are lists of values, of these columns",
+        "header": "true: the records are lists of values, and the first list has the names",
+        "key_as": "The records are the values of an object, and their keys go into this field",
+        "columnar": "true: an object of lists, each with the values of a column",
+        "single": "true: one object is the record",
+        "success": "JMESPath into the answer that has to be true; else it is tried again, as after a status of 500",
         "allow_missing": "true: an answer without the list has no records; else it fails the run",
         "paginate": "The way from one page to the next",
         "incremental": "Ask only for what has changed since the last run",
@@ -88,7 +95,8 @@ MEANING: dict[type[Model], dict[str, str]] = {
     },
     Incremental: {
         "field": "JMESPath in a record to the time or number that grows with every change",
-        "param": "The query parameter that takes the highest value seen",
+        "param": "The query parameter that takes the highest value seen; else it takes the place of {since}",
+        "initial": "What {since} is in the first run; without it what holds {since} is left out",
         "lookback": "Ask from this much earlier",
         "ahead": "A time that lies further ahead of now is a mistake, and does not move the watermark",
         "missing": "What becomes of a record without the field: taken as any other, left out, or the run fails",
@@ -131,7 +139,10 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "params": "Added to the token request, such as an audience",
         "send": "Where id and secret stand: in an HTTP basic header, or in the form",
     },
-    Paged: {"more": "JMESPath into the answer: a false value ends the paging"},
+    Paged: {
+        "more": "JMESPath into the answer: a false value ends the paging",
+        "ends_on": "Statuses that say, after the first page, that there is none any more",
+    },
     Parametrised: {"into": "Where the parameter goes; by default into the body if the request has one"},
     PagePaging: {
         "param": "The parameter that takes the number of the page; a dotted path in a body",
@@ -146,6 +157,7 @@ MEANING: dict[type[Model], dict[str, str]] = {
     },
     CursorPaging: {
         "next": "JMESPath into the answer to the value that leads to the next page; without one the paging ends",
+        "next_header": "The header that has the value",
         "param": "The parameter that takes the value; a dotted path in a body",
     },
     NextUrlPaging: {"next": "JMESPath into the answer to the address of the next page; without one the paging ends"},
@@ -161,6 +173,7 @@ def sources_schema() -> dict[str, Any]:
     for kind in (ApiSource, CsvSource, RssSource):
         _add_rules_of_sources(parts[kind.__name__]["properties"])
     parts["Schedule"] |= _exactly_one("every", "cron")
+    parts["CursorPaging"] |= _exactly_one("next", "next_header")
     parts["CsvSource"] |= _exactly_one("file", "request") | _APPEND
     file = parts.pop("SourcesFile")
     properties = file["properties"]

@@ -37,6 +37,10 @@ _POLICY_KEYS = (
 )
 
 
+# What the highest value that was seen takes the place of, in a request.
+SINCE = "{since}"
+
+
 class Schedule(Model, frozen=True):
     """When a source is pulled: every so often, or by a cron line in a time zone."""
 
@@ -58,11 +62,13 @@ class Schedule(Model, frozen=True):
 class Incremental(Model, frozen=True):
     """Ask only for what changed: the highest `field` seen, less `lookback`, goes out as `param`.
 
+    Or it takes the place of `{since}` in the parameters or the body of the request; the first run asks from `initial`.
     `missing` says what becomes of a record without the field: it is taken as any other, left out, or it fails the run.
     """
 
     field: str
-    param: str
+    param: str | None = None
+    initial: str | None = None
     lookback: Duration = "0s"
     ahead: Duration = "1d"
     missing: Literal["include", "exclude", "fail"] = "include"
@@ -121,6 +127,13 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
 
     request: Request
     records: str = "@"
+    format: Literal["json", "ndjson"] = "json"
+    columns: list[str] | None = None
+    header: bool = False
+    key_as: str | None = None
+    columnar: bool = False
+    single: bool = False
+    success: str | None = None
     allow_missing: bool = False
     paginate: Paging = NoPaging()
     incremental: Incremental | None = None
@@ -128,8 +141,34 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_path(self.records, "records")
+        if self.success is not None:
+            check_path(self.success, "success")
+        self._check_shape()
+        self._check_since()
         if isinstance(self.paginate, NextUrlPaging | LinkPaging) and "${" in self.request.url.partition("?")[0][2:]:
             raise ValueError("`request.url`: a secret in the path would be stored with the addresses of the next pages")
+
+    def _check_shape(self) -> None:
+        shapes = {"header": self.header, "key_as": self.key_as, "columnar": self.columnar, "single": self.single}
+        given = [key for key, value in {"columns": self.columns, **shapes}.items() if value]
+        if self.columns == []:
+            raise ValueError("`columns` is an empty list")
+        if len(given) > 1:
+            raise ValueError(f"`{given[0]}` and `{given[1]}`: the records have one shape")
+        if self.format != "ndjson":
+            return
+        beside = [*given, *(["records"] if self.records != "@" else []), *(["success"] if self.success else [])]
+        if beside:
+            raise ValueError(f"`{beside[0]}`: each line of `format: ndjson` is a record, and there is nothing else")
+
+    def _check_since(self) -> None:
+        if self.incremental is None:
+            return
+        written = payload.encode([self.request.params, self.request.body]).decode()
+        if (SINCE in written) == (self.incremental.param is not None):
+            raise ValueError(f"`incremental`: either `param`, or {SINCE} in `request.params` or `request.body`")
+        if self.incremental.initial is not None and self.incremental.param is not None:
+            raise ValueError(f"`incremental.initial` is for {SINCE}; with `param` the first run sends none")
 
 
 class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
@@ -281,6 +320,8 @@ _CHOICES = {
     "into": "query and body",
     "send": "header and body",
     "percent": "number and fraction",
+    "format": "json and ndjson",
+    "ragged": "pad and reject",
 }
 
 

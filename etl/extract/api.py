@@ -13,10 +13,10 @@ import msgspec
 from etl.declare.duration import seconds
 from etl.declare.paging import NoPaging
 from etl.declare.source import times_of
-from etl.errors import RefusedError
+from etl.errors import FetchError, RefusedError
 from etl.extract.document import STREAM_OVER, Document, open_document
-from etl.extract.pager import ApiCursor, Pager
-from etl.extract.watermark import Watermark
+from etl.extract.pager import ApiCursor, Pager, is_past_the_last
+from etl.extract.watermark import Since, Watermark
 from etl.files.space import Copy
 from etl.http.attempt import FetchResult
 from etl.records import Kept, Page
@@ -77,9 +77,15 @@ class ApiExtractor:
         begun = _Begun(position.validator, position.tries, is_start=position.cursor is None)
         while True:
             self._pager.check(cursor)
-            with self._fetched(cursor, begun) as (target, answer, file):
-                page = self._page(cursor, target, answer, file, watermark)
-                yield page
+            try:
+                with self._fetched(cursor, begun) as (target, answer, file):
+                    page = self._page(cursor, target, answer, file, watermark, begun.tries)
+                    yield page
+            except RefusedError as error:
+                if not is_past_the_last(self._source.paginate, cursor, error.status):
+                    raise
+                yield Page(cursor, [], None, kept=Kept())
+                return
             self._copies.remove(answer)
             if not isinstance(page.following, ApiCursor):
                 return
@@ -88,7 +94,7 @@ class ApiExtractor:
     @contextlib.contextmanager
     def _fetched(self, cursor: ApiCursor, begun: _Begun) -> Iterator[tuple[PreparedRequest, FetchResult, BinaryIO]]:
         """A page, fetched; a large one that an earlier slice has begun is read from the copy that it left."""
-        since = self._watermark.parameter(cursor.since) if self._watermark else []
+        since = self._watermark.since(cursor.since) if self._watermark else Since()
         target = self._pager.request(cursor, since)
         if begun.validator and (copied := self._copies.answer(begun.validator)):
             with self._copies.body(begun.validator) as copy:
@@ -110,12 +116,23 @@ class ApiExtractor:
             yield target, answer, file
 
     def _page(
-        self, cursor: ApiCursor, target: PreparedRequest, answer: FetchResult, file: BinaryIO, watermark: str | None
+        self,
+        cursor: ApiCursor,
+        target: PreparedRequest,
+        answer: FetchResult,
+        file: BinaryIO,
+        watermark: str | None,
+        tries: int,
     ) -> Page:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
             return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known))
-        document = open_document(file, answer.size, self._source, self._pager.paths, self._context.reporter.alive)
+        success = self._source.success
+        others = [*self._pager.paths, *([success] if success else [])]
+        try:
+            document = open_document(file, answer.size, self._source, others, self._context.reporter.alive)
+        except FetchError as error:
+            self._context.http.reject(target, error, tries)
         return self._read(cursor, target, answer, document, watermark)
 
     def _read(

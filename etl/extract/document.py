@@ -6,9 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from etl import payload
-from etl.declare.paths import path
-from etl.errors import FormatError, RefusedError
+from etl.declare.paths import is_true, path
+from etl.errors import FetchError, FormatError, RefusedError
+from etl.extract.json_lines import JsonLines
 from etl.extract.pieces import outline
+from etl.extract.shapes import is_list_of_objects, shaped
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ MAX_WEIGHT = 192 * 1024 * 1024
 
 _PLAIN = re.compile(r"@|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _SHOWN = 2000
+# Characters of an answer that is none.
+_REFUSAL = 300
 
 
 class Document(Protocol):
@@ -55,10 +59,15 @@ def open_document(
     Raises:
         FormatError: not JSON, or the path does not lead to a list.
         RefusedError: too large to be read with these paths.
+        FetchError: it says of itself that it is none.
     """
-    found = _outline(file, source.records, others, alive) if size > STREAM_OVER else None
+    if source.format == "ndjson":
+        return JsonLines(file, alive)
+    streams = size > STREAM_OVER and is_list_of_objects(source)
+    found = _outline(file, source.records, others, alive) if streams else None
     if found is not None:
         document = _Streamed(file, found, alive)
+        _check_success(source, document.find)
         _check_list(source.records, document.find(source.records))
         return document
     if size > MAX_WHOLE:
@@ -67,7 +76,7 @@ def open_document(
     body = file.read()
     if payload.weight(body) > MAX_WEIGHT:
         raise _not_whole(f"would take more than {MAX_WEIGHT} bytes of memory")
-    return _Whole(payload.decode(body), source.records, allow_missing=source.allow_missing)
+    return _Whole(payload.decode(body), source)
 
 
 def _outline(file: BinaryIO, records: str, others: Sequence[str], alive: Callable[[], None]) -> Outline | None:
@@ -89,15 +98,17 @@ def _not_whole(reason: str) -> RefusedError:
 class _Whole:
     """A document in memory."""
 
-    def __init__(self, body: Any, records: str, *, allow_missing: bool) -> None:
+    def __init__(self, body: Any, source: ApiSource) -> None:
         self._body = body
+        _check_success(source, self.find)
         try:
-            found = path(records).search(body)
+            found = path(source.records).search(body)
         except ValueError as error:
             raise FormatError(f"`records` does not fit the answer: {error}", code="no_records") from error
-        if found is None and allow_missing:
+        found = shaped(found, source)
+        if found is None and source.allow_missing:
             found = []
-        _check_list(records, found)
+        _check_list(source.records, found)
         self.records = list(map(_checked, found))
 
     def find(self, text: str) -> Any:
@@ -151,6 +162,13 @@ class _Streamed:
         if not records and len(self._pieces) > 1:
             raise FormatError("not valid JSON: the list of records begins with a comma", code="bad_json")
         return records[1:] if number else records
+
+
+def _check_success(source: ApiSource, find: Callable[[str], Any]) -> None:
+    """An answer that says of itself that it is none may come right later, as one with a status of 500 may."""
+    if source.success is not None and not is_true(find(source.success)):
+        message = f"answered, but `success` ({source.success}) does not hold: {str(find('@'))[:_REFUSAL]}"
+        raise FetchError(message, code="answer_refused")
 
 
 def _check_list(records: str, found: Any) -> None:

@@ -19,6 +19,7 @@ from etl.secrets import holds_secret
 if TYPE_CHECKING:
     from etl.declare.paging import Paging
     from etl.extract.document import Document
+    from etl.extract.watermark import Since
     from etl.http.attempt import FetchResult
     from etl.http.target import PreparedRequest
 
@@ -73,7 +74,7 @@ class Pager:
     def paths(self) -> list[str]:
         """The paths into the body that decide how it goes on."""
         paging = self._paging
-        named = [paging.next] if isinstance(paging, CursorPaging | NextUrlPaging) else []
+        named = [paging.next] if isinstance(paging, CursorPaging | NextUrlPaging) and paging.next else []
         more = None if isinstance(paging, NoPaging) else paging.more
         return named if more is None else [*named, more]
 
@@ -109,21 +110,22 @@ class Pager:
             raise FormatError("paging loops: a page led back to one already read", code="paging_loop")
         self._seen.add(mark)
 
-    def request(self, cursor: ApiCursor, extra: list[tuple[str, str]]) -> PreparedRequest:
-        """The request for a page; `extra` goes into the query of all but those whose address the server gave."""
+    def request(self, cursor: ApiCursor, since: Since) -> PreparedRequest:
+        """The request for a page; `since` goes into all but those whose address the server gave."""
         paging, at = self._paging, cursor.at
         if isinstance(paging, NextUrlPaging | LinkPaging) and at is not None:
             return self._target.at(self._target.reveal(str(at)))
         if isinstance(at, str):
             at = self._target.reveal(at, is_url=False)
+        target, extra = since.into(self._target), since.parameters
         added: list[tuple[str, Any]] = []
         if isinstance(paging, PagePaging | OffsetPaging) or (isinstance(paging, CursorPaging) and at is not None):
             added.append((paging.param, at))
         if isinstance(paging, OffsetPaging):
             added.append((paging.limit_param, paging.limit))
         if isinstance(paging, Parametrised) and self._into_body(paging):
-            return _with_body(_with_query(self._target, extra), added)
-        return _with_query(self._target, [(name, str(value)) for name, value in added] + extra)
+            return _with_body(_with_query(target, extra), added)
+        return _with_query(target, [(name, str(value)) for name, value in added] + extra)
 
     def _into_body(self, paging: Parametrised) -> bool:
         return paging.into == "body" or (paging.into is None and self._target.body is not None)
@@ -150,7 +152,11 @@ class Pager:
             ended = not count or (paging.short_page_ends and count < paging.limit)
             return None if ended else cursor.at + count
         if isinstance(paging, CursorPaging):
-            at = document.find(paging.next)
+            at = (
+                answer.headers.get(paging.next_header.lower())
+                if paging.next_header
+                else document.find(paging.next or "@")
+            )
             return self._target.conceal(at) if isinstance(at, str) else at
         if isinstance(paging, NextUrlPaging):
             return self._resolve(answer, document.find(paging.next))
@@ -174,6 +180,11 @@ class Pager:
         if same_origin(url, target.url) or is_upgrade(target.url, url):
             return True
         return not target.has_secrets and same_origin(url, answer.base)
+
+
+def is_past_the_last(paging: Paging, cursor: ApiCursor, status: int | None) -> bool:
+    """Whether an answer with this status says that there is no such page any more."""
+    return not isinstance(paging, NoPaging) and cursor.number > 1 and status in paging.ends_on
 
 
 def next_link(header: str) -> str | None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl.declare.duration import duration
 from etl.declare.paths import path
+from etl.declare.source import SINCE
 from etl.errors import FormatError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from etl.declare.source import Incremental
+    from etl.http.target import PreparedRequest
     from etl.records import Record
     from etl.times import Moment
 
@@ -100,6 +102,40 @@ class Tally:
         others = [other for other in self._kinds if (other is Kind.TIME) != (kind is Kind.TIME)]
         samples = [*self.odd, *(self._samples[other] for other in others)]
         return self._odd + sum(self._kinds[other] for other in others), samples[0] if samples else ""
+
+
+@dataclass(frozen=True)
+class Since:
+    """From where a source is asked: a value, None for the start, and the parameter that takes it.
+
+    Without a parameter it takes the place of `{since}`; where there is no value what holds that is left out.
+    """
+
+    value: str | None = None
+    param: str | None = None
+
+    @property
+    def parameters(self) -> list[tuple[str, str]]:
+        """What is added to the query."""
+        return [] if self.param is None or self.value is None else [(self.param, self.value)]
+
+    def into(self, target: PreparedRequest) -> PreparedRequest:
+        """The request with the value in the place of `{since}`."""
+        if self.param is not None:
+            return target
+        params = tuple((name, filled) for name, text in target.params if (filled := self._filled(text)) is not None)
+        body = None if target.body is None else self._filled(target.body)
+        return replace(target, params=params, body=body)
+
+    def _filled(self, value: Any) -> Any:
+        if isinstance(value, str) and SINCE in value:
+            return None if self.value is None else value.replace(SINCE, self.value)
+        if isinstance(value, dict):
+            found = {key: self._filled(inner) for key, inner in value.items()}
+            return {key: inner for key, inner in found.items() if inner is not None or value[key] is None}
+        if isinstance(value, list):
+            return [filled for inner in value if (filled := self._filled(inner)) is not None or inner is None]
+        return value
 
 
 class Watermark:
@@ -193,18 +229,20 @@ class Watermark:
             return True
         return not _is_missing(self._field.search(record))
 
-    def parameter(self, since: str | None) -> list[tuple[str, str]]:
-        """What goes into the query: the watermark less the lookback, written as the source writes it."""
+    def since(self, since: str | None) -> Since:
+        """What is asked for: the watermark less the lookback, written as the source writes it."""
         mark = self._known(since)
-        if mark is None:
-            return []
+        value = self._incremental.initial if mark is None else self._less_lookback(mark)
+        return Since(value, self._incremental.param)
+
+    def _less_lookback(self, mark: Mark) -> str:
         lookback = duration(self._incremental.lookback)
         if not lookback or mark.kind is Kind.NUMBER:
-            return [(self._incremental.param, mark.written)]
+            return mark.written
         if mark.kind is Kind.TIME:
-            return [(self._incremental.param, self._earlier(mark.written, lookback))]
+            return self._earlier(mark.written, lookback)
         scale = 1000 if mark.kind is Kind.MILLISECONDS else 1
-        return [(self._incremental.param, str(mark.number - Decimal(lookback.total_seconds()) * scale))]
+        return str(mark.number - Decimal(lookback.total_seconds()) * scale)
 
     def _earlier(self, written: str, lookback: timedelta) -> str:
         """A time in the form it was written in: in a format of the source's, without a zone, or in UTC."""

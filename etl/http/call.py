@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from etl.errors import FetchError, Postponed, PostponedError, RateLimitError, WaitError
 from etl.http.exchange import Exchange
@@ -133,7 +133,19 @@ class Caller:
                 raise error
         self._pause(error, tries, wait)
 
-    def _pause(self, error: FetchError, tries: int, wait: float) -> None:
+    def reject(self, host: str, error: FetchError, tries: int) -> NoReturn:
+        """After an answer that says of itself that it is none, and so many tries before it.
+
+        Raises:
+            WaitError, PostponedError: the next try comes later.
+            FetchError: there is none.
+        """
+        if tries >= self._policy.max_retries:
+            self._limiter.failed(host, error.message)
+            raise error
+        self._pause(error, tries + 1, wait_before(tries + 1, random.random()))  # noqa: S311 -- spread, not secrecy
+
+    def _pause(self, error: FetchError, tries: int, wait: float) -> NoReturn:
         if wait > self._longest_wait():
             message = f"{error.message}; it asks to wait {wait:.0f} s"
             raise PostponedError(message, by=Postponed.BY_SERVER, seconds=wait) from error

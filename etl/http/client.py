@@ -6,7 +6,7 @@ import io
 import time
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
 from etl.errors import FetchError, FormatError, PostponedError, RefusedError, ScratchError
 from etl.http.attempt import Attempt, into
@@ -97,6 +97,15 @@ class HttpClient:
             raise
         part.forget()
         return answer
+
+    def reject(self, target: PreparedRequest, error: FetchError, tries: int) -> NoReturn:
+        """An answer that came says that it is none: as if its status had said so.
+
+        Raises:
+            WaitError: the next try comes later.
+            FetchError: every try failed.
+        """
+        self._caller.reject(target.host, error, tries)
 
     def call(self, attempt: Attempt, tries: int) -> FetchResult:
         """One logical call, with a token where it needs one; once more with a new one if the server wants another."""

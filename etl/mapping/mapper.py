@@ -16,7 +16,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from etl import payload
-from etl.declare.paths import path as compiled_path
+from etl.declare.paths import is_true, path as compiled_path
 from etl.declare.source import times_of
 from etl.errors import RecordError
 from etl.item import EXTERNAL_ID, TARGETS, Kind
@@ -120,7 +120,7 @@ class Mapper:
         if isinstance(record, BadRecord) or self._where is None:
             return record
         try:
-            return record if _is_true(self._where(record)) else None
+            return record if is_true(self._where(record)) else None
         except ValueError as error:
             return BadRecord(_shown(record), "where", "where", f"`where`: {error}")
 
@@ -317,11 +317,6 @@ def _sorted(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _sorted(value[key]) for key in sorted(value)}
     return list(map(_sorted, value)) if isinstance(value, list) else value
-
-
-def _is_true(value: Any) -> bool:
-    """What JMESPath takes for true: 0 is, an empty text, list or object is not."""
-    return value is not None and value is not False and value not in ("", [], {})
 
 
 def _shown(record: Record) -> bytes:

@@ -319,7 +319,8 @@ def test_health_says_what_is_wrong(shop: SourceRunner, client: FlaskClient) -> N
     assert body["status"] == "degraded"
     assert [reason["message"] for reason in body["reasons"]] == ["no worker was seen in the last 30 s"]
     assert (body["database_connected"], body["broker_connected"]) == (True, True)
-    assert (body["total_sources"], body["successful_sources"], body["failed_sources"]) == (1, 1, 0)
+    assert (body["total_sources"], body["successful_sources"], body["failed_sources"]) == (2, 1, 0)
+    assert body["partial_sources"] == 0
     assert body["sources"][0]["name"] == "shop"
 
 

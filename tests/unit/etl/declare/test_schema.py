@@ -58,7 +58,7 @@ REQUEST: dict[str, Any] = {
     "headers": {"Accept": "application/json"},
     "body": {"query": {"x": [1]}},
 }
-PAGED = {"max_pages": 3, "more": "meta.more"}
+PAGED = {"max_pages": 3, "more": "meta.more", "ends_on": [400, 404]}
 PARAMETRISED = {**PAGED, "into": "body", "param": "p"}
 INCREMENTAL = {"field": "at", "param": "since", "lookback": "1h", "ahead": "2d", "missing": "fail"}
 DIALECT = {
@@ -77,6 +77,14 @@ DIALECT = {
 FULL: list[dict[str, Any]] = [
     {**API, **COMMON, "records": "items", "allow_missing": True, "request": REQUEST, "incremental": INCREMENTAL},
     {**API, "schedule": {"cron": "0 6 * * *"}, "identity": "content"},
+    {**API, "format": "json", "columns": ["a"], "success": "ok"},
+    *({**API, **shape} for shape in ({"header": True}, {"key_as": "id"}, {"columnar": True}, {"single": True})),
+    {**API, "format": "ndjson"},
+    {
+        **API,
+        "request": {**REQUEST, "params": {"since": "gt {since}"}},
+        "incremental": {"field": "at", "initial": "1970-01-01"},
+    },
     *(
         {**API, "request": {**API["request"], "auth": auth}}
         for auth in (
@@ -100,6 +108,7 @@ FULL: list[dict[str, Any]] = [
                 "limit": 10,
                 "short_page_ends": True,
             },
+            {"style": "cursor", "next_header": "X-Next"},
             {"style": "cursor", **PARAMETRISED, "next": "meta.next"},
             {"style": "next_url", **PAGED, "next": "links.next"},
             {"style": "link_header", **PAGED},
@@ -113,8 +122,22 @@ FULL: list[dict[str, Any]] = [
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.
 BEYOND = {
     *("records", "more", "next", "field", "cron", "timezone", "encoding", "fallback_encoding", "dates"),
-    *("where", "delimiter", "quote", "escape", "comment"),
+    *("where", "success", "delimiter", "quote", "escape", "comment"),
     *("every", "timeout", "IST"),
+}
+# What of one key has to be of one mind with another one's.
+BESIDE = {
+    "param",
+    "initial",
+    "params",
+    "since",
+    "header",
+    "key_as",
+    "columnar",
+    "single",
+    "columns",
+    "format",
+    "records",
 }
 ODD: tuple[Any, ...] = (None, True, 3, -1, 1.5, "", "?", "30x", [], {}, ["x"], [1], {"x": 1}, {"title": "x"})
 
@@ -222,7 +245,7 @@ def test_both_judge_alike_what_is_missing_unknown_or_odd(document: dict[str, Any
             for value in ODD
             if path[-1] not in BEYOND or not isinstance(value, str | list)
         ]
-        for variant in variants:
+        for variant in variants if path[-1] not in BESIDE else ():
             assert accepted_by_code(variant) == accepted_by_schema(variant), variant
 
 

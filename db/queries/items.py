@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal, get_args
+from unicodedata import normalize
 
 import msgspec
 
@@ -120,11 +122,13 @@ _CONDITIONS = {
     "source_name": "source_name = :source_name",
     "category": "category = :category",
     "status": "status = :status",
-    "search": "search @@ websearch_to_tsquery('simple', :search)",
     "published_after": "published_at >= :published_after",
     "published_before": "published_at < :published_before",
     "updated_since": "updated_at >= :updated_since",
 }
+
+
+_NEGATED = re.compile(r"(?:^|\s)-\S")
 
 
 def is_quick(filters: Filters, order: Order) -> bool:
@@ -247,7 +251,24 @@ def _estimate(connection: Connection, filters: Filters) -> int:
 
 def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
     values = {name: value for name, value in vars(filters).items() if value is not None}
-    return [_CONDITIONS[name] for name in values] or ["true"], values
+    where = [_CONDITIONS[name] for name in values if name != "search"]
+    if filters.search is not None:
+        forms = _forms(filters.search)
+        queries = [f"websearch_to_tsquery('simple', :search{number})" for number in range(len(forms))]
+        where.append(f"search @@ ({' || '.join(queries)})")
+        del values["search"]
+        values |= {f"search{number}": form for number, form in enumerate(forms)}
+    return where or ["true"], values
+
+
+def _forms(search: str) -> list[str]:
+    """A search in the ways that Unicode can write it: an accent may be a part of its letter, or stand after it.
+
+    What has to be absent must be so in the one form that is asked for: "not this or not that" is everything.
+    """
+    if _NEGATED.search(search):
+        return [search]
+    return list(dict.fromkeys((search, normalize("NFC", search), normalize("NFD", search))))
 
 
 def _after(order: Order, place: KeysetPosition) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -110,6 +111,20 @@ def test_cursors_and_pages_walk_the_same_way(
         address = f"/data?page_size={size}&cursor={cursor}" if cursor else ""
     assert by_cursor == by_page
     assert len(set(by_cursor)) == 120
+
+
+def test_search_finds_both_forms_of_an_accent(runner: SourceRunner) -> None:
+    runner.declare({"name": "food", "type": "csv", "file": "food.csv"})
+    one, other = unicodedata.normalize("NFC", "crème brûlée"), unicodedata.normalize("NFD", "crème brûlée")
+    runner.write("food.csv", f"id,name\n1,{one}\n2,{other}\n3,soup\n")
+    runner.run("food")
+    with create_app(runner.settings, runner.database).test_client() as client:
+        for search in (one, other, "crème", unicodedata.normalize("NFD", "brûlée")):
+            found = client.get("/data", query_string={"search": search}).json["items"]
+            assert sorted(item["external_id"] for item in found) == ["1", "2"], search
+            assert {item["title"] for item in found} == {one, other}
+        left = client.get("/data", query_string={"search": "soup -crème"}).json["items"]
+        assert [item["external_id"] for item in left] == ["3"]
 
 
 def test_filters(shop: SourceRunner, client: FlaskClient) -> None:

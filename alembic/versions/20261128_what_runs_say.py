@@ -37,6 +37,20 @@ COLUMNS = {
         ("reason", sa.Text(), None),
     ),
 }
+# Releases before this one know nothing of a case that goes on, nor of `errors`: what they put into quarantine takes the
+# place of the open case of its record.
+ONE_CASE = """
+    CREATE FUNCTION close_older_case() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        UPDATE rejected_records SET state = 'superseded'
+        WHERE source_name = NEW.source_name AND state = 'open'
+          AND coalesce('=' || external_id, encode(content_hash, 'hex'))
+            = coalesce('=' || NEW.external_id, encode(NEW.content_hash, 'hex'));
+        RETURN NEW;
+    END $$;
+    CREATE TRIGGER close_older_case BEFORE INSERT ON rejected_records FOR EACH ROW
+        WHEN (NEW.errors IS NULL AND NEW.state = 'open') EXECUTE FUNCTION close_older_case()
+"""
 SEEN = (("created_at", "first_seen_at"), ("updated_at", "last_seen_at"))
 
 
@@ -48,6 +62,7 @@ def upgrade() -> None:
         op.alter_column("rejected_records", old, new_column_name=new)
     _allow("'open', 'redriven', 'discarded', 'superseded'")
     op.create_check_constraint(op.f("ck_sources_id_form"), "sources", "id_form IN ('plain', 'resolved')")
+    op.execute(ONE_CASE)
     now = sa.text("clock_timestamp()")
     op.create_table(
         "source_fields",
@@ -69,6 +84,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("source_fields")
+    op.execute("DROP TRIGGER close_older_case ON rejected_records; DROP FUNCTION close_older_case()")
     op.execute("UPDATE rejected_records SET state = 'redriven' WHERE state = 'superseded'")
     _allow("'open', 'redriven', 'discarded'")
     for old, new in SEEN:

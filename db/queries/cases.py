@@ -10,6 +10,7 @@ import msgspec
 from db.quality import CASE
 from db.statement import text
 from etl.payload import digest
+from etl.records import Fault
 from etl.runs.changes import OpenCase
 from etl.runs.reasons import Reason
 
@@ -98,6 +99,7 @@ def put_unstorable(connection: Connection, claim: Claim, rejected: list[BadRecor
                 "field": _storable(bad.field),
                 "rule": bad.rule,
                 "message": _storable(bad.message),
+                "errors": [Fault(_storable(bad.field), bad.rule, None, _storable(bad.message))],
             }
             for bad in rejected
         ),
@@ -223,10 +225,10 @@ _FORGET = text("""
 """)
 _PUT_POISONED = text("""
     INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, raw_data_id,
-                                  raw_ingested_at, stage, field, rule, message, mapping_version)
+                                  raw_ingested_at, stage, field, rule, message, mapping_version, errors)
     SELECT DISTINCT ON (coalesce('=' || source_id, encode(content_hash, 'hex')))
         :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
-        'every worker that took this record died', :mapping_version
+        'every worker that took this record died', :mapping_version, '[]'
     FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
     ORDER BY coalesce('=' || source_id, encode(content_hash, 'hex')), id DESC
 """)

@@ -186,11 +186,23 @@ def test_what_is_read_otherwise_is_a_correction(runner: SourceRunner) -> None:
     assert (run["records_updated"], run["records_corrected"], run["records_changed"]) == (1, 0, 1)
 
 
+AGAIN = """INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, stage, field, rule,
+    message, mapping_version, errors) SELECT run_id, source_name, source_type, external_id, 'x', stage, field, rule,
+    message, 9, {errors} FROM rejected_records WHERE state = 'open' ON CONFLICT DO NOTHING"""
+
+
 def test_two_open_cases_of_one_record_are_refused(runner: SourceRunner) -> None:
     runner.declare(SHOP)
     runs(runner, "id,price\n1,dear\n2,2\n")
-    again = """INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, stage, field,
-        rule, message, mapping_version) SELECT run_id, source_name, source_type, external_id, 'x', stage, field, rule,
-        message, 9 FROM rejected_records ON CONFLICT DO NOTHING"""
     with runner.database.transaction() as connection:
-        assert connection.execute(text(again)).rowcount == 0
+        assert connection.execute(text(AGAIN.format(errors="'[]'"))).rowcount == 0
+    assert states(runner) == [("1", "open")]
+
+
+def test_what_an_older_release_rejects_takes_the_place_of_the_case(runner: SourceRunner) -> None:
+    runner.declare(SHOP)
+    runs(runner, "id,price\n1,dear\n2,2\n")
+    for _ in range(2):
+        with runner.database.transaction() as connection:
+            assert connection.execute(text(AGAIN.format(errors="NULL"))).rowcount == 1
+    assert states(runner) == [("1", "superseded"), ("1", "superseded"), ("1", "open")]

@@ -5,12 +5,15 @@ The HTTP libraries hand out a truncated gzip body without an error.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO
 
-from etl.errors import FetchError, RefusedError
+from urllib3.exceptions import HTTPError
+
+from etl.errors import ETLError, FetchError, RefusedError
 from etl.files.space import Copy
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ CHUNK = 64 * 1024
 # A body may swell to this many times its size on the wire; small ones may do as they like.
 MAX_RATIO = 200
 RATIO_FROM = 10 * 1024 * 1024
+# Of an answer that is none: bytes that are looked at, and characters that are shown.
+MOST_SAID = 64 * 1024
+_SHOWN = 200
 _WINDOW = {"gzip": 31, "x-gzip": 31, "deflate": 15}
 
 
@@ -65,6 +71,17 @@ def receive(response: requests.Response, sink: Sink, take: Callable[[int], None]
         sink.digest.update(part)
         copy.write(part)
     return Received(counter.size, sink.digest.hexdigest())
+
+
+def first_words(response: requests.Response) -> str:
+    """What an answer says of why it is none, if that is text or JSON that has come in; shortened, in one line."""
+    kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if not (kind.endswith("json") or kind == "text/plain"):
+        return ""
+    with contextlib.suppress(ETLError, OSError, HTTPError):
+        body = next(_decoded(response, _Counter(MOST_SAID, 0), lambda _: None), b"")
+        return " ".join(body.decode("utf-8", "replace").split())[:_SHOWN]
+    return ""
 
 
 class _Counter:

@@ -11,7 +11,7 @@ from etl import payload
 from etl.errors import FetchError, RefusedError
 from etl.http.address import check_url, same_origin
 from etl.http.attempt import FetchResult
-from etl.http.body import Received, receive
+from etl.http.body import Received, first_words, receive
 from etl.http.download import Arrivals
 from etl.http.failure import translated
 from etl.http.freshness import freshness
@@ -102,7 +102,12 @@ class Exchange:
         if asked_part and response.status_code == 416 and attempt.part:
             attempt.part.forget()
             raise FetchError("there is no more of it than an earlier part", code="bad_range")
-        check_status(response, conditional=attempt.known is not None, partial=asked_part)
+        try:
+            check_status(response, conditional=attempt.known is not None, partial=asked_part)
+        except RefusedError as error:
+            if not (said := first_words(response)):
+                raise
+            raise RefusedError(f"{error.message}: {said}", status=error.status, code=error.code) from error
         unchanged = response.status_code == 304
         received = Received(0, "") if unchanged else self._receive(response)
         headers = {name.lower(): value for name, value in response.headers.items()}

@@ -25,6 +25,7 @@ from etl.http.freshness import freshness
 from etl.http.status import pause_asked
 from etl.http.target import PreparedRequest
 from etl.records import Position
+from etl.secrets import know
 from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.reading import Recorder, read, records
 
@@ -45,6 +46,27 @@ def test_tries_end(fake_server: FakeServer, tmp_path: Path) -> None:
     assert caught.value.code == "http_503"
     assert len(fake_server.asked) == 4
     assert len(seen.waits) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "said"),
+    [
+        ("application/json", b'{"error":\n "quota used up"}', ': {"error": "quota used up"}'),
+        ("application/problem+json; charset=utf-8", b"[1]", ": [1]"),
+        ("text/plain", b"x" * 100_000, ": " + "x" * 200),
+        ("text/plain", b"the key topsecretvalue is wrong", ": the key ${KEY} is wrong"),
+        ("text/html", b"<html>no</html>", ""),
+        ("application/json", b"", ""),
+    ],
+)
+def test_a_refusal_says_what_the_server_said(fake_server: FakeServer, kind: str, body: bytes, said: str) -> None:
+    url = fake_server.on("/a", Response(body, 401, {"Content-Type": kind}))
+    know({"KEY": "topsecretvalue"})
+    with pytest.raises(RefusedError) as refusal:
+        Recorder().client().get(PreparedRequest(url, url), 5)
+    know({})
+    assert refusal.value.message.endswith("401 Unauthorized" + said)
+    assert refusal.value.status == 401
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])

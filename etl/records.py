@@ -9,14 +9,25 @@ from typing import Any, Protocol, Self
 
 import msgspec
 
+from etl.payload import digest
+
 
 class BadRecord(msgspec.Struct, frozen=True):
-    """A record that cannot be kept as JSON: its bytes, and why."""
+    """A record that cannot be kept as JSON: its bytes, and why.
+
+    `hash` is that of all its bytes, where `raw` has only some of them.
+    """
 
     raw: bytes
     field: str
     rule: str
     message: str
+    hash: bytes | None = None
+
+    @property
+    def content_hash(self) -> bytes:
+        """What tells it from others."""
+        return self.hash or digest(self.raw)
 
 
 class Records(Protocol):
@@ -44,13 +55,15 @@ class Validator(msgspec.Struct, frozen=True, omit_defaults=True):
 class FileMark(msgspec.Struct, frozen=True, omit_defaults=True):
     """What was read of a file: the hash of its first `offset` bytes, in which there are `row` rows of data.
 
-    `appending` is set in mode append, where the next run goes on at `offset`.
+    `appending` is set in mode append, where the next run goes on at `offset`; how the file is written is told by its
+    first `seen` bytes, so that it stays the same while the file grows.
     """
 
     digest: str
     offset: int
     row: int = 0
     appending: bool = False
+    seen: int = 0
 
 
 class Kept(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -40,7 +40,9 @@ COLUMNS = {
 # Releases before this one know nothing of a case that goes on, nor of `errors`: what they put into quarantine takes the
 # place of the open case of its record.
 ONE_CASE = """
-    CREATE FUNCTION close_older_case() RETURNS trigger LANGUAGE plpgsql AS $$
+    CREATE FUNCTION close_older_case() RETURNS trigger LANGUAGE plpgsql
+        -- by the index, whatever the planner believes of a table that has just been filled
+        SET enable_seqscan = off AS $$
     BEGIN
         UPDATE rejected_records SET state = 'superseded'
         WHERE source_name = NEW.source_name AND state = 'open'

@@ -169,12 +169,12 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     if not _staging_complete(connection, claim):
         connection.execute(_BACK_TO_EXTRACTED, {"batch_id": claim.batch_id})
         return False
-    close_fitting(connection, claim.source_name, claim.batch_id)
     about = ("batch_id", "run_id", "source_name", "source_type", "mapping_version")
     values = {name: getattr(claim, name) for name in about}
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
+    close_fitting(connection, claim.source_name, claim.batch_id)
     connection.execute(_CLOSE, values | _write_items(connection, values)._asdict())
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True

@@ -9,7 +9,6 @@ import msgspec
 
 from db.quality import CASE
 from db.statement import text
-from etl.payload import digest
 from etl.records import Fault
 from etl.runs.changes import OpenCase
 from etl.runs.reasons import Reason
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from etl.records import BadRecord, Reject
-    from etl.runs.changes import Candidates
+    from etl.runs.changes import Candidates, Changes
 
 # Bytes of an unstorable record that the quarantine keeps.
 MAX_RAW_BYTES = 64 * 1024
@@ -74,13 +73,18 @@ def find_cases(connection: Connection, found: Candidates, values: dict[str, Any]
 
 # A record that killed its workers is tried again. One that was judged by another version is judged anew.
 _OPEN = text(f"""
+    WITH met AS (
+        SELECT r.id FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash
+        JOIN rejected_records r ON r.content_hash = decode(hash, 'hex')
+        WHERE r.source_name = :source_name AND r.state = 'open'
+        UNION
+        SELECT r.id FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS key
+        JOIN rejected_records r ON ({CASE}) = key
+        WHERE r.source_name = :source_name AND r.state = 'open'
+    )
     SELECT content_hash, external_id, run_id = :run_id AS written,
         mapping_version = :mapping_version AND rule <> 'poison' AS is_current
-    FROM rejected_records
-    WHERE source_name = :source_name AND state = 'open' AND (
-        content_hash = ANY (ARRAY(
-            SELECT decode(hash, 'hex') FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash))
-        OR ({CASE}) = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:keys AS jsonb)))))
+    FROM rejected_records WHERE id = ANY (ARRAY(SELECT id FROM met))
 """)
 
 
@@ -92,7 +96,7 @@ def put_unstorable(connection: Connection, claim: Claim, rejected: list[BadRecor
         (
             {
                 **origin,
-                "content_hash": digest(bad.raw).hex(),
+                "content_hash": bad.content_hash.hex(),
                 "raw_bytes": b64encode(bad.raw[:MAX_RAW_BYTES]).decode(),
                 "raw_truncated": len(bad.raw) > MAX_RAW_BYTES,
                 "stage": "extract",
@@ -107,7 +111,7 @@ def put_unstorable(connection: Connection, claim: Claim, rejected: list[BadRecor
 
 
 def put_rejects(connection: Connection, claim: Claim, rejects: list[Reject]) -> None:
-    """Stored records that became no items. Those that a newer one of their id has replaced already are no case."""
+    """Stored records that became no items."""
     if not rejects:
         return
     origin = _origin(claim)
@@ -128,16 +132,18 @@ def put_rejects(connection: Connection, claim: Claim, rejects: list[Reject]) -> 
             for reject in rejects
         ),
     )
-    ids = msgspec.json.encode([reject.record.external_id for reject in rejects if reject.record.external_id]).decode()
-    connection.execute(_CLOSE_REPLACED, {"source_name": origin["source_name"], "ids": ids})
+
+
+def close_replaced(connection: Connection, run_id: UUID) -> None:
+    """The cases of a run of which a newer record has been loaded are over, whichever batch came first."""
+    connection.execute(_CLOSE_REPLACED, {"run_id": run_id})
 
 
 _CLOSE_REPLACED = text("""
     UPDATE rejected_records r SET state = 'superseded'
     FROM unified_items i
-    WHERE r.source_name = :source_name AND r.state = 'open' AND i.source_name = :source_name
+    WHERE r.run_id = :run_id AND r.state = 'open' AND i.source_name = r.source_name
       AND i.external_id = r.external_id AND i.raw_data_id > r.raw_data_id
-      AND r.external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
 """)
 
 
@@ -177,7 +183,7 @@ _UPSERT = text(f"""
 
 
 def close_fitting(connection: Connection, source_name: str, batch_id: int) -> None:
-    """The staged records of a batch fit: their cases are over."""
+    """The staged records of a batch fit: their cases are over. Like the load itself, not by nested loops."""
     if has_cases(connection, source_name):
         connection.execute(_CLOSE_FITTING, {"source_name": source_name, "batch_id": batch_id})
 
@@ -187,24 +193,25 @@ _CLOSE_FITTING = text("""
     WHERE id IN (
         SELECT r.id FROM rejected_records r
         JOIN staged_items s ON s.batch_id = :batch_id AND s.external_id = r.external_id
-        WHERE r.source_name = :source_name AND r.state = 'open' AND coalesce(r.raw_data_id, 0) <= s.raw_data_id
-        UNION
-        SELECT r.id FROM rejected_records r
-        JOIN staged_items s ON s.batch_id = :batch_id AND s.content_hash = r.content_hash
-        WHERE r.source_name = :source_name AND r.state = 'open' AND r.external_id IS NULL)
+        WHERE r.source_name = :source_name AND r.state = 'open' AND coalesce(r.raw_data_id, 0) <= s.raw_data_id)
 """)
 
 
-def close_reverted(connection: Connection, source_name: str, ids: list[str]) -> None:
-    """Records that came again as they are served: what was rejected of them between is over."""
-    values = {"source_name": source_name, "ids": msgspec.json.encode(ids).decode()}
-    connection.execute(_CLOSE_REVERTED, values)
+def close_met(connection: Connection, source_name: str, changes: Changes) -> None:
+    """The cases that are over before anything is loaded.
+
+    Of records that came again as they are served, and of those that had no id and have one now.
+    """
+    keys = ["=" + key for key in changes.reverted] + [content_hash.hex() for content_hash in changes.identified]
+    if keys:
+        values = {"source_name": source_name, "keys": msgspec.json.encode(keys).decode()}
+        connection.execute(_CLOSE_MET, values)
 
 
-_CLOSE_REVERTED = text("""
+_CLOSE_MET = text(f"""
     UPDATE rejected_records SET state = 'superseded', last_seen_at = clock_timestamp()
-    WHERE source_name = :source_name AND state = 'open'
-      AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
+    FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS key
+    WHERE source_name = :source_name AND state = 'open' AND ({CASE}) = key
 """)
 
 
@@ -231,6 +238,7 @@ _PUT_POISONED = text("""
         'every worker that took this record died', :mapping_version, '[]'
     FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
     ORDER BY coalesce('=' || source_id, encode(content_hash, 'hex')), id DESC
+    ON CONFLICT DO NOTHING
 """)
 
 

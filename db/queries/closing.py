@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from db.queries.cases import reasons
+from db.queries.cases import close_replaced, reasons
 from db.queries.events import record_event
 from db.queries.fields import look_at_fields
 from db.queries.run_locks import lock_run
@@ -146,15 +146,17 @@ def _explained(connection: Connection, run_id: UUID, failure: Failure | None) ->
 _MAX_MESSAGE = 2000
 _SOME_RECORDS = text("""
     SELECT raw_payload FROM raw_data
-    WHERE run_id = :run_id AND id BETWEEN
+    WHERE run_id = :run_id AND pg_column_size(raw_payload) < 8192 AND id BETWEEN
         (SELECT min(first_raw_id) FROM etl_batches WHERE run_id = :run_id)
         AND (SELECT max(last_raw_id) FROM etl_batches WHERE run_id = :run_id)
-    ORDER BY id LIMIT 500
+    ORDER BY id LIMIT 200
 """)
 
 
 def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally) -> None:
     left = left_behind(outcome, tally)
+    if tally.counts.failed:
+        close_replaced(connection, run_id)
     failure = _explained(connection, run_id, outcome.failure)
     values = {
         "run_id": run_id,

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from db.copy import HEX, NEXT, copy_lines
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
-from db.queries.cases import close_reverted, find_cases, put_unstorable
+from db.queries.cases import close_met, find_cases, put_unstorable
 from db.statement import text
 from db.states import OPEN_BATCH
 from etl.errors import LeaseLostError
@@ -99,7 +99,7 @@ def store_batch(
         LeaseLostError: the run is no longer ours, or it is over.
     """
     run = _locked(connection, claim, len(changes.records))
-    if run.batches == claim.batches + 1 or (batch.position.finished and run.extracted_at is not None):
+    if _is_stored(run, claim, batch):
         return _again(connection, claim)
     batch_id, normalized = None, False
     rows = [
@@ -110,18 +110,24 @@ def store_batch(
         _copy_raw(connection, claim, rows)
         batch_id = _insert_batch(connection, claim, batch, changes, rows)
         put_unstorable(connection, claim, changes.rejected)
-        if changes.reverted:
-            close_reverted(connection, claim.source_name, list(changes.reverted))
+        close_met(connection, claim.source_name, changes)
         normalized = mapped is not None and _stage(connection, claim, batch_id, rows, mapped)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
+
+
+def _is_stored(run: Row[Any], claim: RunClaim, batch: RawBatch) -> bool:
+    """Whether an earlier attempt at this batch was committed. One without records shows by its position alone."""
+    if run.batches == claim.batches + 1 or (batch.position.finished and run.extracted_at is not None):
+        return True
+    return not batch.extracted and run.position == msgspec.json.decode(msgspec.json.encode(batch.position))
 
 
 # The ids are drawn by the transaction that stores them, and live nowhere else. A sequence goes back when PostgreSQL
 # crashes before what was drawn reached the log: ids remembered from before it would be given again. Between
 # two ids may lie those of other sources.
 _LOCK = text("""
-    SELECT batches, token, status, extracted_at, clock_timestamp()::text AS ingested_at,
+    SELECT batches, token, status, extracted_at, position, clock_timestamp()::text AS ingested_at,
         ARRAY(SELECT nextval('raw_data_id_seq') FROM generate_series(1, :count)) AS raw_ids
     FROM etl_runs WHERE run_id = :run_id FOR NO KEY UPDATE
 """)

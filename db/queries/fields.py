@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 # What one run tells of.
 _MOST_TOLD = 20
 
-_OBSERVED = text("SELECT observed FROM etl_batches WHERE run_id = :run_id AND observed IS NOT NULL ORDER BY number")
+# Of the records of the first batches a sample is enough; whether a field of an item is there is asked of all.
+_OBSERVED = text("""
+    SELECT CASE WHEN row_number() OVER (ORDER BY number, part) <= 50 THEN observed ELSE observed - 'keys' END
+    FROM etl_batches WHERE run_id = :run_id AND observed IS NOT NULL ORDER BY number, part
+""")
 # What the items have been like says nothing about another mapping.
 _KNOWN = text("""
     SELECT f.scope, f.field, f.seen, f.kinds, f.sample, f.drift FROM source_fields f
@@ -34,7 +38,7 @@ _KNOWN = text("""
 def look_at_fields(connection: Connection, run_id: UUID) -> None:
     """Compare what a run has stored with what the source was like, tell what is otherwise, and remember it."""
     found = connection.execute(_OBSERVED, {"run_id": run_id}).scalars()
-    observed = merged([msgspec.convert(one, Observed) for one in found])
+    observed = merged(msgspec.convert(one, Observed) for one in found)
     if observed.records < MIN_RECORDS and not any(observed.forms.values()):
         return
     source = connection.execute(_SOURCE, {"run_id": run_id}).first()
@@ -69,13 +73,13 @@ def _keep(connection: Connection, values: dict[str, Any], fields: Fields) -> Non
         for scope, known_fields in (("item", fields.items), ("record", fields.keys))
         for name, known in sorted(known_fields.items())
     ]
-    connection.execute(_FORGET, values)
+    connection.execute(_FORGET, {**values, "keys": list(fields.keys)})
     connection.execute(_KEEP, {**values, "rows": msgspec.json.encode(rows).decode()})
 
 
 _FORGET = text("""
-    DELETE FROM source_fields
-    WHERE source_name = :source_name AND scope = 'item' AND mapping_version <> :mapping_version
+    DELETE FROM source_fields WHERE source_name = :source_name AND CASE scope
+        WHEN 'item' THEN mapping_version <> :mapping_version ELSE field <> ALL (:keys) END
 """)
 _KEEP = text("""
     INSERT INTO source_fields AS f (source_name, scope, field, seen, kinds, sample, drift, mapping_version)

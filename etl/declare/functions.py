@@ -5,16 +5,26 @@ Ours take texts, numbers (as their text) or null, and give null for null. docs/s
 
 from __future__ import annotations
 
-from datetime import datetime
-from decimal import Decimal, InvalidOperation
+import html
+import math
+from decimal import Context, Decimal, InvalidOperation
 from typing import Any
+from zoneinfo import ZoneInfo
 
+import nh3
 from jmespath import functions
 
 from etl import payload
+from etl.times import Moment
 
 # What a function may make of a record: characters. A record is at most 4 MiB, but its texts may be multiplied.
 MAX_MADE = 16 * 1024 * 1024
+
+# The digits that a number may have before or after its point.
+MAX_DIGITS = 1000
+_EXACT = Context(prec=MAX_DIGITS, traps=[])
+# Reads formats only: what has no zone stays without.
+_ANY_ZONE = Moment(ZoneInfo("UTC"))
 
 # JMESPath knows values by the name of their Python type; ours has one more.
 functions.TYPES_MAP["Decimal"] = "number"
@@ -35,6 +45,26 @@ class Functions(functions.Functions):
         except InvalidOperation:
             return None
 
+    @functions.signature({"types": ["number"]})
+    def _func_floor(self, value: Any) -> int:
+        found: int = math.floor(_writable(value))
+        return found
+
+    @functions.signature({"types": ["number"]})
+    def _func_ceil(self, value: Any) -> int:
+        found: int = math.ceil(_writable(value))
+        return found
+
+    @functions.signature({"types": []}, {"types": ["number"]})
+    def _func_scale(self, value: Any, places: Any) -> Decimal | None:
+        """A number times so many powers of ten, exactly."""
+        number = self._func_to_number(value)
+        if number is None:
+            return None
+        digits = Decimal(repr(number) if isinstance(number, float) else number)
+        scaled: Decimal = _writable(_writable(digits).scaleb(int(places), _EXACT))
+        return scaled
+
     @functions.signature({"types": ["array-number"]})
     def _func_sum(self, values: list[Any]) -> Any:
         return sum(map(_exact, values), Decimal(0))
@@ -52,6 +82,12 @@ class Functions(functions.Functions):
     def _func_trim(self, value: Any) -> str | None:
         text = _text(value)
         return None if text is None else text.strip()
+
+    @functions.signature({"types": []})
+    def _func_strip_html(self, value: Any) -> str | None:
+        """The words of a text of HTML: without tags, and with characters for their names."""
+        text = _text(value)
+        return None if text is None else html.unescape(nh3.clean(text, tags=set())).strip()
 
     @functions.signature({"types": []})
     def _func_lower(self, value: Any) -> str | None:
@@ -84,7 +120,7 @@ class Functions(functions.Functions):
         text = _text(value)
         if text is None or not text.strip():
             return None
-        return datetime.strptime(text.strip(), pattern).isoformat()  # noqa: DTZ007 -- the field has its zone
+        return _ANY_ZONE.by(pattern, text.strip()).isoformat()
 
     @functions.signature({"types": []}, {"types": []})
     def _func_default(self, value: Any, otherwise: Any) -> Any:
@@ -109,6 +145,13 @@ def misused(name: str, arguments: int) -> str | None:
     if arguments == least or (is_open and arguments > least):
         return None
     return f"{name}() takes {least}{' or more' if is_open else ''} arguments, not {arguments}"
+
+
+def _writable(value: Any) -> Any:
+    """A number that is not so large that to write it out would take the day."""
+    if isinstance(value, Decimal) and not (value.is_finite() and abs(value.adjusted()) <= MAX_DIGITS):
+        raise ValueError("number out of range")
+    return value
 
 
 def _is_absent(value: Any) -> bool:

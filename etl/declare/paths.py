@@ -9,6 +9,7 @@ import jmespath
 from jmespath.exceptions import JMESPathError
 
 from etl.declare.functions import Functions, misused
+from etl.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Path:
         """
         try:
             return self._compiled.search(value, options=_OPTIONS)
-        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
+        except (JMESPathError, ArithmeticError, TypeError, ValueError, RecursionError, RecordError) as error:
             raise ValueError(str(error).splitlines()[0]) from error
 
 

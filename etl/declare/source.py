@@ -158,6 +158,10 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
         if self.format != "ndjson":
             return
         beside = [*given, *(["records"] if self.records != "@" else []), *(["success"] if self.success else [])]
+        if isinstance(self.paginate, NextUrlPaging) or getattr(self.paginate, "next", None):
+            beside.append("paginate.next")
+        if getattr(self.paginate, "more", None):
+            beside.append("paginate.more")
         if beside:
             raise ValueError(f"`{beside[0]}`: each line of `format: ndjson` is a record, and there is nothing else")
 

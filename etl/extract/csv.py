@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from etl.files.archive import is_plain, make_plain
+from etl.files.dialect import SAMPLE
 from etl.files.opening import open_table
 from etl.files.rows import Rows
 from etl.records import Cursor, Kept, Page, Validator
@@ -32,14 +33,15 @@ if TYPE_CHECKING:
 class CsvCursor(Cursor, frozen=True, kw_only=True):
     """A place in a file: its name, what tells that it is still the same one, and the bytes and rows before the place.
 
-    `digest` is the hash of a whole file, `head` the number of bytes that `file` is the hash of, where a file grows. A
-    download has no name, but the `validator` of its answer.
+    `digest` is the hash of a whole file. Where a file grows, `head` is the number of bytes that `file` is the hash of,
+    and `seen` how many tell how it is written. A download has no name, but the `validator` of its answer.
     """
 
     name: str
     file: str = ""
     digest: str | None = None
     head: int | None = None
+    seen: int | None = None
     validator: Validator | None = None
     # From a factory, so that they are written even if they are 0.
     offset: int = msgspec.field(default_factory=int)
@@ -65,6 +67,7 @@ class CsvPages:
         resumed: CsvCursor | None,
         during: Kept,
         after: Callable[[CsvCursor], Kept],
+        seen: int = SAMPLE,
     ) -> Iterator[Page]:
         """The pages of the first `size` bytes of a file. The last one has none following.
 
@@ -75,8 +78,9 @@ class CsvPages:
             resumed: where to go on, if that is in this file; else it is read from its start.
             during: what is kept until the last page is done.
             after: says, of the place where the file ended, what is kept then.
+            seen: how many bytes at its start tell how it is written.
         """
-        opening = open_table(file, size, self._source.csv)
+        opening = open_table(file, size, self._source.csv, seen)
         columns, offset = opening.header.columns, opening.header.offset
         rows = Rows(file, opening.end, opening.form, columns, growing=self._source.mode == "append")
         at = replace(start, offset=offset, row=0)

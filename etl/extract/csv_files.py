@@ -110,6 +110,7 @@ class AppendedFile:
         self._size = os.fstat(file.fileno()).st_size
         self._pages = pages
         self._reporter = reporter
+        self._seen = SAMPLE
 
     def pages(self, begun: CsvCursor | None, before: FileMark | None, done: dict[str, FileMark]) -> Iterator[Page]:
         """The pages from where this run has `begun` it, or else from where the run `before` ended."""
@@ -122,6 +123,10 @@ class AppendedFile:
         if resumed is None and before is not None:
             before = before if self._has_grown(before) else None
             resumed = None if before is None else replace(start, offset=before.offset, row=before.row)
+            self._seen = before.seen if before is not None and before.seen else self._head(begun)
+        else:
+            self._seen = (begun.seen if resumed is not None and begun is not None else None) or self._head(begun)
+        start = replace(start, seen=self._seen)
         yield from self._pages.pages(
             self._file,
             self._size,
@@ -129,6 +134,7 @@ class AppendedFile:
             resumed,
             during,
             lambda end: Kept(files={**done, self._name: self._mark(end, before)}),
+            self._seen,
         )
 
     def _has_whole_header(self) -> bool:
@@ -139,9 +145,13 @@ class AppendedFile:
 
     def _start(self, begun: CsvCursor | None) -> CsvCursor:
         """What tells in mid-run that it is still the same file: its beginning, as it was at the start."""
-        head = begun.head if begun is not None else None
-        head = min(self._size, SAMPLE) if head is None else head
+        head = self._head(begun)
         return CsvCursor(name=self._name, file=self._hash(head), head=head)
+
+    def _head(self, begun: CsvCursor | None) -> int:
+        """How many bytes of its beginning there were when this run began to read it."""
+        head = begun.head if begun is not None else None
+        return min(self._size, SAMPLE) if head is None else head
 
     def _has_grown(self, before: FileMark) -> bool:
         """True when it begins with what was read before; else it was cut or replaced."""
@@ -157,7 +167,7 @@ class AppendedFile:
     def _mark(self, end: CsvCursor, before: FileMark | None) -> FileMark:
         if before is not None and before.offset == end.offset:
             return before
-        return FileMark(self._hash(end.offset), end.offset, end.row, appending=True)
+        return FileMark(self._hash(end.offset), end.offset, end.row, appending=True, seen=self._seen)
 
     def _hash(self, size: int) -> str:
         return digest_of(self._file, size, self._reporter.alive)

@@ -11,6 +11,7 @@ from etl.errors import FetchError, FormatError, RefusedError
 from etl.extract.json_lines import JsonLines
 from etl.extract.pieces import outline
 from etl.extract.shapes import is_list_of_objects, shaped
+from etl.payload import digest
 from etl.records import BadRecord
 
 if TYPE_CHECKING:
@@ -180,9 +181,10 @@ def _check_list(records: str, found: Any) -> None:
 def _checked(record: Any) -> Record:
     if isinstance(record, (dict, BadRecord)):
         return record
-    return BadRecord(repr(record)[:_SHOWN].encode(), "", "not_an_object", "the record is not a JSON object")
+    raw = repr(record).encode("utf-8", "replace")
+    return BadRecord(raw[:_SHOWN], "", "not_an_object", "the record is not a JSON object", digest(raw))
 
 
 def _too_large(text: bytes, size: int) -> BadRecord:
-    shown = text[:_SHOWN].lstrip(b", \t\r\n")
-    return BadRecord(shown, "", "too_large", f"the record has {size} bytes, which is more than can be read at once")
+    message = f"the record has {size} bytes, which is more than can be read at once"
+    return BadRecord(text[:_SHOWN].lstrip(b", \t\r\n"), "", "too_large", message, digest(text))

@@ -60,11 +60,15 @@ class JsonLines:
 
 def _record(line: bytes, number: int) -> Record:
     if payload.weight(line) > _MAX_WEIGHT:
-        return BadRecord(line[:_SHOWN], "", "too_large", f"line {number} takes more than {_MAX_WEIGHT} bytes of memory")
+        return _bad(line, "too_large", f"line {number} takes more than {_MAX_WEIGHT} bytes of memory")
     try:
         found = payload.decode(line)
     except FormatError as error:
-        return BadRecord(line[:_SHOWN], "", "bad_json", f"line {number}: {error.message}")
+        return _bad(line, "bad_json", f"line {number}: {error.message}")
     if isinstance(found, dict):
         return found
-    return BadRecord(line[:_SHOWN], "", "not_an_object", f"line {number} is not a JSON object")
+    return _bad(line, "not_an_object", f"line {number} is not a JSON object")
+
+
+def _bad(line: bytes, rule: str, message: str) -> BadRecord:
+    return BadRecord(line[:_SHOWN], "", rule, message, payload.digest(line))

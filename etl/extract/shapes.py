@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from etl.errors import FormatError
+from etl.files.header import column_names
 
 if TYPE_CHECKING:
     from etl.declare.source import ApiSource
@@ -40,7 +41,10 @@ def _expect(found: Any, kind: type, meaning: str) -> Any:
 
 def _keyed(found: dict[str, Any], name: str) -> list[Any]:
     """The objects of an object, each with its key."""
-    return [{**(value if isinstance(value, dict) else {"value": value}), name: key} for key, value in found.items()]
+    records = {key: value if isinstance(value, dict) else {"value": value} for key, value in found.items()}
+    if any(name in record for record in records.values()):
+        raise FormatError(f"`key_as`: the records have a `{name}` already; choose another name", code="no_records")
+    return [{**record, name: key} for key, record in records.items()]
 
 
 def _transposed(columns: dict[str, Any]) -> list[Any]:
@@ -57,7 +61,8 @@ def _rows(rows: list[Any], columns: list[str] | None) -> list[Any]:
     if columns is None:
         if not rows:
             return []
-        columns, rows = [str(name) for name in _expect(rows[0], list, "`header`: a list of names")], rows[1:]
+        names = _expect(rows[0], list, "`header`: a list of names")
+        columns, rows = column_names(["" if name is None else str(name) for name in names]), rows[1:]
     width = len(columns)
     return [
         dict(zip(columns, row, strict=True)) if isinstance(row, list) and len(row) == width else row for row in rows

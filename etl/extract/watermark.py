@@ -30,6 +30,7 @@ _EPOCH_FROM, _EPOCH_TO = 10**9, 41 * 10**8
 # No counter goes as far: what lies above was never one.
 _LARGEST = Decimal(2**63)
 
+_DECIMALS = re.compile(r":\d{2}\.(\d{1,6})")
 _NUMBER = re.compile(r"[+-]?\d{1,1000}(\.\d{0,1000})?([eE][+-]?\d{1,4})?")
 
 
@@ -253,8 +254,8 @@ class Watermark:
             written_in = self._moment.by(pattern, written).tzinfo
             return earlier.astimezone(written_in or zone).strftime(pattern)
         if _has_no_zone(written):
-            return earlier.astimezone(zone).replace(tzinfo=None).isoformat()
-        return earlier.isoformat().replace("+00:00", "Z")
+            return _like(written, earlier.astimezone(zone).replace(tzinfo=None))
+        return _like(written, earlier).replace("+00:00", "Z")
 
     def _pattern(self, written: str) -> str | None:
         """The format of the source's that a time is written in."""
@@ -273,6 +274,16 @@ def _kind_of(number: Decimal) -> Kind:
     if _EPOCH_FROM <= number < _EPOCH_TO:
         return Kind.SECONDS
     return Kind.MILLISECONDS if _EPOCH_FROM * 1000 <= number < _EPOCH_TO * 1000 else Kind.NUMBER
+
+
+def _like(written: str, moment: datetime) -> str:
+    """ISO 8601 with as many decimals as another time has, and a space between date and time where that has one."""
+    between = " " if written[10:11] == " " else "T"
+    decimals = _DECIMALS.search(written)
+    if decimals is None:
+        return moment.isoformat(between, "seconds")
+    shown = moment.isoformat(between, "microseconds")
+    return shown.replace(f".{moment.microsecond:06}", f".{moment.microsecond:06}"[: len(decimals[1]) + 1])
 
 
 def _has_no_zone(written: str) -> bool:

@@ -127,17 +127,19 @@ class EntryReader:
             "point": place.get("coordinates") if isinstance(place, dict) else None,
             "extensions": _extensions(entry),
         }
-        record["id"] = self._id(entry, record)
+        record["id"] = self._id(entry)
         return {name: value for name, value in record.items() if value not in (None, "")}
 
-    def _id(self, entry: dict[str, Any], record: dict[str, Any]) -> str:
+    def _id(self, entry: dict[str, Any]) -> str:
         policy, guid, link = self._job.entry_id, entry.get("id"), self._web(entry.get("link"))
         chosen = {"auto": guid or link, "guid": guid, "link": link, "hash": None}[policy]
         if chosen or policy in {"guid", "link"}:
             return str(chosen or "")
         text = f"{entry.get('title', '')}\n{entry.get('published', '')}".encode("utf-8", "replace")
         if self._job.id_form == "plain":
-            text = msgspec.msgpack.encode({name: value for name, value in record.items() if value is not None})
+            # As the feed has it: what a record says depends on where from, when and how it was read.
+            said = {name: value for name, value in entry.items() if not name.endswith("_parsed")}
+            text = msgspec.json.encode(_plain(said, _DEEPEST), order="sorted")
         return "hash:" + hashlib.blake2b(text, digest_size=16).hexdigest()
 
     def _moment(self, entry: dict[str, Any], name: str) -> str | None:

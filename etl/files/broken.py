@@ -65,12 +65,12 @@ def _others(first: bytes, lines: Lines, form: Form, width: int) -> list[bytes]:
     There are none if the line has all fields, or if whole rows follow it.
     """
     quote = (form.quote or "").encode()
-    found, quotes = _fields(first, form), first.count(quote)
+    found, quotes = count_fields(first, form), first.count(quote)
     if found >= width or quotes % 2 == 0:
         return []
     whole = 0
     for count, line in enumerate(ahead := lines.peek(_MOST_LINES), 1):
-        is_whole = _fields(line, form) == width and line.count(quote) % 2 == 0
+        is_whole = count_fields(line, form) == width and line.count(quote) % 2 == 0
         whole = whole + 1 if is_whole else 0
         if whole == _WHOLE_LINES:
             return []
@@ -80,7 +80,7 @@ def _others(first: bytes, lines: Lines, form: Form, width: int) -> list[bytes]:
     return []
 
 
-def _fields(line: bytes, form: Form) -> int:
+def count_fields(line: bytes, form: Form) -> int:
     """How many fields a line has, whatever its quotes are worth."""
     text = line.decode(form.encoding, "replace")
     try:
@@ -101,24 +101,28 @@ class Row:
 class ShortRows:
     """Rows with fewer fields than the header, one after the other: rows without their last values, or parts of one."""
 
-    def __init__(self, width: int, *, plain: bool) -> None:
-        """`plain` says that they are what they seem to be."""
+    def __init__(self, width: int, *, plain: bool, begun: bool) -> None:
+        """`plain` says that they are what they seem to be, and so are the first ones if others went before: `begun`."""
         self._width = width
-        self._plain = plain
+        self._declared = plain
+        self._plain = plain or begun
         self._rows: list[Row] = []
+        self.size = 0
         self.padded = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def add(self, row: Row) -> None:
-        """One more of them."""
+        """One more of them; `size` is the bytes of all."""
         self._rows.append(row)
+        self.size += len(row.raw)
 
     def settle(self) -> Iterator[Row | BadRecord]:
         """What they are, once a row of another kind follows: filled up with empty fields, or one that is broken."""
-        rows, self._rows = self._rows, []
-        if not self._plain and are_parts([len(row.fields) for row in rows], self._width):
+        rows, self._rows, self.size = self._rows, [], 0
+        plain, self._plain = self._plain, self._declared
+        if not plain and are_parts([len(row.fields) for row in rows], self._width):
             first, last = rows[0].number, rows[-1].number
             message = (
                 f"rows {first} to {last} have the fields of one row that line ends have broken; if they are rows "

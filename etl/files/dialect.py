@@ -56,7 +56,20 @@ def count_titles(sample: str, form: Form) -> int:
         if count != 1 or not row[0].strip() or 1 < len(row) < width:
             break
         titles += 1
-    return titles
+    return titles if titles and _is_header(rows[titles], rows[titles + 1 :]) else 0
+
+
+def _is_header(names: list[str], rows: list[list[str]]) -> bool:
+    """Whether a row has names, and no values, over columns of which one at least has values of a type."""
+    if any(name.strip() and _TYPED.fullmatch(name.strip()) for name in names):
+        return False
+    columns = ([row[at].strip() for row in rows if at < len(row)] for at in range(len(names)))
+    held = ([cell for cell in column if cell] for column in columns)
+    return any(column and 2 * sum(map(_is_typed, column)) >= len(column) for column in held)
+
+
+def _is_typed(cell: str) -> bool:
+    return _TYPED.fullmatch(cell) is not None
 
 
 def sample_rows(sample: str, form: Form) -> list[list[str]]:

@@ -69,5 +69,5 @@ def _no_values(delimiter: str) -> re.Pattern[str]:
 
 
 def is_empty(row: list[str]) -> bool:
-    """Whether no cell of a row says anything."""
-    return not any(map(str.strip, row))
+    """Whether no cell of a row holds more than spaces and tabs."""
+    return not any(cell.strip(" \t") for cell in row)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _FALLBACK = "cp1252"
 _MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body")
-# Footers are looked for in the last bytes.
-_TAIL = 1024 * 1024
+# A footer, and a line above the table, have so many bytes at most.
+_TAIL = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class Opening:
     guessed: bool = False
 
 
-def open_table(file: BinaryIO, size: int, declared: Dialect) -> Opening:
-    """Find out how the first `size` bytes of a file are written, where the source does not say.
+def open_table(file: BinaryIO, size: int, declared: Dialect, seen: int = SAMPLE) -> Opening:
+    """Find out how a file of `size` bytes is written by the first that are to be `seen`, where the source does not say.
 
     Raises:
         FormatError: it is no CSV, or has no header that can be read.
     """
     file.seek(0)
-    sample = file.read(min(SAMPLE, size))
+    sample = file.read(min(seen, size))
     start = len(codecs.BOM_UTF8) if sample.startswith(codecs.BOM_UTF8) else 0
     _refuse_others(sample[start:])
     encoding = _encoding(sample, declared)
@@ -61,7 +61,7 @@ def open_table(file: BinaryIO, size: int, declared: Dialect) -> Opening:
     start += named[1] if named else 0
     start = _after_lines(file, start, declared.skip_lines or 0)
     file.seek(start)
-    text = file.read(min(SAMPLE, max(size - start, 0))).decode(form.encoding, "replace")
+    text = file.read(max(min(seen, size) - start, 0)).decode(form.encoding, "replace")
     if declared.delimiter is None:
         form = replace(form, delimiter=named[0] if named else find_delimiter(text, form))
     end = _before_lines(file, size, declared.skip_footer)
@@ -112,14 +112,28 @@ def _line(file: BinaryIO) -> bytes:
 
 
 def _before_lines(file: BinaryIO, size: int, count: int) -> int:
-    """Where the last lines begin that are not blank; in the last MiB."""
+    """Where the last lines begin that are not blank."""
     if not count:
         return size
-    begin = max(0, size - _TAIL)
-    file.seek(begin)
-    lines = file.read(size - begin).splitlines(keepends=True)
-    while lines and count:
-        line = lines.pop()
-        size -= len(line)
+    tail = SAMPLE
+    while tail <= _TAIL:
+        begin = max(0, size - tail)
+        file.seek(begin)
+        lines = file.read(size - begin).splitlines(keepends=True)
+        # The first one may be cut.
+        footer = _last(lines if begin == 0 else lines[1:], count)
+        if footer is not None or begin == 0:
+            return size - (footer or 0)
+        tail *= 2
+    raise FormatError(f"the last {count} lines have more than {_TAIL} bytes", code="bad_footer")
+
+
+def _last(lines: list[bytes], count: int) -> int | None:
+    """The bytes of so many lines at the end, blank ones among them not counted; None if there are fewer."""
+    size = 0
+    for line in reversed(lines):
+        size += len(line)
         count -= bool(line.strip())
-    return size
+        if not count:
+            return size
+    return None

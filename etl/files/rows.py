@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from etl.files.broken import OPEN, Row, ShortRows, are_parts, read_rows
+from etl.files.broken import OPEN, Row, ShortRows, are_parts, count_fields, read_rows
 from etl.files.form import is_empty
 from etl.files.header import numbered
 from etl.files.lines import Lines
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 # The bytes of a stretch, small enough for the cache of a processor, and the rows of one that is read row by row.
 CHUNK = 64 * 1024
 SLOW_ROWS = 1000
+# Rows that lack fields, until one that does not shows what they are: bytes.
+MAX_HELD = 1024 * 1024
 # In mode append, what may still be being written: bytes.
 MAX_HELD_BACK = 64 * 1024
 _CUTS = 20
@@ -138,7 +140,8 @@ class Rows:
         records: list[Record] = []
         skipped = 0
         width = None if self._columns is None else len(self._columns)
-        short = ShortRows(width or 0, plain=self._form.ragged is not None)
+        begun = bool(row) and self._follows_short(offset)
+        short = ShortRows(width or 0, plain=self._form.ragged is not None, begun=begun)
         for fields in read_rows(lines, self._form, width):
             raw = fields.raw if isinstance(fields, BadRecord) else lines.taken()
             if self._growing and self._is_incomplete(lines.offset, raw, fields):
@@ -154,11 +157,19 @@ class Rows:
                 records.append(self._record(fields, row, raw))
             # What short rows are shows in the one after them.
             is_over = len(records) >= SLOW_ROWS or lines.offset >= offset + CHUNK
-            if lines.offset >= self._size or (is_over and not 0 < len(short) < SLOW_ROWS):
+            is_held = 0 < len(short) < SLOW_ROWS and short.size < MAX_HELD
+            if lines.offset >= self._size or (is_over and not is_held):
                 break
         records += self._settled(short)
         self._single_until = lines.single_until
         return RowChunk(records, lines.offset, row, lines.fallbacks, skipped, short.padded)
+
+    def _follows_short(self, offset: int) -> bool:
+        """Whether the line before an offset lacks fields as well, so that those after it are no parts of one row."""
+        begin = max(0, offset - CHUNK)
+        self._file.seek(begin)
+        last = self._file.read(offset - begin).rstrip(b"\r\n").replace(b"\r", b"\n").rpartition(b"\n")[2]
+        return self._columns is not None and 0 < count_fields(last, self._form) < len(self._columns)
 
     def _is_short(self, fields: list[str]) -> bool:
         if self._columns is None:
@@ -192,5 +203,6 @@ def _odd_starts(form: Form) -> re.Pattern[str]:
     """Finds rows that may say nothing, or be comments, by how their first line begins."""
     starts = [re.escape(form.delimiter), r"[ \t]", re.escape(form.comment or form.delimiter)]
     if form.quote:
-        starts.append(re.escape(form.quote) * 2)
+        quote = re.escape(form.quote)
+        starts.append(f"{quote}(?:{quote}|[ \\t])")
     return re.compile(r"(?:\A|[\r\n])(?:" + "|".join(starts) + ")")

@@ -198,7 +198,10 @@ class Mapper:
     def _fault_of_id(self, content: Record) -> Fault:
         name = EXTERNAL_ID.name
         if isinstance(self._identity, list):
-            missing = [path for path in self._identity if _getter(path, tuple(content))(content) in (None, "")]
+            try:
+                missing = [path for path in self._identity if _getter(path, tuple(content))(content) in (None, "")]
+            except ValueError as error:
+                return Fault(name, "type", None, f"`identity`: {error}")
             return Fault(name, "required", None, f"the record has no {' and no '.join(missing)}, of its `identity`")
         value: Any = None
         try:
@@ -269,7 +272,10 @@ class Mapper:
 
 
 def _compound(record: Record, paths: list[str]) -> str | None:
-    values = [_getter(path, tuple(record))(record) for path in paths]
+    try:
+        values = [_getter(path, tuple(record))(record) for path in paths]
+    except ValueError:
+        return None
     if any(value is None or value == "" for value in values):
         return None
     written = payload.encode(values)
@@ -331,7 +337,11 @@ def _absent(_: Record) -> None:
 
 
 def _cut(value: Any) -> str | None:
-    return None if value is None else str(value)[:_MAX_SHOWN]
+    try:
+        return None if value is None else str(value)[:_MAX_SHOWN]
+    except ValueError:
+        # An integer of more digits than Python writes.
+        return f"a number of {value.bit_length()} bits"
 
 
 def _rest(content: Record, plan: _Plan) -> Record:

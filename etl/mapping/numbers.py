@@ -80,9 +80,7 @@ def _signed(found: Match[str]) -> Decimal:
         raise ValueError("a number with two currencies")
     digits = "".join(c for c in found["whole"] or "0" if c.isdigit())
     decimals = "".join(c for c in found["decimals"] or "" if c.isdigit())
-    amount = Decimal(f"{digits}.{decimals or 0}" if decimals else digits)
-    if found["exponent"]:
-        amount = Decimal(f"{amount}{found['exponent']}")
+    amount = Decimal((f"{digits}.{decimals}" if decimals else digits) + (found["exponent"] or ""))
     # Not `-amount`: arithmetic keeps 28 digits.
     return amount.copy_negate() if is_open or signs == ["-"] else amount
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _SAMPLED = 30
 # Fields of a record that are looked at, and characters of a name or a value that are kept.
 _MOST_FIELDS = 300
+_MOST_TOGETHER = 1000
 _LONGEST_NAME = 200
 _SHOWN = 60
 _NUMERIC = re.compile(r"[+-]?[\d.,' ]*\d[%]?")
@@ -111,7 +112,7 @@ def _form(values: Iterable[Decimal | None]) -> str | None:
     return doubtful
 
 
-def merged(batches: Sequence[Observed]) -> Observed:
+def merged(batches: Iterable[Observed]) -> Observed:
     """What several batches look like together."""
     whole = Observed()
     for one in batches:
@@ -133,6 +134,8 @@ def _proof(before: str | None, form: str) -> str:
 def _together(one: dict[str, Sight], other: dict[str, Sight]) -> dict[str, Sight]:
     both = dict(one)
     for name, sight in other.items():
+        if name not in both and len(both) >= _MOST_TOGETHER:
+            continue
         before = both.get(name, Sight())
         kinds = {kind: before.kinds.get(kind, 0) + sight.kinds.get(kind, 0) for kind in {*before.kinds, *sight.kinds}}
         both[name] = Sight(kinds, before.sample or sight.sample, sight.path or before.path)

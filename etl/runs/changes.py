@@ -44,8 +44,9 @@ class KnownContent(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """What of a batch must be stored: `records`, and `rejected` that are new to quarantine. The rest is counted.
 
-    `failed_again` counts those that are in quarantine already, as they are; `reverted` are ids of which a later record
-    is in quarantine, and which are now as they are served.
+    `failed_again` counts those that are in quarantine already, as they are. `reverted` are ids of which a later record
+    is in quarantine, and which are now as they are served; `identified` the hashes of records in quarantine that had no
+    id, and now have one.
     """
 
     records: list[RawRecord]
@@ -54,6 +55,7 @@ class Changes(msgspec.Struct, frozen=True):
     duplicate: int = 0
     failed_again: int = 0
     reverted: tuple[str, ...] = ()
+    identified: tuple[bytes, ...] = ()
 
 
 class InFlightIds:
@@ -98,12 +100,14 @@ class Candidates:
         found: dict[bytes, Key] = {
             digest(record.payload) if self.ignores else record.content_hash: key for key, record in self.records.items()
         }
-        return found | {content_hash: content_hash for content_hash in (digest(bad.raw) for bad in self.batch.rejected)}
+        return found | {
+            content_hash: content_hash for content_hash in (bad.content_hash for bad in self.batch.rejected)
+        }
 
 
 def candidates(batch: RawBatch, in_flight: InFlightIds, *, ignores: bool) -> Candidates:
     """What of a batch has to be looked up."""
-    records = single_valued(batch.records)
+    records = single_valued(batch.records, whole=ignores)
     # In source order, which is mostly that of the index.
     ids = in_flight.without([r.external_id for r in records.values() if r.external_id is not None])
     return Candidates(batch, records, ids, ignores)
@@ -117,19 +121,29 @@ def changed_records(found: Candidates, known: KnownContent) -> Changes:
     records = found.records
     served = {key for key, content_hash in known.served.items() if records[key].content_hash == content_hash}
     cases = _cases_met(found, known.cases) if known.cases else {}
+    identified = _identified(found, known.cases) if known.cases else ()
     if not served and not cases:
-        return Changes(found.batch.records, found.batch.rejected)
+        return Changes(found.batch.records, found.batch.rejected, identified=identified)
     written = known.written & served | {key for key, ours in cases.items() if ours}
-    rejected = [bad for bad in found.batch.rejected if digest(bad.raw) not in cases]
+    rejected = [bad for bad in found.batch.rejected if bad.content_hash not in cases]
     changes = _counted(found.batch.records, rejected, frozenset(served), cases.keys() - served, written)
     reverted = {case.external_id for case in known.cases if case.external_id in served}
-    return replace(changes, reverted=tuple(sorted(filter(None, reverted))))
+    return replace(changes, reverted=tuple(sorted(filter(None, reverted))), identified=identified)
+
+
+def _identified(found: Candidates, cases: list[OpenCase]) -> tuple[bytes, ...]:
+    keys = found.hashes()
+    return tuple(
+        case.content_hash for case in cases if case.external_id is None and isinstance(keys.get(case.content_hash), str)
+    )
 
 
 def _cases_met(found: Candidates, cases: list[OpenCase]) -> dict[Key, bool]:
     """The keys that are in quarantine with just this content, and whether this run put them there."""
-    keys = found.hashes()
+    keys, settled = found.hashes(), set(found.ids)
     met = ((keys[case.content_hash], case) for case in cases if case.is_current and case.content_hash in keys)
+    # Of an id in flight nobody knows yet what it will say.
+    met = ((key, case) for key, case in met if isinstance(key, bytes) or key in settled)
     return {key: case.written for key, case in met if case.external_id is None or case.external_id == key}
 
 
@@ -157,8 +171,11 @@ def _counted(
     return Changes(stored, rejected, unchanged, duplicate, failed_again)
 
 
-def single_valued(records: list[RawRecord]) -> dict[Key, RawRecord]:
-    """The records whose key has one content throughout the batch: the candidates for `unchanged`."""
+def single_valued(records: list[RawRecord], *, whole: bool = False) -> dict[Key, RawRecord]:
+    """The records whose key has one content throughout the batch: the candidates for `unchanged`.
+
+    The `whole` payload is compared where fields are ignored: one that is may be what was mended.
+    """
     first: dict[Key, RawRecord] = {record.key: record for record in records}
     if len(first) == len(records):
         return first
@@ -166,6 +183,6 @@ def single_valued(records: list[RawRecord]) -> dict[Key, RawRecord]:
     varied: set[Key] = set()
     for record in records:
         known = first.setdefault(record.key, record)
-        if known.content_hash != record.content_hash:
+        if known.content_hash != record.content_hash or (whole and known.payload != record.payload):
             varied.add(record.key)
     return {key: record for key, record in first.items() if key not in varied}

@@ -17,6 +17,8 @@ MIN_RECORDS = 20
 _MUCH = 0.5
 # What was seen before fades, so that a change is soon usual: of so many records at most is remembered.
 _MEMORY = 1000.0
+# Fields of records that are remembered, those seen most often.
+_MOST_KEYS = 500
 # A name that resembles the missing one at least so much is suggested.
 _ALIKE = 0.5
 
@@ -92,12 +94,12 @@ def remembered(observed: Observed, before: Fields, findings: list[Finding]) -> F
         fresh = None if (name, _NULLS) in changed else known
         kinds = {**sight.kinds, **({"decimal": 1} if observed.forms.get(name) == "" else {})}
         items[name] = _blend(Sight(kinds, sight.sample), observed.sampled_items, fresh, told | _lasting(drift))
-    keys = dict(before.keys)
+    keys: dict[str, Known] = {}
     for name in {*observed.keys, *before.keys}:
         sight = observed.keys.get(name, Sight())
         fresh = None if (name, _TYPE) in changed else before.keys.get(name)
         keys[name] = _blend(sight, observed.sampled, fresh, {})
-    return Fields(items, keys)
+    return Fields(items, dict(sorted(keys.items(), key=lambda one: -sum(one[1].kinds.values()))[:_MOST_KEYS]))
 
 
 _ABSENT, _NULLS, _NEW, _TYPE, _FORM = "not there", "mostly empty", "new", "of another type", "number form"

@@ -65,6 +65,8 @@ def read_date(written: str, names: Mapping[str, ZoneInfo]) -> datetime | None:
             return _moment(found, names)
         except ValueError as error:
             wrong = wrong or error
+        except OverflowError:
+            wrong = wrong or ValueError("time out of range")
     if wrong:
         raise wrong
     return None

@@ -28,6 +28,8 @@ _ISO = re.compile(
     r"(?:T(?:\d{2}|\d{4}|(?:\d{6}|\d{2}:\d{2}:\d{2})(?:[.,]\d+)?|\d{2}:\d{2})(?:Z|[+-]\d{2}(?::?\d{2})?)?)?",
     re.ASCII | re.IGNORECASE,
 )
+# After a date: nothing, hours, or hours and minutes. Parts of a minute are no seconds.
+_IS_PLAIN = re.compile(r"(?:$|[T ]\d{2}(?:$|:\d{2}(?![.,\d])|[Z+-]))")
 _NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})\b")
 _MONTHS_OF_A_YEAR = 12
 
@@ -63,7 +65,7 @@ class Moment:
             return None
         if self.formats and (declared := self._declared(written)):
             return declared
-        if written[4:5] == written[7:8] == "-" and written[10:11] in {"T", " ", ""} and written[13:14] in {":", ""}:
+        if written[4:5] == written[7:8] == "-" and written[10:11] in {"T", " ", ""} and _IS_PLAIN.match(written, 10):
             # As most times are written.
             with contextlib.suppress(ValueError):
                 return self.settled(datetime.fromisoformat(written))

@@ -414,3 +414,10 @@ def test_a_header_that_is_still_being_written_is_left_alone(growing: Growing) ->
 
 def test_a_line_of_one_byte_after_a_bare_return(tmp_path: Path) -> None:
     assert csv(tmp_path, b"id\r1") == [{"id": "1"}]
+
+
+def test_how_a_growing_file_is_written_is_told_by_what_it_was(growing: Growing) -> None:
+    growing.add("id;note\n1;a, b\n")
+    assert growing.poll() == ["1"]
+    growing.add("".join(f"{number};a, b, c\n" for number in range(2, 9)))
+    assert growing.poll() == [str(number) for number in range(2, 9)]

@@ -118,6 +118,9 @@ HABITS = [
     Habit("a footer taken out by a condition", "id,v\n1,2\nTotal,2\n", [["1", "2"]], {"where": "id != 'Total'"}, skipped=1),
     Habit("comments", "# made by a logger\nt;v\n1;2\n# restarted\n3;4\n", [["1", "2"], ["3", "4"]], {"csv": {"comment": "#"}}),
     Habit("no header", "1;2\n3;4\n", [["1", "2"], ["3", "4"]], {"csv": {"header": False}}),
+    Habit("a header with one name", "id,,\n1,a,b\n2,c,d\n3,e,f\n", [["1", "a", "b"], ["2", "c", "d"], ["3", "e", "f"]]),
+    Habit("rows of other spaces", "a,b\n1,2\n\u00a0,\u00a0\n", [["1", "2"], ["\u00a0", "\u00a0"]]),
+    Habit("rows of quoted spaces", 'a,b\n1,2\n" "," "\n', [["1", "2"]], skipped=1),
     # Encodings.
     Habit("Greek", GREEK, [["1", "Αθήνα και Θεσσαλονίκη"], ["2", "Πάτρα, Ηράκλειο"]], encoding="cp1253", warned=("encoding_guessed",)),
     Habit("Russian", RUSSIAN, [["1", "Молоко пастеризованное", "89,90"], ["2", "Хлеб ржаной", "45,00"], ["3", "Сыр твёрдый", "799,00"]], encoding="cp1251", warned=("encoding_guessed",)),

@@ -539,3 +539,14 @@ def test_other_json_is_no_feed(parse: Parse, body: bytes) -> None:
     with pytest.raises(FormatError) as refusal:
         parse(body)
     assert refusal.value.code == "not_a_feed"
+
+
+def test_the_hash_of_an_entry_does_not_depend_on_when_and_from_where_it_is_read(parser: FeedParser) -> None:
+    item = rss(b'<title>t</title><pubDate>Mon, 15 Dec 2025 10:00:00</pubDate><enclosure url="/x.mp3" type="a/b"/>')
+    ids = {
+        parser.parse(FeedJob(item, "", base, now, "auto", timezone=zone), lambda: None).entries[0]["id"]
+        for base in ("http://a.test/feed", "https://a.test/feed")
+        for now in (1764547200.0, 1796083200.0)
+        for zone in ("UTC", "Europe/Berlin")
+    }
+    assert len(ids) == 1

@@ -7,6 +7,10 @@ from typing import Any
 
 from sqlalchemy import text
 
+from db.queries.extraction import store_batch
+from db.queries.runs import claim_run
+from etl.records import Position, RawBatch
+from etl.runs.changes import Changes
 from etl.runs.messages import BatchMessage
 from testkit.fake_server import FakeServer, as_json
 from testkit.runner import SourceRunner
@@ -65,6 +69,27 @@ def test_a_case_without_an_id_is_closed_once_there_is_one(runner: SourceRunner) 
     (run,) = runs(runner, "sku,price\nA,1\nB,2\n")
     assert run["status"] == "success"
     assert states(runner) == [(None, "superseded"), (None, "superseded")]
+
+
+def test_a_case_without_an_id_is_closed_where_fields_are_ignored_too(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "ignore": ["when"]})
+    runs(runner, "sku,price,when\nA,1,now\nB,2,then\n")
+    runner.declare({**SHOP, "ignore": ["when"], "map": {"external_id": "sku"}})
+    (run,) = runs(runner, "sku,price,when\nA,1,now\nB,2,then\n")
+    assert run["status"] == "success"
+    assert states(runner) == [(None, "superseded"), (None, "superseded")]
+
+
+def test_rows_left_out_are_counted_once_when_the_answer_to_a_commit_is_lost(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "where": "status != 'draft'"})
+    runner.write("shop.csv", "id,status\n1,draft\n")
+    run_id = runner.queue("shop")
+    claim = runner.database.transact(claim_run, run_id, "test", 60)
+    assert claim
+    batch = RawBatch([], [], Position(cursor={"name": "x"}, done=1), 1, 10, skipped=42)
+    for _ in range(2):
+        runner.database.transact(store_batch, claim, batch, Changes([], []), 60, None)
+    assert runner.sql("SELECT rows_skipped, pages FROM etl_runs") == [(42, 1)]
 
 
 def test_a_case_that_came_again_as_it_is_counts_and_is_not_stored(runner: SourceRunner) -> None:

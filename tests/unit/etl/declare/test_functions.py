@@ -39,6 +39,17 @@ from etl.declare.paths import complaint, path
         ("join('-', [a, b])", {"a": "x", "b": "y"}, "x-y"),
         ("not_null(a, b)", {"a": None, "b": ""}, ""),
         ("join(' ', [trim(a), lower(b)])", {"a": " x", "b": "Y"}, "x y"),
+        ("scale(a, `-2`)", {"a": 1999}, Decimal("19.99")),
+        ("scale(a, `-2`)", {"a": "5"}, Decimal("0.05")),
+        ("scale(a, `-2`)", {}, None),
+        (
+            "scale(a, `-2`)",
+            {"a": Decimal(123456789012345678901234567890123)},
+            Decimal("1234567890123456789012345678901.23"),
+        ),
+        ("strip_html(a)", {"a": " <b>Q&amp;A</b>: what&#8217;s <em>new</em><script>x</script>"}, "Q&A: what’s new"),
+        ("floor(a)", {"a": Decimal("2.7")}, 2),
+        ("date(a, '%d.%m.%Y %Z')", {"a": "31.12.2025 CET"}, "2025-12-31T00:00:00+01:00"),
     ],
 )
 def test_a_function(text: str, record: dict[str, Any], expected: object) -> None:
@@ -65,6 +76,11 @@ def test_a_hash_tells_values_apart() -> None:
     [
         ("date(a, '%d.%m.%Y')", {"a": "2025-12-31"}, "does not match format"),
         ("lower(a)", {"a": {}}, "expected text"),
+        ("floor(a)", {"a": Decimal("1e1000000")}, "out of range"),
+        ("ceil(to_number(a))", {"a": "1e10000000"}, "out of range"),
+        ("scale(a, `2`)", {"a": Decimal("1e1000000")}, "out of range"),
+        ("date(a, '%Y%m%d')", {"a": "2025111"}, "other digits"),
+        ("hash(a)", {"a": "x\x00"}, "NUL"),
         ("lower(a)", {"a": True}, "expected text"),
         ("split(a, '')", {"a": "x"}, "needs a text"),
         ("replace(a, 'x', b)", {"a": "x" * 10_000, "b": "y" * 10_000}, "more than"),

@@ -83,3 +83,25 @@ def test_a_header_is_not_looked_for_without_end() -> None:
     with pytest.raises(FormatError) as caught:
         rows(b"\n" * 3_000_000 + b"id\n1\n")
     assert caught.value.code == "bad_header"
+
+
+def padded(body: bytes) -> list[Any]:
+    form = Form(",")
+    header = read_header(io.BytesIO(body), 0, form)
+    chunks = Rows(io.BytesIO(body), len(body), form, header.columns, growing=False).chunks(header.offset, 0)
+    return [record for chunk in chunks for record in chunk.records]
+
+
+@pytest.mark.parametrize("count", [1, 3, 999, 1000, 1001, 1002, 1003, 2002, 5000])
+def test_rows_without_their_last_field_are_rows_however_many_there_are(count: int) -> None:
+    found = padded(b"a,b,c\n" + b"".join(b"%d,%s\n" % (number, b"x" * 100) for number in range(count)))
+    assert [record["a"] for record in found] == [str(number) for number in range(count)]
+
+
+def test_large_rows_that_lack_fields_are_not_all_held() -> None:
+    body = b"a,b,c\n" + b"".join(b"%d,%s\n" % (number, b"x" * 500_000) for number in range(40))
+    form = Form(",")
+    chunks = list(Rows(io.BytesIO(body), len(body), form, ["a", "b", "c"], growing=False).chunks(6, 0))
+    sizes = [sum(len(record["b"]) for record in chunk.records if isinstance(record, dict)) for chunk in chunks]
+    assert max(sizes) < 3_000_000
+    assert sum(len(chunk.records) for chunk in chunks) == 40

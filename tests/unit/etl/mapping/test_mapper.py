@@ -58,6 +58,24 @@ def test_all_that_is_wrong_with_a_record_is_said() -> None:
 
 
 @pytest.mark.parametrize(
+    ("record", "source"),
+    [
+        ({"name": {}}, {"identity": ["lower(name)"]}),
+        ({"name": "x\x00"}, {"where": "hash(name) != 'x'"}),
+    ],
+)
+def test_a_path_that_does_not_fit_a_record_costs_that_record(record: dict[str, Any], source: dict[str, Any]) -> None:
+    good, bad, skipped = csv_mapper(**source).take(iter([record]))
+    assert (len(good) + len(bad), skipped) == (1, 0)
+    assert bad or good[0].external_id is None
+
+
+def test_a_number_too_long_to_be_written_is_rejected_by_name() -> None:
+    _, (reject,) = csv_mapper(map={"quantity": "to_number(qty)"}).normalize([stored({"qty": "1e100000"})])
+    assert reject.faults[0].field == "quantity"
+
+
+@pytest.mark.parametrize(
     ("record", "source", "rule", "message"),
     [
         ({"id": "x" * 1001}, {}, "type", "external_id: longer than 1000 bytes"),

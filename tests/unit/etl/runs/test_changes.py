@@ -65,3 +65,24 @@ def test_an_unstorable_record_in_quarantine_is_not_put_there_again() -> None:
 def test_a_case_of_another_id_with_the_same_content_is_not_met() -> None:
     known = KnownContent(cases=[OpenCase(digest_of("a"), "9", written=False)])
     assert [r.external_id for r in changed([raw("1", "a")], known).records] == ["1"]
+
+
+def test_a_rejected_record_is_stored_again_while_another_one_of_its_id_is_in_flight() -> None:
+    batch = RawBatch([raw("1", "bad")], [], Position(), 1, 1)
+    found = candidates(batch, InFlightIds({3: frozenset({"1"})}), ignores=False)
+    changes = changed_records(found, KnownContent(cases=[OpenCase(digest_of("bad"), "1", written=False)]))
+    assert ([r.payload for r in changes.records], changes.failed_again) == ([b"bad"], 0)
+
+
+def test_the_last_of_two_that_differ_in_an_ignored_field_is_not_left_out() -> None:
+    junk, mended = (RawRecord("1", text, b"the same") for text in (b"junk", b"mended"))
+    found = candidates(RawBatch([junk, mended], [], Position(), 1, 1), InFlightIds({}), ignores=True)
+    changes = changed_records(found, KnownContent(cases=[OpenCase(digest_of("junk"), "1", written=False)]))
+    assert [r.payload for r in changes.records] == [b"junk", b"mended"]
+
+
+def test_a_case_without_an_id_is_over_once_its_record_has_one() -> None:
+    known = KnownContent(cases=[OpenCase(digest_of("a"), None, written=False, is_current=False)])
+    changes = changed([raw("1", "a"), raw("2", "b")], known)
+    assert len(changes.records) == 2
+    assert changes.identified == (digest_of("a"),)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from charset_normalizer import from_bytes
+
+from etl.files.alphabets import LANGUAGES, LEAST, agreement
 
 if TYPE_CHECKING:
     from charset_normalizer import CharsetMatch
@@ -17,15 +19,14 @@ DEFAULT = "utf-8"
 _MOST_ODD_LINES = 0.1
 # Detectors of more than this find nothing that they do not find in it: bytes.
 _SAMPLE = 64 * 1024
-# Those that programs still write, most usual first; ISO 8859 is taken for what Windows calls it. In Latin scripts
-# letters of theirs stand alone among those of ASCII, in others they make up words.
-_LATIN = ("cp1252", "cp1250", "cp1254", "cp1257", "mac_roman", "mac_latin2")
+# Those of other scripts than Latin that programs still write, most usual first; ISO 8859 is taken for what Windows
+# calls it. In Latin scripts letters beyond ASCII stand alone among others, here they make up words.
 _OTHER = (
     *("cp1251", "cp1253", "cp932", "gb18030", "cp949", "big5", "euc_jp", "koi8_r", "cp1255", "cp1256", "mac_cyrillic"),
 )
 _HIGH = re.compile(rb"[\x80-\xff]+")
 _LATIN_RUN = 1.5
-# With fewer letters beyond ASCII no detector can tell one Latin encoding from another.
+# Fewer bytes beyond ASCII say nothing about the lines to come.
 _LEAST_LETTERS = 16
 # How much more chaos than the best guess another one may have, in percent.
 _TOLERANCE = 2.0
@@ -45,7 +46,10 @@ def find_encoding(sample: bytes, fallback: str | None) -> Encoding:
     if _is_utf8(sample):
         return Encoding(DEFAULT, fallback)
     guess = _guess(sample[:_SAMPLE])
-    return Encoding(DEFAULT, fallback) if guess is None else Encoding(guess, guessed=True)
+    if guess is None or len(b"".join(_HIGH.findall(sample))) < _LEAST_LETTERS:
+        # Line by line: of so few letters beyond ASCII the others may be UTF-8 as well.
+        return Encoding(DEFAULT, guess or fallback)
+    return Encoding(guess, guessed=True)
 
 
 def wide_encoding(sample: bytes) -> str | None:
@@ -79,24 +83,29 @@ def _decodes(line: bytes) -> bool:
     return True
 
 
-@cache
+@lru_cache(maxsize=4)
 def _guess(sample: bytes) -> str | None:
-    """What a detector finds: of its guesses that are about as good as its best, the one with most words of a language.
-
-    None when it finds nothing: there is too little to go by.
-    """
+    """What the text looks like, None when it looks like nothing."""
     runs = _HIGH.findall(sample)
-    letters = sum(map(len, runs))
-    written = _LATIN if letters < _LATIN_RUN * len(runs) else _OTHER
-    if written is _LATIN and letters < _LEAST_LETTERS:
-        return None
-    found = from_bytes(sample, cp_isolation=list(written))
+    return _latin(sample) if sum(map(len, runs)) < _LATIN_RUN * len(runs) else _other(sample)
+
+
+def _latin(sample: bytes) -> str | None:
+    """By the letters of languages: detectors take German and French for Czech, whose encoding has their letters too."""
+    agreements = {name: agreement(sample.decode(name, "replace"), name) for name in LANGUAGES}
+    best = max(LANGUAGES, key=lambda name: agreements[name])
+    return best if agreements[best] >= LEAST else None
+
+
+def _other(sample: bytes) -> str | None:
+    """What a detector finds: of its guesses that are about as good as its best, that with most words of a language."""
+    found = from_bytes(sample, cp_isolation=list(_OTHER))
     best = found.best()
     if best is None:
         return None
     likely = [match for match in found if match.percent_chaos <= best.percent_chaos + _TOLERANCE]
     chosen = max(likely, key=lambda match: match.percent_coherence)
-    return next(name for name in written if _agrees(sample, name, chosen))
+    return next(name for name in _OTHER if _agrees(sample, name, chosen))
 
 
 def _agrees(sample: bytes, name: str, match: CharsetMatch) -> bool:

@@ -41,8 +41,8 @@ COLUMNS = {
 # place of the open case of its record.
 ONE_CASE = """
     CREATE FUNCTION close_older_case() RETURNS trigger LANGUAGE plpgsql
-        -- by the index, whatever the planner believes of a table that has just been filled
-        SET enable_seqscan = off AS $$
+        -- by the index of cases, as soon as a table that was empty when this was planned is not any more
+        SET plan_cache_mode = force_custom_plan SET enable_seqscan = off AS $$
     BEGIN
         UPDATE rejected_records SET state = 'superseded'
         WHERE source_name = NEW.source_name AND state = 'open'

@@ -132,7 +132,7 @@ def _keys(observed: Observed, before: Fields) -> Iterator[Finding]:
         held = sum(sight.kinds.values())
         if known is None:
             if before.keys and held >= _MUCH * observed.sampled:
-                yield Finding(name, _NEW, "never seen", f"{held} of {observed.sampled} have it", sight.sample)
+                yield Finding(name, _NEW, "never seen", f"{held:g} of {observed.sampled} have it", sight.sample)
             continue
         kind = max(sight.kinds, key=lambda one: sight.kinds[one], default=None)
         if kind is None or held < MIN_RECORDS / 2 or known.seen * known.share() < MIN_RECORDS / 2:

@@ -46,6 +46,7 @@ def test_a_renamed_column_is_told_with_what_to_write(runner: SourceRunner) -> No
     assert (missing["old"], missing["new"]) == ("100% had it", "0 of 30 have `Bezeichnung`")
     assert missing["suggestion"] == "declare `map: {title: Bezeichnung DE}`"
     assert (new["field"], new["change"], new["sample"]) == ("Bezeichnung DE", "new", "thing 0")
+    assert new["new"] == "30 of 30 have it"
     # It stands until it is mended.
     assert runner.sql("SELECT field FROM source_fields WHERE drift IS NOT NULL") == ["title"]
     runner.declare({**SHOP, "map": {**SHOP["map"], "title": "Bezeichnung DE"}})

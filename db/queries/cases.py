@@ -65,7 +65,7 @@ def find_cases(connection: Connection, found: Candidates, values: dict[str, Any]
     nothing = not (found.records or found.batch.rejected)
     if nothing or not has_cases(connection, values["source_name"]):
         return []
-    hashes = [content_hash.hex() for content_hash in found.hashes()]
+    hashes = sorted(content_hash.hex() for content_hash in found.all_hashes())
     keys = ["=" + key for key in found.records if isinstance(key, str)]
     lists = {"hashes": msgspec.json.encode(hashes).decode(), "keys": msgspec.json.encode(keys).decode()}
     return [OpenCase(bytes(row[0]), *row[1:]) for row in connection.execute(_OPEN, values | lists)]

@@ -24,7 +24,8 @@ _MOST_TOLD = 20
 
 # Of the records of the first batches a sample is enough; whether a field of an item is there is asked of all.
 _OBSERVED = text("""
-    SELECT CASE WHEN row_number() OVER (ORDER BY number, part) <= 50 THEN observed ELSE observed - 'keys' END
+    SELECT CASE WHEN row_number() OVER (ORDER BY number, part) <= 50 THEN observed
+        ELSE (observed - 'keys') || '{"sampled": 0}' END
     FROM etl_batches WHERE run_id = :run_id AND observed IS NOT NULL ORDER BY number, part
 """)
 # What the items have been like says nothing about another mapping.

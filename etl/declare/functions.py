@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 from decimal import Context, Decimal, InvalidOperation
+from functools import reduce
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -41,9 +42,10 @@ class Functions(functions.Functions):
         if not isinstance(value, str):
             return value
         try:
-            return Decimal(value)
+            number = Decimal(value)
         except InvalidOperation:
             return None
+        return number if number.is_finite() else None
 
     @functions.signature({"types": ["number"]})
     def _func_floor(self, value: Any) -> int:
@@ -67,11 +69,11 @@ class Functions(functions.Functions):
 
     @functions.signature({"types": ["array-number"]})
     def _func_sum(self, values: list[Any]) -> Any:
-        return sum(map(_exact, values), Decimal(0))
+        return reduce(_EXACT.add, map(_writable, map(_exact, values)), Decimal(0))
 
     @functions.signature({"types": ["array-number"]})
     def _func_avg(self, values: list[Any]) -> Any:
-        return self._func_sum(values) / len(values) if values else None
+        return _EXACT.divide(self._func_sum(values), Decimal(len(values))) if values else None
 
     @functions.signature({"types": ["string"]}, {"types": ["array-string"]})
     def _func_join(self, between: str, texts: list[str]) -> str:

@@ -118,15 +118,20 @@ class AppendedFile:
         if not self._has_whole_header():
             yield Page(CsvCursor(name=self._name), [], None, kept=during)
             return
+        if before is not None and not before.row:
+            # Nothing was read but a header, which may have been a title.
+            before = None
         start = self._start(begun)
         resumed = begun if begun is not None and begun.is_in_file_of(start) else None
-        if resumed is None and before is not None:
-            before = before if self._has_grown(before) else None
-            resumed = None if before is None else replace(start, offset=before.offset, row=before.row)
-            self._seen = before.seen if before is not None and before.seen else self._head(begun)
+        if resumed is not None:
+            # As it was begun: by a release before this one without it.
+            self._seen = resumed.seen or self._head(begun)
+            start = replace(start, seen=resumed.seen)
         else:
-            self._seen = (begun.seen if resumed is not None and begun is not None else None) or self._head(begun)
-        start = replace(start, seen=self._seen)
+            before = before if before is not None and self._has_grown(before) else None
+            resumed = None if before is None else replace(start, offset=before.offset, row=before.row)
+            self._seen = before.seen if before is not None and before.seen else self._head(None)
+            start = replace(start, seen=self._seen)
         yield from self._pages.pages(
             self._file,
             self._size,

@@ -118,11 +118,14 @@ class ShortRows:
         self._rows.append(row)
         self.size += len(row.raw)
 
+    def end(self) -> None:
+        """A row with all fields follows: those after it are judged on their own."""
+        self._plain = self._declared
+
     def settle(self) -> Iterator[Row | BadRecord]:
         """What they are, once a row of another kind follows: filled up with empty fields, or one that is broken."""
         rows, self._rows, self.size = self._rows, [], 0
-        plain, self._plain = self._plain, self._declared
-        if not plain and are_parts([len(row.fields) for row in rows], self._width):
+        if not self._plain and are_parts([len(row.fields) for row in rows], self._width):
             first, last = rows[0].number, rows[-1].number
             message = (
                 f"rows {first} to {last} have the fields of one row that line ends have broken; if they are rows "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import ne
 from typing import TYPE_CHECKING
 
 from charset_normalizer import from_bytes
@@ -25,7 +26,13 @@ _OTHER = (
     *("cp1251", "cp1253", "cp932", "gb18030", "cp949", "big5", "euc_jp", "koi8_r", "cp1255", "cp1256", "mac_cyrillic"),
 )
 _HIGH = re.compile(rb"[\x80-\xff]+")
-_LATIN_RUN = 1.5
+# What is a letter in most encodings of one byte a letter, and what is a sign in none.
+_LETTER = re.compile(rb"[\xc0-\xff\x8a\x8c\x8e\x9a\x9c\x9e\x9f]")
+_TOUCHING = re.compile(rb"[A-Za-z][\x80-\xff]+|[^A-Za-z]?[\x80-\xff]+[A-Za-z]")
+USUAL = "cp1252"
+_MAC = "mac_roman"
+# Another encoding is meant only if it reads so many of the bytes beyond ASCII otherwise.
+_DISTINCT = 0.1
 # Fewer bytes beyond ASCII say nothing about the lines to come.
 _LEAST_LETTERS = 16
 # How much more chaos than the best guess another one may have, in percent.
@@ -85,16 +92,38 @@ def _decodes(line: bytes) -> bool:
 
 @lru_cache(maxsize=4)
 def _guess(sample: bytes) -> str | None:
-    """What the text looks like, None when it looks like nothing."""
-    runs = _HIGH.findall(sample)
-    return _latin(sample) if sum(map(len, runs)) < _LATIN_RUN * len(runs) else _other(sample)
+    """What the text looks like, None when it looks like nothing.
+
+    In Latin scripts most runs of letters beyond ASCII touch one of ASCII, in others they are words.
+    """
+    runs = [run for run in _HIGH.finditer(sample) if _LETTER.search(run[0])]
+    touching = sum(1 for run in runs if _TOUCHING.match(sample, max(run.start() - 1, 0), run.end() + 1))
+    if 2 * touching >= len(runs) and (latin := _latin(sample)):
+        return latin
+    return _other(sample) if sum(len(run[0]) for run in runs) >= _LEAST_LETTERS else None
 
 
 def _latin(sample: bytes) -> str | None:
     """By the letters of languages: detectors take German and French for Czech, whose encoding has their letters too."""
-    agreements = {name: agreement(sample.decode(name, "replace"), name) for name in LANGUAGES}
+    texts = {name: sample.decode(name, "replace") for name in LANGUAGES}
+    agreements = {name: agreement(texts[name], name) for name in LANGUAGES}
     best = max(LANGUAGES, key=lambda name: agreements[name])
+    if _difference(texts[best], texts[USUAL]) < _DISTINCT * len(b"".join(_HIGH.findall(sample))):
+        best = USUAL
+    if best == _MAC and _detected(sample, (_MAC, *_OTHER)) != _MAC:
+        return None
     return best if agreements[best] >= LEAST else None
+
+
+def _detected(sample: bytes, names: tuple[str, ...]) -> str | None:
+    """What a detector finds: Mac OS Roman has letters where Japanese has the halves of its own."""
+    best = from_bytes(sample, cp_isolation=list(names)).best()
+    return None if best is None else best.encoding
+
+
+def _difference(one: str, other: str) -> int:
+    """At how many places two readings of the same bytes differ."""
+    return sum(map(ne, one, other))
 
 
 def _other(sample: bytes) -> str | None:

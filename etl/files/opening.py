@@ -61,13 +61,14 @@ def open_table(file: BinaryIO, size: int, declared: Dialect, seen: int = SAMPLE)
     start += named[1] if named else 0
     start = _after_lines(file, start, declared.skip_lines or 0)
     file.seek(start)
-    text = file.read(max(min(seen, size) - start, 0)).decode(form.encoding, "replace")
+    end = seen if seen < SAMPLE else start + SAMPLE
+    text = file.read(max(min(end, size) - start, 0)).decode(form.encoding, "replace")
     if declared.delimiter is None:
         form = replace(form, delimiter=named[0] if named else find_delimiter(text, form))
-    end = _before_lines(file, size, declared.skip_footer)
+    data_end = _before_lines(file, size, declared.skip_footer)
     titles = count_titles(text, form) if declared.header and declared.skip_lines is None else 0
     header = read_header(file, start, form, titles) if declared.header else count_columns(file, start, form)
-    return Opening(form, header, max(end, header.offset), titles, encoding.guessed)
+    return Opening(form, header, max(data_end, header.offset), titles, encoding.guessed)
 
 
 def _refuse_others(sample: bytes) -> None:

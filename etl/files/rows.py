@@ -62,6 +62,8 @@ class Rows:
         self._columns = columns
         self._growing = growing
         self._single_until = 0
+        # Whether a stretch was read, and ended among rows that lack fields.
+        self._has_begun = self._in_short = False
         self._odd_starts = _odd_starts(form)
 
     def chunks(self, offset: int, row: int) -> Iterator[RowChunk]:
@@ -101,6 +103,7 @@ class Rows:
                 return None
             rows, padded = evened
         records: list[Record] = [dict(zip(columns, fields, strict=True)) for fields in rows]
+        self._has_begun, self._in_short = True, False
         return RowChunk(records, offset + len(data), row + found, skipped=found - len(rows), padded=padded)
 
     def _evened(self, rows: list[list[str]], width: int) -> tuple[list[list[str]], int] | None:
@@ -140,7 +143,7 @@ class Rows:
         records: list[Record] = []
         skipped = 0
         width = None if self._columns is None else len(self._columns)
-        begun = bool(row) and self._follows_short(offset)
+        begun = self._in_short if self._has_begun else bool(row) and self._follows_short(offset)
         short = ShortRows(width or 0, plain=self._form.ragged is not None, begun=begun)
         for fields in read_rows(lines, self._form, width):
             raw = fields.raw if isinstance(fields, BadRecord) else lines.taken()
@@ -154,12 +157,14 @@ class Rows:
                 short.add(Row(fields, row, raw))
             else:
                 records += self._settled(short)
+                short.end()
                 records.append(self._record(fields, row, raw))
             # What short rows are shows in the one after them.
             is_over = len(records) >= SLOW_ROWS or lines.offset >= offset + CHUNK
             is_held = 0 < len(short) < SLOW_ROWS and short.size < MAX_HELD
             if lines.offset >= self._size or (is_over and not is_held):
                 break
+        self._has_begun, self._in_short = True, bool(len(short))
         records += self._settled(short)
         self._single_until = lines.single_until
         return RowChunk(records, lines.offset, row, lines.fallbacks, skipped, short.padded)

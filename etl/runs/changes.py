@@ -92,6 +92,12 @@ class Candidates:
     # Whether the hash of a record leaves fields out.
     ignores: bool
 
+    def all_hashes(self) -> set[bytes]:
+        """What any record of the batch would have as the content hash of its case."""
+        records = self.batch.records
+        stored = {digest(record.payload) if self.ignores else record.content_hash for record in records}
+        return stored | {bad.content_hash for bad in self.batch.rejected}
+
     def hashes(self) -> dict[bytes, Key]:
         """The keys by what an open case would have as its content hash.
 
@@ -132,10 +138,12 @@ def changed_records(found: Candidates, known: KnownContent) -> Changes:
 
 
 def _identified(found: Candidates, cases: list[OpenCase]) -> tuple[bytes, ...]:
-    keys = found.hashes()
-    return tuple(
-        case.content_hash for case in cases if case.external_id is None and isinstance(keys.get(case.content_hash), str)
-    )
+    without_id = {case.content_hash for case in cases if case.external_id is None}
+    if not without_id:
+        return ()
+    records = (record for record in found.batch.records if record.external_id is not None)
+    hashes = {digest(record.payload) if found.ignores else record.content_hash for record in records}
+    return tuple(sorted(without_id & hashes))
 
 
 def _cases_met(found: Candidates, cases: list[OpenCase]) -> dict[Key, bool]:

@@ -29,7 +29,7 @@ _ISO = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 # After a date: nothing, hours, or hours and minutes. Parts of a minute are no seconds.
-_IS_PLAIN = re.compile(r"(?:$|[T ]\d{2}(?:$|:\d{2}(?![.,\d])|[Z+-]))")
+_IS_PLAIN = re.compile(r"$|[T ]\d{2}(?:$|:\d{2}(?![.,\d]))|T\d{2}[Z+-]")
 _NUMERIC = re.compile(r"(\d{1,2})([./-])(\d{1,2})\2(\d{4}|\d{2})\b")
 _MONTHS_OF_A_YEAR = 12
 

@@ -421,3 +421,20 @@ def test_how_a_growing_file_is_written_is_told_by_what_it_was(growing: Growing) 
     assert growing.poll() == ["1"]
     growing.add("".join(f"{number};a, b, c\n" for number in range(2, 9)))
     assert growing.poll() == [str(number) for number in range(2, 9)]
+
+
+def test_a_title_that_was_there_first_is_no_header(growing: Growing) -> None:
+    growing.add("Report 2025\n")
+    assert growing.poll() == []
+    growing.add("id;name;price\n0;n0;0.5\n1;n1;1.5\n")
+    assert growing.poll() == ["0", "1"]
+    growing.add("2;n2;2.5\n")
+    assert growing.poll() == ["2"]
+
+
+def test_a_preamble_of_any_length_leaves_the_table_as_it_is(tmp_path: Path) -> None:
+    body = b"x" * 70_000 + b"\nid;name;price\n1;a,b;2\n2;c;3\n"
+    assert csv(tmp_path, body, skip_lines=1) == [
+        {"id": "1", "name": "a,b", "price": "2"},
+        {"id": "2", "name": "c", "price": "3"},
+    ]

@@ -49,6 +49,8 @@ from etl.declare.paths import complaint, path
         ),
         ("strip_html(a)", {"a": " <b>Q&amp;A</b>: what&#8217;s <em>new</em><script>x</script>"}, "Q&A: what’s new"),
         ("floor(a)", {"a": Decimal("2.7")}, 2),
+        ("sum(a)", {"a": [Decimal("1e30"), 1]}, Decimal(1000000000000000000000000000001)),
+        ("to_number(a)", {"a": "nan"}, None),
         ("date(a, '%d.%m.%Y %Z')", {"a": "31.12.2025 CET"}, "2025-12-31T00:00:00+01:00"),
     ],
 )

@@ -121,3 +121,28 @@ def test_bytes_that_are_no_text_are_not_guessed() -> None:
 )
 def test_wide_characters_are_known_by_their_zeros(sample: bytes, name: str | None) -> None:
     assert wide_encoding(sample) == name
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("id,price\n" + "".join(f"{n},£{n}.50\n" for n in range(40)), "cp1252"),
+        ("id,price\n0,£0.50\n", "cp1252"),
+        ("id,v\n" + "1,12 m³\n" * 40, "cp1252"),
+        ("id;Größe\n" + "1;2\n" * 30, "cp1252"),
+        ("a;b\n" + "1\xa0234,5\xa0€;x\n" * 70, "cp1252"),
+        ("a\n§§ 5\n", "cp1252"),
+        ("a\nÉÉ ÉCOLE\n", "cp1252"),
+        ("n\n" + "François, Müller, Björn, Benoît\n" * 70 + "Þór Ýr\n", "cp1252"),
+        ("n\n" + "Þór Ýr Guðrún Sigríður Ægir\n" * 20, "cp1252"),
+        ("id,sehir\n" + "1,İstanbul\n2,Muğla\n3,Şanlıurfa\n" * 9, "cp1254"),
+        ("id;nazev\n" + "1;Plzeň\n2;České Budějovice\n3;Příbram\n" * 9, "cp1250"),
+        ("ид,город\n1,Москва\n2,Санкт-Петербург\n3,Казань\n" * 6, "koi8_r"),
+        ("番号,ドアホン\n1,ドア\n" * 5, "cp932"),
+    ],
+)
+def test_signs_and_few_letters_do_not_lead_astray(text: str, encoding: str) -> None:
+    found = find_encoding(text.encode(encoding), "cp1252")
+    name = found.name if found.guessed else found.fallback
+    assert name
+    assert text.encode(encoding).decode(name) == text

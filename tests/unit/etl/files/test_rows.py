@@ -105,3 +105,10 @@ def test_large_rows_that_lack_fields_are_not_all_held() -> None:
     sizes = [sum(len(record["b"]) for record in chunk.records if isinstance(record, dict)) for chunk in chunks]
     assert max(sizes) < 3_000_000
     assert sum(len(chunk.records) for chunk in chunks) == 40
+
+
+def test_a_broken_row_is_found_after_rows_of_several_lines() -> None:
+    good = b"".join(b'%d,"line one\nline two",x%d\n' % (number, number) for number in range(4000))
+    found = padded(b"id,text,x\n" + good + b"BROKEN,first\npart,zz\n9999,a,b\n")
+    assert [one.raw for one in found if isinstance(one, BadRecord)] == [b"BROKEN,first\npart,zz\n"]
+    assert len(found) == 4002

@@ -86,3 +86,8 @@ def test_a_case_without_an_id_is_over_once_its_record_has_one() -> None:
     changes = changed([raw("1", "a"), raw("2", "b")], known)
     assert len(changes.records) == 2
     assert changes.identified == (digest_of("a"),)
+
+
+def test_a_case_without_an_id_is_over_also_when_its_record_varies_in_the_batch() -> None:
+    known = KnownContent(cases=[OpenCase(digest_of("a"), None, written=False, is_current=False)])
+    assert changed([raw("1", "a"), raw("1", "b")], known).identified == (digest_of("a"),)

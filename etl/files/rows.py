@@ -64,7 +64,8 @@ class Rows:
         self._single_until = 0
         # Whether a stretch was read, and ended among rows that lack fields.
         self._has_begun = self._in_short = False
-        self._odd_starts = _odd_starts(form)
+        mark = form.comment
+        self._comment = None if mark is None else re.compile(rf"(?:\A|[\r\n]){re.escape(mark)}")
 
     def chunks(self, offset: int, row: int) -> Iterator[RowChunk]:
         """Stretches up to the end; `row` is the number of rows before the offset."""
@@ -89,10 +90,10 @@ class Rows:
         except (csv.Error, UnicodeDecodeError):
             return None
         found = len(rows)
-        if self._odd_starts.search(text):
-            if self._form.comment is not None:
-                return None
-            rows = [fields for fields in rows if not is_empty(fields)] if self._form.drop_empty else rows
+        if self._comment is not None and self._comment.search(text):
+            return None
+        if self._form.drop_empty and not all(fields[0].strip(" \t") for fields in rows):
+            rows = [fields for fields in rows if not is_empty(fields)]
         if rows and self._columns is None:
             self._columns = numbered(len(rows[0]))
         columns = self._columns or []
@@ -202,12 +203,3 @@ class Rows:
             message = f"row {row}: {len(fields)} fields where the header has {len(columns)}"
             return BadRecord(raw, "", "columns", message)
         return dict(zip(columns, fields, strict=True))
-
-
-def _odd_starts(form: Form) -> re.Pattern[str]:
-    """Finds rows that may say nothing, or be comments, by how their first line begins."""
-    starts = [re.escape(form.delimiter), r"[ \t]", re.escape(form.comment or form.delimiter)]
-    if form.quote:
-        quote = re.escape(form.quote)
-        starts.append(f"{quote}(?:{quote}|[ \\t])")
-    return re.compile(r"(?:\A|[\r\n])(?:" + "|".join(starts) + ")")

@@ -63,8 +63,7 @@ class Functions(functions.Functions):
         number = self._func_to_number(value)
         if number is None:
             return None
-        digits = Decimal(repr(number) if isinstance(number, float) else number)
-        scaled: Decimal = _writable(_writable(digits).scaleb(int(places), _EXACT))
+        scaled: Decimal = _writable(_writable(_exact(number)).scaleb(int(places), _EXACT))
         return scaled
 
     @functions.signature({"types": ["array-number"]})

@@ -21,15 +21,13 @@ _MEMORY = 1000.0
 _MOST_KEYS = 500
 # A name that resembles the missing one at least so much is suggested.
 _ALIKE = 0.5
-
-
 # What is counted beside values: that a field was not there, and that a number showed its point to be one of decimals.
 _NO_VALUES = frozenset({"missing", "decimal"})
 
 
 @dataclass(frozen=True)
 class Known:
-    """What a field has been like: of `seen` records so many had it, by kind. `told` are the warnings that stand."""
+    """What a field has been like: of `seen` records so many had it, by kind. `drift` are the warnings that stand."""
 
     seen: float
     kinds: Mapping[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -18,6 +19,7 @@ from sqlalchemy import (
     Integer,
     Numeric,
     PrimaryKeyConstraint,
+    TextClause,
     UniqueConstraint,
     text,
 )
@@ -26,6 +28,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 import db.quality  # noqa: F401 -- its tables belong to the schema
 from db.base import Base, Xid8, counter, now, small
+from db.queries.item_paths import CATEGORY_KEY, TITLE_KEY
 from db.states import ACTIVE_RUN, OPEN_BATCH, one_of
 from etl.runs.outcome import BatchState, Lane, Stage, Status, Trigger
 
@@ -33,6 +36,22 @@ SEARCH = (
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(title, ''::text), 1000)), 'A'::\"char\") || "
     "setweight(to_tsvector('simple'::regconfig, \"left\"(COALESCE(description, ''::text), 24000)), 'B'::\"char\")"
 )
+
+# What an index holds beside its key, so that filters and other orders need no look at the rows.
+TYPE, NUMBERS = ["source_type"], ["amount", "rating"]
+
+
+def _item_index(
+    name: str, *key: str | TextClause, also: Sequence[str] = (), using: str = "btree", status: str = "active"
+) -> Index:
+    """An index over the items of one status."""
+    return Index(
+        f"ix_unified_items_{name}",
+        *key,
+        postgresql_include=also,
+        postgresql_using=using,
+        postgresql_where=text(f"status = '{status}'"),
+    )
 
 
 class ItemContent:
@@ -304,11 +323,28 @@ class ItemRow(ItemContent, Base):
         UniqueConstraint("source_name", "external_id"),
         CheckConstraint("octet_length(external_id) <= 1000", name="external_id"),
         CheckConstraint("status IN ('active', 'deleted')", name="status"),
-        Index("ix_unified_items_created", "created_at", "id"),
-        Index("ix_unified_items_updated", "updated_at", "id"),
-        Index("ix_unified_items_published", "published_at", "id"),
-        Index("ix_unified_items_source", "source_name", "created_at", "id"),
-        Index("ix_unified_items_search", "source_name", "search", postgresql_using="gin"),
+        _item_index("by_created", "created_at", "id", also=TYPE),
+        _item_index("by_updated", "updated_at", "id", also=[*TYPE, "created_at", "published_at", *NUMBERS]),
+        _item_index("by_published", "published_at", "id", also=[*TYPE, "created_at", "updated_at", *NUMBERS]),
+        _item_index("by_title", text(f"({TITLE_KEY})"), "id", also=TYPE),
+        _item_index("by_amount", "amount", "id", also=TYPE),
+        _item_index("by_rating", "rating", "id", also=TYPE),
+        _item_index(
+            *("of_source", "source_name", "created_at", "id"),
+            also=[*TYPE, "updated_at", "published_at", *NUMBERS],
+        ),
+        _item_index("words", "source_name", text(f"({CATEGORY_KEY})"), "search", using="gin"),
+        _item_index(
+            *("deleted", "created_at", "id"),
+            also=[*TYPE, "source_name", "updated_at", "published_at", *NUMBERS],
+            status="deleted",
+        ),
+        _item_index("deleted_by_title", text(f"({TITLE_KEY})"), "id", also=[*TYPE, "source_name"], status="deleted"),
+        _item_index(
+            *("deleted_words", "source_name", text(f"({CATEGORY_KEY})"), "search"),
+            using="gin",
+            status="deleted",
+        ),
     )
 
     id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)

@@ -186,6 +186,12 @@ class TooSlowError(ETLError):
     code = "too_slow"
 
 
+class TooBroadError(ETLError):
+    """So much matches a question that no way to answer it is quick."""
+
+    code = "too_broad"
+
+
 class PageTooLargeError(ETLError):
     """The items of a page are too large to be sent together."""
 

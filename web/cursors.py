@@ -6,14 +6,14 @@ import base64
 import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TypeVar
 from uuid import UUID
 
 import msgspec
 
-from db.queries.items import SortKey  # noqa: TC001 -- msgspec reads it
-from etl.mapping.convert import number
+from db.queries.item_paths import TITLE_LENGTH, SortKey
+from etl.mapping.convert import MAX_NUMBER_EXPONENT, MAX_NUMBER_LENGTH, checked
 from web.errors import InvalidRequestError
 
 
@@ -56,13 +56,28 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("time out of range") from error
 
 
+def _number(text: str) -> Decimal:
+    """A number that an item may have, however small it is."""
+    longest = MAX_NUMBER_LENGTH + MAX_NUMBER_EXPONENT
+    if len(text) > longest + len("-0."):
+        raise ValueError("longer than any number that is kept")
+    try:
+        found = checked(Decimal(text))
+    except InvalidOperation as error:
+        raise ValueError("not a number") from error
+    # PostgreSQL has no zero with that many decimals.
+    if abs(int(found.as_tuple().exponent)) > longest:
+        raise ValueError("more decimals than any number that is kept")
+    return found
+
+
 VALUE_TYPES: dict[SortKey, Callable[[str], str | datetime | Decimal | None]] = {
     "created_at": _time,
     "updated_at": _time,
     "published_at": _time,
-    "title": str,
-    "amount": number,
-    "rating": number,
+    "title": lambda text: text[:TITLE_LENGTH],
+    "amount": _number,
+    "rating": _number,
 }
 
 

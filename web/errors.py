@@ -21,6 +21,7 @@ from etl.errors import (
     SourceInactiveError,
     StorageConflictError,
     StorageUnavailableError,
+    TooBroadError,
     TooSlowError,
     UnknownHostError,
     UnknownRunError,
@@ -58,6 +59,7 @@ STATUSES: dict[type, HTTPStatus] = {
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     TooSlowError: HTTPStatus.SERVICE_UNAVAILABLE,
     PageTooLargeError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    TooBroadError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 # Facts of an error that a caller can use.
 _SHOWN_FACTS = ("active_run_id", "source", "not_before", "errors")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from db.queries.items import Filters, KeysetPosition, Order
+from db.queries.item_paths import Filters, ItemQuery, KeysetPosition, Order, Window
 from etl.errors import UnknownSourceError
 from web.cursors import ItemCursor, unpack
 from web.errors import InvalidRequestError
@@ -30,9 +30,10 @@ class Question:
     after: KeysetPosition | None
 
     @property
-    def place(self) -> dict[str, Any]:
-        """Where the page lies, for a query."""
-        return {"size": self.size, "offset": ((self.page or 1) - 1) * self.size, "after": self.after}
+    def asked(self) -> ItemQuery:
+        """The same for the database."""
+        window = Window(self.size, ((self.page or 1) - 1) * self.size, self.after)
+        return ItemQuery(self.filters, self.order, window)
 
 
 def read_question(query: dict[str, Any]) -> Question:

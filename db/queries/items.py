@@ -1,39 +1,78 @@
-"""Reading items: filters, orders, pages and keyset cursors."""
+"""Reading items: pages of JSON, by number or by cursor, and how many there are.
+
+An order alone is walked along its index. With filters, a set of up to 10,000 items is gathered and sorted; a larger one
+holds enough of them that a walk of limited length comes by a page, unless what is asked for lies at the far end. What
+is left over is for PostgreSQL to plan, or too broad to be answered.
+"""
 
 from __future__ import annotations
 
-import re
 import time
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Literal, get_args
-from unicodedata import normalize
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from db.queries.item_paths import (
+    SHOWN,
+    TITLE_LENGTH,
+    Filters,
+    ItemQuery,
+    Order,
+    Rows,
+    Window,
+    along_index,
+    conditions,
+    filter_values,
+    has_index,
+    in_full,
+    is_covered,
+    through_set,
+)
 from db.queries.stats import known_items
 from db.statement import text
-from etl.item import COLUMNS, FIELDS, Kind
+from etl.errors import TooBroadError
+from etl.item import FIELDS, Kind
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
-# Up to here every filtered set is counted; beyond it a cheap source of truth is needed.
-COUNTED = 10_000
-# Totals beyond that are kept this long, by filters, in each process: seconds.
+# Totals beyond what is counted are kept this long, by filters, in each process: seconds.
 RECENT_SECONDS = 1.0
 MAX_RECENT = 1000
-SortKey = Literal["created_at", "updated_at", "published_at", "title", "amount", "rating"]
-SORTABLE: tuple[SortKey, ...] = get_args(SortKey)
+# Sets up to here are counted, and gathered.
+COUNTED = 10_000
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How many items are looked at in each way; at full size some 50 ms each, where the machine is idle.
+
+    A set of more than `counted` is not gathered, nor tried to be if it is thought to be larger than `large`. A walk
+    goes past `longest` in each range, or where to sort them all is quick, not `patience` times as far as it should
+    have to. All are sorted up to `covered` where an index holds all that is needed; up to `uncovered` where each has
+    to be looked at, with two filters up to `uncovered_of_two`.
+    """
+
+    counted: int = COUNTED
+    large: int = 5 * COUNTED
+    longest: int = 25_000
+    shortest: int = 2_000
+    patience: int = 20
+    covered: int = 700_000
+    uncovered: int = 400_000
+    uncovered_of_two: int = 60_000
+
 
 # What a page may hold, in bytes. The sizes are those of the columns: as JSON a page is somewhat more.
 PAGE_BYTES = 8 * 1024 * 1024
+_BROAD = (
+    "too many items match for this order; add a filter that few items pass, such as `source_name` or a shorter span"
+)
 # Up to here a page is made at once, unless it is known to be slow to find.
 QUICK_BYTES = 1024 * 1024
 
-SHOWN = ", ".join(("id", "source_type", "source_name", "external_id", *COLUMNS, "status", "created_at", "updated_at"))
 _TEXTS = tuple(field.name for field in FIELDS if field.kind in {Kind.TEXT, Kind.ADDRESS})
 _PACKED = (*(field.name for field in FIELDS if field.kind is Kind.TAGS), "metadata")
 # Of a text PostgreSQL knows the length without reading it. Of the others it knows what they take, perhaps compressed.
@@ -51,46 +90,6 @@ _SMALL = (
     f" {', '.join(f'pg_column_size({name})' for name in _PACKED)}) <= :small"
     f" AND coalesce({', '.join(f'pg_column_compression({name})' for name in _PACKED)}) IS NULL"
 )
-
-
-@dataclass(frozen=True)
-class Filters:
-    """Which items are wanted; None means any."""
-
-    source_type: str | None = None
-    source_name: str | None = None
-    category: str | None = None
-    status: str | None = "active"
-    search: str | None = None
-    published_after: datetime | None = None
-    published_before: datetime | None = None
-    updated_since: datetime | None = None
-
-
-@dataclass(frozen=True)
-class Order:
-    """The order of items; the id makes it total. Absent values come last, in both directions."""
-
-    sort_by: SortKey = "created_at"
-    descending: bool = True
-
-    def __post_init__(self) -> None:
-        # It becomes part of the statement.
-        if self.sort_by not in SORTABLE:
-            raise ValueError(f"items have no order by {self.sort_by!r}")
-
-    @property
-    def nullable(self) -> bool:
-        """True when the column may be absent."""
-        return self.sort_by not in {"created_at", "updated_at"}
-
-
-@dataclass(frozen=True)
-class KeysetPosition:
-    """The last item of a page: the next page starts after it."""
-
-    value: str | datetime | Decimal | None
-    item_id: int
 
 
 @dataclass(frozen=True)
@@ -113,97 +112,141 @@ class Total:
     count: int
     exact: bool
 
+    def at_least(self, count: int) -> Total:
+        """The same, where so many were seen."""
+        return self if self.count >= count else Total(count, exact=False)
+
 
 _json_items = msgspec.json.Decoder(list[msgspec.Raw])
 _json_item = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
-_CONDITIONS = {
-    "source_type": "source_type = :source_type",
-    "source_name": "source_name = :source_name",
-    "category": "category = :category",
-    "status": "status = :status",
-    "published_after": "published_at >= :published_after",
-    "published_before": "published_at < :published_before",
-    "updated_since": "updated_at >= :updated_since",
-}
 
-
-_NEGATED = re.compile(r"(?:^|\s)-\S")
-
-
-def is_quick(filters: Filters, order: Order) -> bool:
-    """True when an index leads straight to the items of any page."""
-    return order.sort_by == "created_at" and replace(filters, source_name=None) == Filters()
-
-
-def list_small_items(
-    connection: Connection,
-    filters: Filters,
-    order: Order,
-    *,
-    size: int,
-    offset: int = 0,
-    after: KeysetPosition | None = None,
-) -> Page | None:
-    """As `list_items`, but nothing when one of the items is so large that the page may be, too.
+def find_small_items(connection: Connection, asked: ItemQuery) -> Page | None:
+    """A page that an index leads straight to (`is_direct`), or nothing when an item is so large that it may be, too.
 
     PostgreSQL makes the JSON, in one row: to fetch one for every item cost a tenth of a request.
     """
-    rows, values = _rows(filters, order, size, offset, after)
-    query = f"SELECT json_agg(item) FILTER (WHERE {_SMALL}), count(*) FROM ({rows}) item"
-    found, count = connection.execute(text(query), values | {"small": QUICK_BYTES // (size + 1)}).one()
+    rows = along_index(asked)
+    query = f"{rows.before}SELECT json_agg(item) FILTER (WHERE {_SMALL}), count(*) FROM ({rows.query}) item"
+    values = rows.values | {"small": QUICK_BYTES // (asked.window.size + 1)}
+    found, count = connection.execute(text(query), values).one()
     items = _json_items.decode(found or "[]")
-    return None if len(items) < count else _page(items, count, order, size)
+    return None if len(items) < count else _page(items, count, asked)
 
 
-def list_items(
-    connection: Connection,
-    filters: Filters,
-    order: Order,
-    *,
-    size: int,
-    offset: int = 0,
-    after: KeysetPosition | None = None,
-) -> Page:
-    """A page of items: by offset, or after a place. It holds one item at least, and about PAGE_BYTES at most."""
-    rows, values = _rows(filters, order, size, offset, after)
-    query = f"""
-        SELECT json_agg(item) FILTER (WHERE so_far <= :most OR so_far = bytes), count(*)
-        FROM (
-            SELECT found.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS so_far
-            FROM (SELECT *, {_SIZE} AS bytes FROM ({rows}) rows) found
-        ) sized
-        CROSS JOIN LATERAL (SELECT {SHOWN}) item
+def find_items(
+    connection: Connection, asked: ItemQuery, totals: RecentTotals, effort: Effort = Effort()
+) -> tuple[Page, Total]:
+    """A page of items, and how many there are. It holds one item at least, and about PAGE_BYTES at most.
+
+    Raises:
+        TooBroadError: too many match for what else is asked of them.
     """
-    found, count = connection.execute(text(query), values | {"most": PAGE_BYTES}).one()
-    return _page(_json_items.decode(found or "[]"), count, order, size)
+    total, gathered = totals.known(asked.filters), None
+    if total is None:
+        total = _expect(connection, asked.filters)
+        if total.count <= effort.large:
+            gathered = _gather(connection, asked, effort)
+            if gathered.is_all:
+                return gathered.page, Total(gathered.count, exact=True)
+            total = total.at_least(gathered.count)
+    page = _walk(connection, asked, total, effort)
+    if page is None:
+        gathered = gathered or _gather(connection, asked, effort)
+        if gathered.is_all:
+            return gathered.page, Total(gathered.count, exact=True)
+        total = total.at_least(gathered.count)
+        page = _at_length(connection, asked, total, effort)
+    return page, _seen_whole(page, asked.window) or totals.keep(asked.filters, total)
 
 
-def _rows(
-    filters: Filters, order: Order, size: int, offset: int, after: KeysetPosition | None
-) -> tuple[str, dict[str, Any]]:
-    """The query for the items of a page and one more, and its parameters."""
-    where, values = _where(filters)
-    if after is not None:
-        where.append(_after(order, after))
-        values |= {"place": after.value, "place_id": after.item_id}
-    direction = "DESC" if order.descending else "ASC"
-    nulls = " NULLS LAST" if order.nullable else ""
+def _seen_whole(page: Page, window: Window) -> Total | None:
+    """The number of all, where the page is the last one of those by number."""
+    if page.last_id is None and window.after is None and (page.items or not window.offset):
+        return Total(window.offset + len(page.items), exact=True)
+    return None
+
+
+def _walk(connection: Connection, asked: ItemQuery, total: Total, effort: Effort) -> Page | None:
+    """A page along the index of the order, None when there are too many others on the way."""
+    if not has_index(asked):
+        return None
+    most = effort.longest
+    if is_covered(asked):
+        wanted, among = asked.window.size + 1 + asked.window.offset, _expect(connection, Filters()).count
+        most = min(max(effort.patience * wanted * among // max(total.count, 1), effort.shortest), effort.longest)
+    page, ended_early = _read(connection, along_index(asked, most), asked)
+    return None if ended_early else page
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """A page, empty unless all were gathered, and their number."""
+
+    page: Page
+    count: int
+    is_all: bool
+
+
+def _gather(connection: Connection, asked: ItemQuery, effort: Effort) -> _Gathered:
+    page, count = _read(connection, through_set(asked, effort.counted), asked)
+    return _Gathered(page, count, count <= effort.counted)
+
+
+def _at_length(connection: Connection, asked: ItemQuery, total: Total, effort: Effort) -> Page:
+    """A page that is neither near the start of its order nor one of a small set."""
+    filters, is_one = asked.filters, len(asked.filters.given) < 2
+    uncovered = effort.uncovered if is_one else effort.uncovered_of_two
+    if filters.search is not None and asked.order != Order():
+        raise _too_broad(filters)
+    if (is_covered(asked) and _narrowest(connection, filters) <= effort.covered) or total.count <= uncovered:
+        rows = in_full(asked)
+    elif not is_one:
+        raise _too_broad(filters)
+    else:
+        rows = along_index(asked) if has_index(asked) else in_full(asked)
+    return _read(connection, rows, asked)[0]
+
+
+def _narrowest(connection: Connection, filters: Filters) -> int:
+    """How many items the filter has that fewest pass."""
+    nothing = Filters(status=filters.status)
+    each = [replace(nothing, **{name: getattr(filters, name)}) for name in filters.given]
+    return min((_expect(connection, one).count for one in each), default=0)
+
+
+def _too_broad(filters: Filters) -> TooBroadError:
+    named = [{"location": "query", "field": name, "message": _BROAD} for name in sorted(filters.given)]
+    return TooBroadError(_BROAD, errors=named)
+
+
+def _read(connection: Connection, rows: Rows, asked: ItemQuery) -> tuple[Page, Any]:
+    """The page, and what the rows say aside."""
     query = f"""
-        SELECT {SHOWN} FROM unified_items WHERE {" AND ".join(where)}
-        ORDER BY {order.sort_by} {direction}{nulls}, id {direction} LIMIT :size + 1 OFFSET :offset
+        {rows.before}
+        SELECT items, page, {rows.aside} FROM (
+            SELECT json_agg(item) FILTER (WHERE so_far <= :most OR so_far = bytes) AS items, count(*) AS page
+            FROM (
+                SELECT found.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS so_far
+                FROM (SELECT *, {_SIZE} AS bytes FROM ({rows.query}) rows) found
+            ) sized
+            CROSS JOIN LATERAL (SELECT {SHOWN}) item
+        ) answered
     """
-    return query, values | {"size": size, "offset": offset}
+    found, count, aside = connection.execute(text(query), rows.values | {"most": PAGE_BYTES}).one()
+    return _page(_json_items.decode(found or "[]"), count, asked), aside
 
 
-def _page(items: list[msgspec.Raw], count: int, order: Order, size: int) -> Page:
+def _page(items: list[msgspec.Raw], count: int, asked: ItemQuery) -> Page:
     """The page of items that were made, of so many that were found."""
-    shown = items[:size]
+    shown = items[: asked.window.size]
     if count <= len(shown):
         return Page(shown)
     last = _json_item.decode(shown[-1])
-    value = last[order.sort_by]
-    return Page(shown, len(shown) < size, last["id"], value if value is None else str(value))
+    value = last[asked.order.sort_by]
+    if isinstance(value, str):
+        value = value[:TITLE_LENGTH]
+    return Page(shown, len(shown) < asked.window.size, last["id"], value if value is None else str(value))
 
 
 class RecentTotals:
@@ -212,69 +255,49 @@ class RecentTotals:
     def __init__(self) -> None:
         self._kept: dict[Filters, tuple[Total, float]] = {}
 
-    def count(self, connection: Connection, filters: Filters) -> Total:
-        """As `count_items` does; beyond 10,000 the answer may be a second old."""
-        known = self._kept.get(filters)
-        if known is not None and time.monotonic() < known[1]:
-            return known[0]
-        total = count_items(connection, filters)
+    def known(self, filters: Filters) -> Total | None:
+        """A total that is kept."""
+        kept = self._kept.get(filters)
+        return kept[0] if kept is not None and time.monotonic() < kept[1] else None
+
+    def keep(self, filters: Filters, total: Total) -> Total:
+        """Keep a total, if it is large."""
         if total.count > COUNTED:
             if len(self._kept) >= MAX_RECENT:
                 self._kept.clear()
             self._kept[filters] = total, time.monotonic() + RECENT_SECONDS
         return total
 
+    def count(self, connection: Connection, filters: Filters) -> Total:
+        """As `count_items` does; beyond 10,000 the answer may be a second old."""
+        return self.known(filters) or self.keep(filters, count_items(connection, filters))
+
 
 def count_items(connection: Connection, filters: Filters) -> Total:
     """Exact up to 10,000; beyond that exact where counters know it, else the planner's estimate."""
-    where, values = _where(filters)
-    clause = " AND ".join(where)
-    bounded = text(f"SELECT count(*) FROM (SELECT 1 FROM unified_items WHERE {clause} LIMIT {COUNTED + 1}) counted")
-    count = connection.execute(bounded, values).scalar_one()
-    if count <= COUNTED:
-        return Total(count, exact=True)
-    if filters.status in {"active", None} and set(values) <= {"status", "source_type", "source_name"}:
-        return Total(known_items(connection, filters.source_type, filters.source_name), exact=True)
-    return Total(max(_estimate(connection, filters), COUNTED + 1), exact=False)
+    bounded = (
+        f"SELECT count(*) FROM (SELECT 1 FROM unified_items WHERE {conditions(filters)} LIMIT {COUNTED + 1}) counted"
+    )
+    count = connection.execute(text(bounded), filter_values(filters)).scalar_one()
+    return Total(count, exact=True) if count <= COUNTED else _expect(connection, filters).at_least(count)
+
+
+def _expect(connection: Connection, filters: Filters) -> Total:
+    """A total that is thought to be large: by counters, else by the planner's estimate."""
+    if filters.given <= {"source_type", "source_name"}:
+        # Of a source whose type has changed, the counters do not know how many items have which.
+        known = known_items(connection, filters.source_type, filters.source_name)
+        return Total(known, exact=len(filters.given) < 2)
+    return Total(_estimate(connection, filters), exact=False)
 
 
 def _estimate(connection: Connection, filters: Filters) -> int:
     """The planner's, which knows nothing of single sources; their share is known."""
-    where, values = _where(replace(filters, source_name=None))
-    query = text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {' AND '.join(where)}")
-    rows = int(msgspec.json.decode(connection.execute(query, values).scalar_one())[0]["Plan"]["Plan Rows"])
+    others = replace(filters, source_name=None)
+    query = text(f"EXPLAIN (FORMAT JSON) SELECT 1 FROM unified_items WHERE {conditions(others)}")
+    plan = connection.execute(query, filter_values(others)).scalar_one()
+    rows = int(msgspec.json.decode(plan)[0]["Plan"]["Plan Rows"])
     if filters.source_name is None:
         return rows
     everything = known_items(connection, None, None)
     return rows * known_items(connection, None, filters.source_name) // max(everything, 1)
-
-
-def _where(filters: Filters) -> tuple[list[str], dict[str, Any]]:
-    values = {name: value for name, value in vars(filters).items() if value is not None}
-    where = [_CONDITIONS[name] for name in values if name != "search"]
-    if filters.search is not None:
-        forms = _forms(filters.search)
-        queries = [f"websearch_to_tsquery('simple', :search{number})" for number in range(len(forms))]
-        where.append(f"search @@ ({' || '.join(queries)})")
-        del values["search"]
-        values |= {f"search{number}": form for number, form in enumerate(forms)}
-    return where or ["true"], values
-
-
-def _forms(search: str) -> list[str]:
-    """A search in the ways that Unicode can write it: an accent may be a part of its letter, or stand after it.
-
-    What has to be absent must be so in the one form that is asked for: "not this or not that" is everything.
-    """
-    if _NEGATED.search(search):
-        return [search]
-    return list(dict.fromkeys((search, normalize("NFC", search), normalize("NFD", search))))
-
-
-def _after(order: Order, place: KeysetPosition) -> str:
-    """The keyset condition. Absent values sort last, so they come after every present one."""
-    column, sign = order.sort_by, "<" if order.descending else ">"
-    if place.value is None:
-        return f"({column} IS NULL AND id {sign} :place_id)"
-    beyond = f"({column}, id) {sign} (:place, :place_id)"
-    return f"({beyond} OR {column} IS NULL)" if order.nullable else beyond

@@ -41,6 +41,8 @@ class Functions(functions.Functions):
             return None
         if not isinstance(value, str):
             return value
+        if len(value) > MAX_DIGITS:
+            raise ValueError(f"a number longer than {MAX_DIGITS} characters")
         try:
             number = Decimal(value)
         except InvalidOperation:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from threading import Event
 from uuid import uuid4
 
@@ -18,7 +19,8 @@ from sqlalchemy import text
 
 from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config.settings import SettingError
-from db.queries.items import Filters, RecentTotals
+from db.queries.item_paths import Filters
+from db.queries.items import Effort, RecentTotals, find_items
 from db.queries.polling_hints import note_gone, note_postponed
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
@@ -26,7 +28,7 @@ from etl.hosts.limiter import HostLimiter
 from testkit.fake_server import FakeServer, Response
 from testkit.runner import SourceRunner
 from web.app import create_app
-from web.blueprints import stats
+from web.blueprints import data, stats
 from web.keys import hash_key
 
 FORGED = (
@@ -41,6 +43,8 @@ FORGED = (
     ["title; DROP TABLE x", True, 5, "a"],
     ["title || (SELECT pg_sleep(9)::text)", True, 5, None],
     ["amount", True, 5, "1e999999"],
+    ["amount", True, 5, "0e-20000"],
+    ["rating", True, 5, "0e999999999999"],
 )
 KEY = "correct horse battery staple"
 
@@ -475,6 +479,18 @@ def test_an_unchanged_list_is_not_sent_again(client: FlaskClient, shop: SourceRu
     again = client.get("/data?page_size=2", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.data) == (304, b"")
     assert client.get("/data?page_size=3", headers={"If-None-Match": first.headers["ETag"]}).status_code == 200
+
+
+def test_what_is_too_broad_is_said_with_what_to_narrow(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Effort(counted=-1, large=-1, longest=0, uncovered_of_two=-1)
+    monkeypatch.setattr(data, "find_items", partial(find_items, effort=narrow))
+    response = client.get("/data?category=a&source_type=csv&sort_by=title")
+    assert response.status_code == 422
+    body = problem(response)
+    assert body["type"].endswith(":too_broad")
+    assert [error["field"] for error in body["errors"]] == ["category", "source_type"]
+    assert "source_name" in body["detail"]
+    assert client.get("/data?category=a&sort_by=title").status_code == 200
 
 
 def test_a_total_that_one_service_has_kept_is_not_that_of_another(database: Database) -> None:

@@ -54,7 +54,11 @@ def test_models_and_migrations_agree(servers: Servers, migrated: str) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection,
-            opts={"include_name": lambda name, kind, _: not (kind == "table" and name.startswith("raw_data_"))},
+            opts={
+                "include_name": lambda name, kind, _: not (kind == "table" and name.startswith("raw_data_")),
+                # Of an expression Alembic does not read the collation; the next test compares these word by word.
+                "include_object": lambda _, name, kind, *__: not (kind == "index" and name.endswith("by_title")),
+            },
         )
         assert compare_metadata(context, Base.metadata) == []
     engine.dispose()

@@ -10,7 +10,8 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
-from db.queries.items import PAGE_BYTES, Filters, Order, is_quick, list_items, list_small_items
+from db.queries.item_paths import Filters, Order, is_direct
+from db.queries.items import PAGE_BYTES, find_items, find_small_items
 from db.queries.sources import check_known
 from etl.errors import PageTooLargeError, TooSlowError
 from web.extensions import service
@@ -22,7 +23,7 @@ from web.schemas.data import DataQuerySchema, DataSchema
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-    from db.queries.items import Page
+    from db.queries.items import Page, Total
     from web.questions import Question
 
 blueprint = Resource("data", __name__, description="What was loaded.")
@@ -60,7 +61,7 @@ def _answer(question: Question) -> bytes:
 
 def _small(question: Question) -> bytes | None:
     """The answer, if it is quick to find and not large."""
-    if not is_quick(question.filters, question.order):
+    if not is_direct(question.asked):
         return None
     return service().database.read(_read_small, question)
 
@@ -83,15 +84,17 @@ def _narrower(question: Question) -> str:
 
 
 def _read_small(connection: Connection, question: Question) -> bytes | None:
-    found = list_small_items(connection, question.filters, question.order, **question.place)
-    return None if found is None else _body(connection, question, found)
+    found = find_small_items(connection, question.asked)
+    if found is None:
+        return None
+    return _body(connection, question, found, service().totals.count(connection, question.filters))
 
 
 def _read(connection: Connection, question: Question) -> bytes:
-    found = list_items(connection, question.filters, question.order, **question.place)
+    found, total = find_items(connection, question.asked, service().totals)
     if found.cut and question.page is not None:
         raise _too_large(len(found.items))
-    return _body(connection, question, found)
+    return _body(connection, question, found, total)
 
 
 def _too_large(fitting: int) -> PageTooLargeError:
@@ -99,9 +102,9 @@ def _too_large(fitting: int) -> PageTooLargeError:
     return PageTooLargeError(message, errors=[{"location": "query", "field": "page_size", "message": message}])
 
 
-def _body(connection: Connection, question: Question, found: Page) -> bytes:
+def _body(connection: Connection, question: Question, found: Page, total: Total) -> bytes:
     """The answer as JSON. The items in it are PostgreSQL's own text: nothing is gained by taking them apart here."""
     name = question.filters.source_name
     if not found.items and name is not None:
         check_known(connection, name)
-    return msgspec.json.encode(present_items(question, found, service().totals.count(connection, question.filters)))
+    return msgspec.json.encode(present_items(question, found, total))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from marshmallow import Schema, fields, validate
 
-from db.queries.items import SORTABLE
+from db.queries.item_paths import SORTABLE
 from etl.declare.source import AnySource
 from etl.item import FIELDS, Kind
 from web.schemas.text import Moment, Text

@@ -81,6 +81,7 @@ def test_a_hash_tells_values_apart() -> None:
         ("floor(a)", {"a": Decimal("1e1000000")}, "out of range"),
         ("ceil(to_number(a))", {"a": "1e10000000"}, "out of range"),
         ("scale(a, `2`)", {"a": Decimal("1e1000000")}, "out of range"),
+        ("to_number(a)", {"a": "1." + "7" * 999}, "longer than 1000"),
         ("date(a, '%Y%m%d')", {"a": "2025111"}, "other digits"),
         ("hash(a)", {"a": "x\x00"}, "NUL"),
         ("lower(a)", {"a": True}, "expected text"),

@@ -12,7 +12,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.speed import loading, pairs, purging, reading, running
+from bench.speed import loading, matrix, pairs, purging, reading, running
 from bench.speed.arms import Bench
 from bench.speed.comparison import HEAD, Comparison
 from bench.speed.outcome import Outcome, as_json, table
@@ -25,7 +25,8 @@ BENCHMARKS = {
     "load": loading.load,
     "again": loading.again,
     "api": loading.api,
-    "reads": reading.reads,
+    "reads": lambda bench, sizes: [*reading.reads(bench, sizes), *matrix.matrix(bench, sizes)],
+    "matrix": matrix.matrix,
     "tiny": running.tiny,
     "due": running.due,
     "purging": purging.purging,
@@ -53,7 +54,7 @@ def main() -> int:
     parser = _parser()
     arguments = parser.parse_args()
     known = pairs.MEASURES if arguments.against else BENCHMARKS
-    names = arguments.only.split(",") if arguments.only else list(known)
+    names = arguments.only.split(",") if arguments.only else [name for name in known if name != "matrix"]
     if unknown := set(names) - set(known):
         parser.error(f"--only: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     if arguments.against and not is_commit(arguments.against):

@@ -83,6 +83,15 @@ def write_csv(path: Path, rows: Iterator[dict[str, str]]) -> int:
     return path.stat().st_size
 
 
+def halves(path: Path) -> tuple[Path, Path]:
+    """A CSV file as two of half its rows."""
+    head, *rows = path.read_text().splitlines(keepends=True)
+    both = path.with_suffix(".1.csv"), path.with_suffix(".2.csv")
+    for number, half in enumerate(both):
+        half.write_text("".join([head, *rows[number::2]]))
+    return both
+
+
 def json_pages(count: int, size: int) -> list[bytes]:
     """Products as JSON in pages, numbers as numbers; an empty page at the end."""
     encode = msgspec.json.encode

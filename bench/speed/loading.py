@@ -31,25 +31,35 @@ def declare(service: Service, *sources: dict[str, Any]) -> None:
 
 
 def load(bench: Bench, sizes: Sizes) -> list[Outcome]:
-    """A CSV file, with 2 worker processes and with 1, beside hand-written SQL and, where installed, dlt."""
+    """A CSV file, with 2 worker processes and with 1, beside hand-written SQL and, where installed, other tools."""
     path = bench.folder / "products.csv"
     size = data.write_csv(path, data.products(sizes.rows))
-    by_hand, by_dlt, one_process, peaks = [], [], [], []
+    halves = data.halves(path)
+    by_hand, by_two, one_process, peaks = [], [], [], []
+    by_others: dict[str, list[tuple[float, float]]] = {}
     for _ in range(sizes.rounds):
         hand = sizes.rows / reference.load_csv(bench.database(), path)
         seconds, peak = loaded(bench, path, 2)
         ours = sizes.rows / seconds
-        dlt = peers.load_with_dlt(bench.database(), path)
+        two = sizes.rows / reference.load_csv_on_two_connections(bench.database(), halves)
+        for name, load_with in peers.LOADERS.items():
+            taken = load_with(bench.database(), path)
+            if taken is not None:
+                by_others.setdefault(name, []).append((ours, sizes.rows / taken))
         alone, _ = loaded(bench, path, 1)
         by_hand.append((ours, hand))
+        by_two.append((ours, two))
         one_process.append((ours, sizes.rows / alone))
-        by_dlt += [] if dlt is None else [(ours, sizes.rows / dlt)]
         peaks.append(peak)
     detail = {"rows": sizes.rows, "bytes": size, "peak_mb": max(peaks)}
     return [
         Outcome.of("csv, 2 processes : SQL by hand", "records/s", by_hand, ">= 1.0", **detail),
         Outcome.of("csv, 2 processes : 1 process", "records/s", one_process, ">= 1.5"),
-        *([Outcome.of("csv, 2 processes : dlt merge", "records/s", by_dlt, ">= 3.0")] if by_dlt else []),
+        Outcome.of("csv, 2 processes : SQL, 2 connections", "records/s", by_two, ">= 0.75"),
+        *(
+            Outcome.of(f"csv, 2 processes : {name}", "records/s", rounds, peers.AIMS.get(name, ""))
+            for name, rounds in by_others.items()
+        ),
     ]
 
 

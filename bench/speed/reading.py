@@ -20,7 +20,7 @@ import requests
 
 from bench.slow import KEY
 from bench.speed.outcome import Outcome
-from db.queries.items import SHOWN
+from db.queries.item_paths import SHOWN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -38,8 +38,9 @@ _CONDITIONS = {
 # What a filter says of the column of an order.
 _OF_COLUMN = {"published_at": ("published_after", "published_before"), "updated_at": ("updated_since",)}
 # To go through the whole table is never meant.
-_GATHERING = "SET LOCAL enable_seqscan = off; "
-_BY_INDEX = f"{_GATHERING}SET LOCAL enable_bitmapscan = off; "
+_BY_INDEX = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; "
+# With less memory a bitmap forgets which rows of a page it meant.
+_GATHERING = "SET LOCAL enable_seqscan = off; SET LOCAL work_mem = '32MB'; "
 _NEGATED = re.compile(r"(?:^|\s)-\S")
 
 
@@ -200,12 +201,17 @@ def in_full(asked: ItemQuery) -> Rows:
         SELECT id FROM (SELECT id, {order.key} AS place FROM unified_items WHERE {conditions(filters)} OFFSET 0) found
         WHERE {_after(order, "place", asked.window.after)} {order.clause("place")} LIMIT :size + 1 OFFSET :offset
     """
-    return Rows(_by_id(order, chosen), _values(asked), f"{_GATHERING}SET LOCAL work_mem = '32MB'; ")
+    return Rows(_by_id(order, chosen), _values(asked), _GATHERING)
 
 
 def is_covered(asked: ItemQuery) -> bool:
     """True when an index of one of the filters holds all that is asked for, and the key of the order."""
     return asked.order.sort_by != "title" and not asked.filters.given & {"category", "search"}
+
+
+def is_intersected(filters: Filters) -> bool:
+    """True when one index finds those that pass all filters, whatever passes one of them."""
+    return filters.given <= {"source_name", "category", "search"}
 
 
 def conditions(filters: Filters) -> str:

@@ -28,6 +28,7 @@ from db.queries.item_paths import (
     has_index,
     in_full,
     is_covered,
+    is_intersected,
     through_set,
 )
 from db.queries.stats import known_items
@@ -145,7 +146,7 @@ def find_items(
     total, gathered = totals.known(asked.filters), None
     if total is None:
         total = _expect(connection, asked.filters)
-        if total.count <= effort.large:
+        if total.count <= effort.large and _is_near(connection, asked, effort):
             gathered = _gather(connection, asked, effort)
             if gathered.is_all:
                 return gathered.page, Total(gathered.count, exact=True)
@@ -206,6 +207,14 @@ def _at_length(connection: Connection, asked: ItemQuery, total: Total, effort: E
     else:
         rows = along_index(asked) if has_index(asked) else in_full(asked)
     return _read(connection, rows, asked)[0]
+
+
+def _is_near(connection: Connection, asked: ItemQuery, effort: Effort) -> bool:
+    """True when to gather a small set does not lead through a large one, row by row."""
+    filters = asked.filters
+    if len(filters.given) < 2 or is_covered(asked) or is_intersected(filters):
+        return True
+    return _narrowest(connection, filters) <= effort.large
 
 
 def _narrowest(connection: Connection, filters: Filters) -> int:

@@ -153,29 +153,30 @@ def along_index(asked: ItemQuery, most: int = ENDLESS) -> Rows:
     Where it holds rows that are not wanted, `aside` is true when it ended there before the page was full.
     """
     filters, order = asked.filters, asked.order
-    ranges = [" AND ".join([*_before(filters, order), *one]) for one in _ranges(filters, order, asked.window.after)]
-    values, residual = _values(asked), _residual(filters, order)
-    if not residual:
-        parts = [
-            f"(SELECT {SHOWN} FROM unified_items WHERE {one} {_sorted(order)} LIMIT :size + 1 + :offset)"
-            for one in ranges
-        ]
-        return Rows(_one_after_the_other(SHOWN, parts), values, _BY_INDEX)
-    ended = [
-        f"""(SELECT count(*) = {most} FROM
-             (SELECT 1 FROM unified_items WHERE {one} {_sorted(order)} LIMIT {most}) walked)"""
-        for one in ranges
-        if most < ENDLESS
+    residual = _residual(filters, order)
+    ranges = [
+        f"unified_items WHERE {' AND '.join([*_before(filters, order), *one])} {_sorted(order)}"
+        for one in _ranges(filters, order, asked.window.after)
     ]
-    # Nothing of a range may follow on one that was left early.
+    if not residual:
+        parts = [f"(SELECT {SHOWN} FROM {one} LIMIT :size + 1 + :offset)" for one in ranges]
+        return Rows(_one_after_the_other(SHOWN, parts), _values(asked), _BY_INDEX)
+    return _picked_out(asked, ranges, residual, most)
+
+
+def _picked_out(asked: ItemQuery, ranges: list[str], residual: list[str], most: int) -> Rows:
+    """What fulfils the residual conditions; nothing of a range may follow on one that was left early."""
+    ended = [
+        f"(SELECT count(*) = {most} FROM (SELECT 1 FROM {one} LIMIT {most}) walked)" for one in ranges if most < ENDLESS
+    ]
     parts = [
-        f"""(SELECT id FROM (SELECT * FROM unified_items WHERE {one} {_sorted(order)} LIMIT {most}) walked
-             WHERE {" AND ".join([*residual, *(f"NOT {one}" for one in ended[:number])])}
+        f"""(SELECT id FROM (SELECT * FROM {one} LIMIT {most}) walked
+             WHERE {" AND ".join([*residual, *(f"NOT {early}" for early in ended[:number])])}
              LIMIT :size + 1 + :offset)"""
         for number, one in enumerate(ranges)
     ]
     early = f"CASE WHEN page <= :size THEN {' OR '.join(ended) or 'false'} ELSE false END"
-    return Rows(_by_id(order, _one_after_the_other("id", parts)), values, _BY_INDEX, early)
+    return Rows(_by_id(asked.order, _one_after_the_other("id", parts)), _values(asked), _BY_INDEX, early)
 
 
 def through_set(asked: ItemQuery, most: int) -> Rows:

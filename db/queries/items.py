@@ -2,7 +2,7 @@
 
 An order alone is walked along its index. With filters, a set of up to 10,000 items is gathered and sorted; a larger one
 holds enough of them that a walk of limited length comes by a page, unless what is asked for lies at the far end. What
-is left over is for PostgreSQL to plan, or too broad to be answered.
+is left over is sorted in full, walked to its end, or too broad to be answered.
 """
 
 from __future__ import annotations

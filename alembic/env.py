@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import OperationalError
 
 from config.settings import load
-from db.models import Base, Xid8
+from db.models import Base
+from db.models.base import Xid8
 from db.patience import LOCK_WAIT, PATIENCE, patiently
 from etl.errors import StorageConflictError
 

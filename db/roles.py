@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2 import sql
 from sqlalchemy import make_url
 
-from db.models import RunRow
+from db.models.runs import RunRow
 from db.patience import LOCK_WAIT, patiently
 from db.statement import text
 from etl.errors import StorageUnavailableError

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from db.quality import CASE
+from db.models.quality import CASE
 from db.statement import text
 from etl.records import Fault
 from etl.runs.changes import OpenCase

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from unicodedata import normalize
 
+from etl.declare.source import SOURCE_TYPES
 from etl.item import COLUMNS
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ CATEGORY_KEY = f"left(category, {TITLE_LENGTH})"
 ENDLESS = 2**31
 SortKey = Literal["created_at", "updated_at", "published_at", "title", "amount", "rating"]
 SORTABLE: tuple[SortKey, ...] = get_args(SortKey)
+# Their indexes are one for each type of source: of some types, such as feeds, no item has such a value.
+BY_TYPE = ("amount", "rating")
 SHOWN = ", ".join(("id", "source_type", "source_name", "external_id", *COLUMNS, "status", "created_at", "updated_at"))
 
 _CONDITIONS = {
@@ -153,24 +156,29 @@ def along_index(asked: ItemQuery, most: int = ENDLESS) -> Rows:
     Where it holds rows that are not wanted, `aside` is true when it ended there before the page was full.
     """
     filters, order = asked.filters, asked.order
-    residual = _residual(filters, order)
-    ranges = [
-        f"unified_items WHERE {' AND '.join([*_before(filters, order), *one])} {_sorted(order)}"
-        for one in _ranges(filters, order, asked.window.after)
+    ranges = [[*_before(filters, order), *one] for one in _ranges(filters, order, asked.window.after)]
+    if residual := _residual(filters, order):
+        return _picked_out(asked, [_in_order(asked, one, str(most)) for one in ranges], residual, most)
+    parts = [f"(SELECT {SHOWN} FROM {_in_order(asked, one, ':size + 1 + :offset')} found)" for one in ranges]
+    return Rows(_one_after_the_other(SHOWN, parts), _values(asked), _BY_INDEX)
+
+
+def _in_order(asked: ItemQuery, fulfilled: list[str], limit: str) -> str:
+    """The first of a range, merged where each type has an index of its own."""
+    order, limited = _sorted(asked.order), f"LIMIT {limit}"
+    is_merged = asked.order.sort_by in BY_TYPE and asked.filters.source_type is None
+    parts = [
+        f"(SELECT * FROM unified_items WHERE {' AND '.join([*one, *fulfilled])} {order} {limited})"
+        for one in ([[f"source_type = '{each}'"] for each in SOURCE_TYPES] if is_merged else [[]])
     ]
-    if not residual:
-        parts = [f"(SELECT {SHOWN} FROM {one} LIMIT :size + 1 + :offset)" for one in ranges]
-        return Rows(_one_after_the_other(SHOWN, parts), _values(asked), _BY_INDEX)
-    return _picked_out(asked, ranges, residual, most)
+    return f"(SELECT * FROM ({' UNION ALL '.join(parts)}) typed {order} {limited})" if is_merged else parts[0]
 
 
 def _picked_out(asked: ItemQuery, ranges: list[str], residual: list[str], most: int) -> Rows:
     """What fulfils the residual conditions; nothing of a range may follow on one that was left early."""
-    ended = [
-        f"(SELECT count(*) = {most} FROM (SELECT 1 FROM {one} LIMIT {most}) walked)" for one in ranges if most < ENDLESS
-    ]
+    ended = [f"(SELECT count(*) = {most} FROM {one} walked)" for one in ranges if most < ENDLESS]
     parts = [
-        f"""(SELECT id FROM (SELECT * FROM {one} LIMIT {most}) walked
+        f"""(SELECT id FROM {one} walked
              WHERE {" AND ".join([*residual, *(f"NOT {early}" for early in ended[:number])])}
              LIMIT :size + 1 + :offset)"""
         for number, one in enumerate(ranges)
@@ -244,6 +252,8 @@ def _residual(filters: Filters, order: Order) -> list[str]:
 
 
 def _inside(filters: Filters, order: Order) -> tuple[str, ...]:
+    if order.sort_by in BY_TYPE:
+        return ("source_type",)
     if order.sort_by == "created_at":
         return ("source_name",) if filters.status == "active" else ()
     return _OF_COLUMN.get(order.sort_by, ())

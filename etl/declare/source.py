@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -211,6 +211,8 @@ class RssSource(Source, frozen=True, kw_only=True, tag_field="type", tag="rss"):
 
 
 AnySource = ApiSource | CsvSource | RssSource
+# Orders of items have an index for each of them: a new one needs its own.
+SOURCE_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnySource))
 
 
 class SourcesFile(Model, frozen=True):

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import IntegrityError
 
-from db.base import Base, Xid8
+from db.models.base import Base, Xid8
 from db.session import Database
 from etl.errors import StorageConflictError
 from testkit.service import Servers, alembic_config, make_database

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from marshmallow import Schema, fields, validate
 
 from db.queries.item_paths import SORTABLE
-from etl.declare.source import AnySource
+from etl.declare.source import SOURCE_TYPES
 from etl.item import FIELDS, Kind
 from web.schemas.text import Moment, Text
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PAGE_SIZE = 1000
-SOURCE_TYPES = tuple(str(kind.__struct_config__.tag) for kind in get_args(AnySource))
 
 
 _SHOWN_AS: dict[Kind, Callable[[], fields.Field[Any]]] = {

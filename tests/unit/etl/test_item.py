@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from db.copy import NEXT, array
-from db.models import ItemContent
+from db.models.items import ItemContent
 from db.queries.batches import _staged_line
 from etl.item import COLUMNS, FIELDS, Kind
 from etl.records import Item, StagedItem, StoredRecord

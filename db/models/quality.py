@@ -10,7 +10,7 @@ from sqlalchemy import Boolean, CheckConstraint, Double, Identity, Index, Intege
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.base import Base, now
+from db.models.base import Base, now
 
 # What makes two rejects one case: their id, or where there is none what they say.
 CASE = "coalesce('=' || external_id, encode(content_hash, 'hex'))"

@@ -1,0 +1,91 @@
+"""The tables of sources: what is declared, where the next run starts, and the counters of all runs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    CheckConstraint,
+    Index,
+    Integer,
+    Numeric,
+    text,
+)
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, counter, now, small
+
+
+class SourceRow(Base):
+    """A declared source, and when it is due."""
+
+    __tablename__ = "sources"
+    __table_args__ = (
+        CheckConstraint("name ~ '^[a-z0-9_]{1,100}$'", name="name"),
+        CheckConstraint("id_form IN ('plain', 'resolved')", name="id_form"),
+        Index("ix_sources_due", "next_run_at", postgresql_where=text("enabled")),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    mapping_version: Mapped[int] = mapped_column(Integer, server_default="1")
+    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    enabled: Mapped[bool]
+    paused_until: Mapped[datetime | None]
+    next_run_at: Mapped[datetime | None]
+    not_before: Mapped[datetime | None]
+    not_before_reason: Mapped[str | None]
+    rest: Mapped[dict[str, Any] | None]
+    moved_to: Mapped[str | None]
+    moved_count: Mapped[int] = small()
+    gone_reason: Mapped[str | None]
+    answered_at: Mapped[datetime | None]
+    misses: Mapped[int] = small()
+    deaths: Mapped[int] = small()
+    death_cause: Mapped[str | None]
+    id_form: Mapped[str] = mapped_column(server_default="resolved")
+    origin: Mapped[str]
+    created_at: Mapped[datetime] = now()
+    updated_at: Mapped[datetime] = now()
+
+
+class CheckpointRow(Base):
+    """Where the next run of a source starts, and the totals of all runs that are rolled up."""
+
+    __tablename__ = "etl_checkpoints"
+
+    source_name: Mapped[str] = mapped_column(primary_key=True)
+    source_type: Mapped[str]
+    kind: Mapped[str | None]
+    version: Mapped[int] = counter()
+    value: Mapped[dict[str, Any] | None]
+    run_id: Mapped[UUID | None]
+    last_success_at: Mapped[datetime | None]
+    last_failure_at: Mapped[datetime | None]
+    last_run_at: Mapped[datetime | None]
+    last_status: Mapped[str | None]
+    total_items: Mapped[int] = counter()
+    total_runs: Mapped[int] = counter()
+    total_success: Mapped[int] = counter()
+    total_partial: Mapped[int] = counter()
+    total_failed: Mapped[int] = counter()
+    total_extracted: Mapped[int] = counter()
+    total_seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    updated_at: Mapped[datetime] = now()
+
+
+class TotalsRow(Base):
+    """The sums of the sources' counters by type; made anew from them by each roll-up."""
+
+    __tablename__ = "etl_totals"
+
+    source_type: Mapped[str] = mapped_column(primary_key=True)
+    items: Mapped[int] = counter()
+    judged: Mapped[int] = counter()
+    seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
+    last_success_at: Mapped[datetime | None]
+    last_failure_at: Mapped[datetime | None]

@@ -143,16 +143,18 @@ def find_items(
     Raises:
         TooBroadError: too many match for what else is asked of them.
     """
-    total, gathered = totals.known(asked.filters), None
-    if total is None:
-        total = _expect(connection, asked.filters)
-        if total.count <= effort.large and _is_near(connection, asked, effort):
-            gathered = _gather(connection, asked, effort)
-            if gathered.is_all:
-                return gathered.page, Total(gathered.count, exact=True)
-            total = total.at_least(gathered.count)
+    kept, gathered, is_near = totals.known(asked.filters), None, _is_near(connection, asked, effort)
+    total = kept or _expect(connection, asked.filters)
+    if kept is None and total.count <= effort.large and is_near:
+        gathered = _gather(connection, asked, effort)
+        if gathered.is_all:
+            return gathered.page, Total(gathered.count, exact=True)
+        total = total.at_least(gathered.count)
     page = _walk(connection, asked, total, effort)
-    if page is None:
+    if page is None and not (is_near or asked.filters.search) and total.count <= effort.uncovered_of_two:
+        page = _at_length(connection, asked, total, effort)
+    elif page is None:
+        # Nothing is refused by an estimate alone.
         gathered = gathered or _gather(connection, asked, effort)
         if gathered.is_all:
             return gathered.page, Total(gathered.count, exact=True)

@@ -212,7 +212,7 @@ class Slice:
         match end:
             case Finished(poll):
                 if poll:
-                    self.lease.transact(note_poll, self.lease.claim.source_name, poll)
+                    self.lease.transact(note_poll, self.lease.claim, poll)
             case Yielded():
                 self.share.note(end.slowness)
                 self._release(end)
@@ -238,16 +238,16 @@ class Slice:
 
     def _remember(self, end: Failed) -> None:
         """Note what the failure says of the source."""
-        transact, name = self.lease.transact, self.lease.claim.source_name
+        transact, claim = self.lease.transact, self.lease.claim
         match end.hint:
             case AskedToWait(seconds):
-                transact(note_postponed, name, seconds)
+                transact(note_postponed, claim, seconds)
             case NotMoved():
-                transact(note_not_moved, name)
+                transact(note_not_moved, claim)
             case Gone(reason):
-                transact(note_gone, name, reason)
+                transact(note_gone, claim, reason)
             case Died(cause):
-                death = transact(count_death, name, cause)
+                death = transact(count_death, claim.source_name, cause)
                 log.warning("process_died", deaths=death.deaths, cause="memory")
 
 

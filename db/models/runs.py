@@ -57,6 +57,7 @@ class RunRow(Base):
     run_id: Mapped[UUID] = mapped_column(primary_key=True)
     source_name: Mapped[str]
     source_type: Mapped[str | None]
+    source_version: Mapped[int | None] = mapped_column(Integer)
     lane: Mapped[str] = mapped_column(server_default="fetch")
     trigger: Mapped[str]
     status: Mapped[str]

@@ -22,6 +22,7 @@ class WorkerRow(Base):
     started_at: Mapped[datetime] = now()
     seen_at: Mapped[datetime] = now()
     processes: Mapped[int] = mapped_column(Integer, server_default="1")
+    reader: Mapped[int | None] = mapped_column(Integer)
 
 
 class AlarmRow(Base):

@@ -7,13 +7,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    CheckConstraint,
-    Index,
-    Integer,
-    Numeric,
-    text,
-)
+from sqlalchemy import CheckConstraint, Index, Integer, Numeric, PrimaryKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, counter, now, small
@@ -51,6 +45,26 @@ class SourceRow(Base):
     origin: Mapped[str]
     created_at: Mapped[datetime] = now()
     updated_at: Mapped[datetime] = now()
+
+
+class VersionRow(Base):
+    """A source as it was declared at some time, by its `version`.
+
+    Those of one `mapping_version` make the same items of the same records, read by `reader` at least. What was mapped
+    since `mapped_since` and has not changed counts as unchanged.
+    """
+
+    __tablename__ = "source_versions"
+    __table_args__ = (PrimaryKeyConstraint("source_name", "version"),)
+
+    source_name: Mapped[str]
+    version: Mapped[int] = mapped_column(Integer)
+    mapping_version: Mapped[int] = mapped_column(Integer)
+    mapped_since: Mapped[int] = mapped_column(Integer)
+    reader: Mapped[int] = mapped_column(Integer)
+    made_at: Mapped[datetime] = now()
+    made_by: Mapped[str]
+    document: Mapped[dict[str, Any]]
 
 
 class CheckpointRow(Base):

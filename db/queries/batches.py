@@ -14,6 +14,7 @@ from db.queries.cases import close_fitting, put_poisoned, put_rejects
 from db.queries.events import record_event
 from db.queries.failures import OTHERS_FAIL
 from db.queries.run_locks import lock_run_shared
+from db.queries.versions import BOUND, Bound
 from db.statement import text
 from etl.errors import LeaseLostError
 from etl.item import COLUMNS
@@ -64,9 +65,7 @@ _CLAIM = text(f"""
       AND (b.not_before IS NULL OR b.not_before <= clock_timestamp())
       AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
-        s.type AS source_type, s.config,
-        -- what is staged keeps the version it was made with, whatever the source says by now
-        CASE WHEN b.state = 'normalized' THEN b.mapping_version ELSE s.mapping_version END AS mapping_version,
+        {BOUND} AS bound, CASE WHEN b.state = 'normalized' THEN b.mapping_version END AS staged_version,
         b.attempt > :max_attempts AND NOT {OTHERS_FAIL} AS exhausted
 """)
 
@@ -75,7 +74,17 @@ def claim_batch(connection: Connection, batch_id: int, state: str, lease: float)
     """Take the lease of a batch that is in this state; None when it is not to be had."""
     values = {"batch_id": batch_id, "state": state, "lease": lease, "max_attempts": MAX_BATCH_ATTEMPTS}
     row = connection.execute(_CLAIM, values).first()
-    return None if row is None else BatchClaim(**row._asdict())
+    if row is None:
+        return None
+    found: dict[str, Any] = row._asdict()
+    bound, staged = Bound(*found.pop("bound")), found.pop("staged_version")
+    # What is staged keeps the version that it was made by.
+    return BatchClaim(
+        **found,
+        config=bound.config,
+        source_type=bound.config["type"],
+        mapping_version=bound.mapping_version if staged is None else staged,
+    )
 
 
 def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
@@ -220,8 +229,10 @@ _LOCK_ITEMS = text("""
     ) locked
 """)
 
-# What an item takes over from a batch.
+# What an item takes over from a batch, and what of it is served.
 _TAKEN = ("raw_data_id", "raw_ingested_at", "content_hash", *COLUMNS)
+_OTHERWISE = f"""(({", ".join(f"item.{name}" for name in ("status", "source_type", *COLUMNS))}) IS DISTINCT FROM
+                ({", ".join(("'active'", *(f"excluded.{name}" for name in ("source_type", *COLUMNS))))}))"""
 
 
 def _written(outcome: str) -> str:
@@ -249,23 +260,25 @@ _INSERT = text(f"""
 _TAKE_OVER = f"""
         ON CONFLICT (source_name, external_id) DO UPDATE SET
             {", ".join(f"{name} = excluded.{name}" for name in ("source_type", "run_id", "mapping_version", *_TAKEN))},
-            status = 'active', deleted_at = NULL, updated_at = clock_timestamp(), change_xid = pg_current_xact_id()
+            status = 'active', deleted_at = NULL,
+            updated_at = CASE WHEN {_OTHERWISE} THEN clock_timestamp() ELSE item.updated_at END,
+            change_xid = CASE WHEN {_OTHERWISE} THEN pg_current_xact_id() ELSE item.change_xid END
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
-        RETURNING external_id, xmax = 0 AS inserted
+        RETURNING external_id, xmax = 0 AS inserted, change_xid = pg_current_xact_id() AS changed
 """
 
-# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. A row with the
-# content that is served already is written only to move its pointer. `prior` is what was there before this statement.
+# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. One of which
+# all that is served is there already is written only to move its pointers. `prior` is what was there before this
+# statement.
 _UPSERT = text(f"""
     {_written(_TAKE_OVER)}, prior AS (
-        SELECT external_id, content_hash, mapping_version, run_id FROM unified_items
+        SELECT external_id, content_hash, run_id FROM unified_items
         WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), judged AS (
         SELECT CASE
             WHEN written.inserted THEN 'inserted'
             WHEN prior.external_id IS NULL OR prior.run_id = :run_id THEN 'duplicate'
-            WHEN prior.content_hash = latest.content_hash AND prior.mapping_version = :mapping_version THEN 'unchanged'
-            WHEN written.external_id IS NOT NULL THEN 'updated'
+            WHEN written.changed THEN 'updated'
             ELSE 'unchanged'
         END AS verdict, prior.content_hash = latest.content_hash AS same
         FROM latest LEFT JOIN prior USING (external_id) LEFT JOIN written USING (external_id)

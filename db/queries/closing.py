@@ -10,6 +10,7 @@ from db.queries.cases import close_replaced, reasons
 from db.queries.events import record_event
 from db.queries.fields import look_at_fields
 from db.queries.run_locks import lock_run
+from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _TALLY = f"""
     SELECT r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
-        coalesce(r.position, '{{}}'::jsonb) AS position, s.config ->> 'max_rejected' AS max_rejected, c.*
+        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 ->> 'max_rejected' AS max_rejected, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (

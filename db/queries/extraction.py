@@ -45,7 +45,7 @@ _SERVED = text("""
         json_agg(external_id) FILTER (WHERE run_id = :run_id) AS written
     FROM (
         SELECT external_id, content_hash, run_id, status FROM unified_items
-        WHERE source_name = :source_name AND mapping_version = :mapping_version
+        WHERE source_name = :source_name AND mapping_version >= :mapped_since
           AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
         -- Asked for afterwards: to one who does not know a new table yet, an index over the active items looks best.
         OFFSET 0
@@ -74,6 +74,7 @@ def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> Kn
         "run_id": claim.run_id,
         "source_name": claim.source_name,
         "mapping_version": claim.mapping_version,
+        "mapped_since": claim.mapped_since,
     }
     served, written = _served(connection, found.ids, values)
     return KnownContent(served, find_cases(connection, found, values), written)

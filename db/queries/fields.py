@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from db.queries.events import record_event
+from db.queries.versions import BOUND, Bound
 from db.statement import text
 from etl.mapping.observe import merged
 from etl.records import Observed
@@ -45,18 +46,19 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
     source = connection.execute(_SOURCE, {"run_id": run_id}).first()
     if source is None:
         return
-    values = {"source_name": source.name, "mapping_version": source.mapping_version}
+    bound = Bound(*source.bound)
+    values = {"source_name": source.source_name, "mapping_version": bound.mapping_version}
     before = _known(connection.execute(_KNOWN, values))
-    findings = judge(observed, before, source.map or {})
+    findings = judge(observed, before, bound.config.get("map") or {})
     for finding in findings[:_MOST_TOLD]:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
     if observed.records >= MIN_RECORDS or findings:
         _keep(connection, values, remembered(observed, before, findings))
 
 
-_SOURCE = text("""
-    SELECT s.name, s.mapping_version, s.config -> 'map' AS map FROM etl_runs r
-    JOIN sources s ON s.name = r.source_name WHERE r.run_id = :run_id
+_SOURCE = text(f"""
+    SELECT r.source_name, {BOUND} AS bound FROM etl_runs r JOIN sources s ON s.name = r.source_name
+    WHERE r.run_id = :run_id
 """)
 
 

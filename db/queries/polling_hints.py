@@ -12,32 +12,38 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
     from etl.runs.polling import PollResult
+    from etl.runs.slices import RunClaim
 
-
-_NOTE = text("""
+# What is asked of a server by now may not be what the run asked, and then its answer says nothing of it.
+_SAME = "name = :name AND config -> 'request' IS NOT DISTINCT FROM CAST(:request AS jsonb)"
+_NOTE = text(f"""
     UPDATE sources
     SET not_before = CASE WHEN :fresh > 0
             THEN coalesce(CAST(:asked_at AS timestamptz), clock_timestamp()) + make_interval(secs => :fresh) END,
         not_before_reason = CASE WHEN :fresh > 0 THEN 'fresh' END,
         rest = CAST(:rest AS jsonb), moved_to = :moved_to, moved_count = :moved_count, gone_reason = NULL
-    WHERE name = :name
+    WHERE {_SAME}
 """)
 
 
-def note_poll(connection: Connection, name: str, poll: PollResult) -> None:
+def _of(claim: RunClaim) -> dict[str, Any]:
+    return {"name": claim.source_name, "request": msgspec.json.encode(claim.config.get("request")).decode()}
+
+
+def note_poll(connection: Connection, claim: RunClaim, poll: PollResult) -> None:
     """After a poll that succeeded. A source that was thought gone is back."""
-    values: dict[str, Any] = {**vars(poll), "name": name}
+    values: dict[str, Any] = {**vars(poll), **_of(claim)}
     values["rest"] = None if poll.quiet is None else msgspec.json.encode(poll.quiet).decode()
     connection.execute(_NOTE, values)
 
 
-def note_postponed(connection: Connection, name: str, seconds: float) -> None:
+def note_postponed(connection: Connection, claim: RunClaim, seconds: float) -> None:
     """The server asked for a pause that is too long for a run."""
-    query = text("""
+    query = text(f"""
         UPDATE sources SET not_before = clock_timestamp() + make_interval(secs => :seconds), not_before_reason = 'asked'
-        WHERE name = :name
+        WHERE {_SAME}
     """)
-    connection.execute(query, {"name": name, "seconds": seconds})
+    connection.execute(query, {**_of(claim), "seconds": seconds})
 
 
 def postponed_sources(connection: Connection) -> list[Row[Any]]:
@@ -55,13 +61,13 @@ def clear_server_wait(connection: Connection, names: list[str]) -> None:
     connection.execute(query, {"names": names})
 
 
-def note_gone(connection: Connection, name: str, reason: str) -> None:
+def note_gone(connection: Connection, claim: RunClaim, reason: str) -> None:
     """The server said that there will be no more: the source is not polled until a run by hand succeeds."""
-    query = text("UPDATE sources SET gone_reason = :reason WHERE name = :name")
-    connection.execute(query, {"name": name, "reason": reason[:500]})
+    query = text(f"UPDATE sources SET gone_reason = :reason WHERE {_SAME}")
+    connection.execute(query, {**_of(claim), "reason": reason[:500]})
 
 
-def note_not_moved(connection: Connection, name: str) -> None:
+def note_not_moved(connection: Connection, claim: RunClaim) -> None:
     """The address that the source had moved to does not serve it."""
-    query = text("UPDATE sources SET moved_to = NULL, moved_count = 0 WHERE name = :name")
-    connection.execute(query, {"name": name})
+    query = text(f"UPDATE sources SET moved_to = NULL, moved_count = 0 WHERE {_SAME}")
+    connection.execute(query, _of(claim))

@@ -10,6 +10,7 @@ import msgspec
 from db.queries.events import record_event
 from db.queries.processes import PROCESSES
 from db.queries.run_locks import lock_run
+from db.queries.versions import BOUND, Bound
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
@@ -102,6 +103,7 @@ _CLAIM = text(f"""
     SET status = 'running', stage = 'extracting', attempt = attempt + 1, token = token + 1, worker = :worker,
         lease_expires_at = clock_timestamp() + make_interval(secs => :lease),
         claimed_at = clock_timestamp(), started_at = coalesce(started_at, clock_timestamp()), not_before = NULL,
+        source_version = coalesce(r.source_version, s.version),
         checkpoint_before = CASE WHEN NOT r.read_all
             THEN (SELECT value FROM etl_checkpoints c WHERE c.source_name = r.source_name) END
     FROM sources s
@@ -112,9 +114,8 @@ _CLAIM = text(f"""
       AND r.attempt < :max_attempts
       -- a slow one that was not sent for has no share of the processes
       AND NOT (r.slow AND r.dispatched_at IS NULL)
-    RETURNING r.run_id, r.source_name, s.type AS source_type, r.token, r.attempt, r.batches, r.position,
-        r.checkpoint_before, s.mapping_version,
-        CASE WHEN s.type = 'rss' THEN s.config || jsonb_build_object('id_form', s.id_form) ELSE s.config END AS config,
+    RETURNING r.run_id, r.source_name, r.token, r.attempt, r.batches, r.position,
+        r.checkpoint_before, {BOUND} AS bound,
         r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
         CASE WHEN s.not_before_reason = 'asked'
@@ -144,18 +145,20 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
         return None
     record_event(connection, run_id, "claimed", attempt=row.attempt, worker=worker)
     position = msgspec.convert(row.position, Position) if row.position else Position()
+    bound = Bound(*row.bound)
     return RunClaim(
         run_id=row.run_id,
         source_name=row.source_name,
-        source_type=row.source_type,
+        source_type=bound.config["type"],
         token=row.token,
         attempt=row.attempt,
         batches=row.batches,
         open_batches=frozenset(row.open_batches),
         position=position,
         checkpoint=row.checkpoint_before or {},
-        config=row.config,
-        mapping_version=row.mapping_version,
+        config=bound.config,
+        mapping_version=bound.mapping_version,
+        mapped_since=bound.mapped_since,
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
         hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, QuietHours), row.noted),

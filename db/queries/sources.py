@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from db.queries.share import IS_SET_ASIDE
+from db.queries.versions import keep_versions
 from db.statement import text
 from etl.declare.revision import Declared, refuse, revise
 from etl.errors import UnknownSourceError
+from etl.mapping.reader import READER
 from etl.runs.schedule import next_slot
 
 if TYPE_CHECKING:
@@ -61,10 +63,18 @@ def apply_sources(connection: Connection, declared: Sequence[Scheduled], *, prun
     known = {row.name: row for row in connection.execute(_KNOWN)}
     changes = [change for item in declared if (change := _change(connection, item, known.get(item.source.name), now))]
     _write(connection, changes)
+    keep_versions(
+        connection,
+        [change.source.name for change in changes],
+        made_by="file",
+        reader=READER,
+        remapped=[change.source.name for change in changes if change.revision.is_remapped],
+    )
     names = [item.source.name for item in declared]
     lost = tuple(connection.execute(_LOST, {"names": names}).scalars())
     if prune and lost:
         connection.execute(_DISABLE, {"names": list(lost)})
+        keep_versions(connection, lost, made_by="file", reader=READER)
     touched = {change.source.name for change in changes}
     return Applied(
         created=tuple(change.source.name for change in changes if change.is_new),
@@ -96,11 +106,16 @@ def _has_items(connection: Connection, name: str) -> bool:
 # What a server asked for holds for as long as the same is asked of it.
 _UPSERT = text(
     """
-    INSERT INTO sources (name, type, config, enabled, next_run_at, id_form, origin, mapping_version)
-    SELECT name, type, config, enabled, next_run_at, id_form, 'file', 1 + remapped
+    INSERT INTO sources (name, type, config, enabled, next_run_at, id_form, origin, version, mapping_version)
+    SELECT name, type, config, enabled, next_run_at, id_form, 'file', 1 + coalesce(gone.version, 0),
+        1 + coalesce(gone.mapping_version, remapped)
     FROM jsonb_to_recordset(CAST(:rows AS jsonb))
         AS r(name text, type text, config jsonb, enabled boolean, next_run_at timestamptz, id_form text,
             remapped integer)
+    -- of one that had this name before, and is no more
+    LEFT JOIN LATERAL (
+        SELECT max(v.version) AS version, max(v.mapping_version) AS mapping_version FROM source_versions v
+        WHERE v.source_name = r.name AND NOT EXISTS (SELECT 1 FROM sources s WHERE s.name = r.name)) gone ON true
     ON CONFLICT (name) DO UPDATE SET type = excluded.type, config = excluded.config, enabled = excluded.enabled,
         next_run_at = excluded.next_run_at, id_form = excluded.id_form, origin = excluded.origin,
         version = sources.version + 1,

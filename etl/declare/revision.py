@@ -78,3 +78,24 @@ def refuse(source: AnySource, identity: str) -> ConfigError:
         "stored a second time; if that is meant, set `identity_change: true`",
         code="identity_change",
     )
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key by which two documents map records in different ways; None where it is not given."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[Difference]:
+    """What one document says of its mapping otherwise than the other; each field of `map` is a key of its own."""
+    old, new = _by_key(mapping_of(before)), _by_key(mapping_of(after))
+    keys = dict.fromkeys((*old, *new))
+    return [Difference(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def _by_key(mapping: dict[str, Any]) -> dict[str, Any]:
+    fields = {f"map.{target}": path for target, path in (mapping["map"] or {}).items()}
+    return {key: value for key, value in mapping.items() if key != "map"} | fields

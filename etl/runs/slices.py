@@ -57,6 +57,7 @@ class RunClaim:
     checkpoint: dict[str, Any]
     config: dict[str, Any]
     mapping_version: int
+    mapped_since: int
     hints: ServerHints
     scheduled_for: datetime | None = None
     postponed_for: float = 0.0
@@ -105,9 +106,9 @@ def begin(claim: RunClaim) -> Start:
     before = msgspec.convert(claim.checkpoint, Checkpoint)
     if position.config != config:
         watermark = before.watermark if before.config == config else None
-        position = Position(config=config, mapping=claim.mapping_version, watermark=watermark)
+        position = Position(config=config, mapping=claim.mapped_since, watermark=watermark)
     is_outdated = claim.position.config != config and bool(claim.position.config or before.config not in {"", config})
-    is_good = (before.config, before.mapping) == (config, claim.mapping_version)
+    is_good = (before.config, before.mapping) == (config, claim.mapped_since)
     return Start(source, position, before if is_good else Checkpoint(), is_outdated, before.config == config)
 
 

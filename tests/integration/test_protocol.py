@@ -736,7 +736,7 @@ def test_a_resumed_incremental_run_asks_the_same_question(runner: SourceRunner, 
     runner.run("shop")
     assert runner.sql("SELECT value ->> 'watermark' FROM etl_checkpoints") == ["2026-01-01T00:00:30Z"]
     fake_server.asked.clear()
-    runner.sql("UPDATE unified_items SET content_hash = ''::bytea")
+    runner.sql("UPDATE unified_items SET content_hash = ''::bytea, title = 'another'")
     assert counts(runner.run("shop")) == {"extracted": 30, "updated": 30}
     assert {asked.query.get("since") for asked in fake_server.asked} == {"2026-01-01T00:00:30Z"}
 

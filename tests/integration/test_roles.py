@@ -14,7 +14,6 @@ from sqlalchemy import make_url, text
 from config import settings
 from config.settings import SettingError
 from db import __main__ as command
-from db.queries.polling_hints import note_postponed
 from db.roles import Role, lacking, make_roles
 from db.session import Database
 from etl.runs.messages import ExtractMessage
@@ -117,7 +116,10 @@ def test_the_web_needs_no_more_than_it_may(migrate: str, runner: SourceRunner) -
             assert client.post(f"/runs/{queued}/cancel").status_code == 202
             assert runner.run("shop")["status"] == "success"
             assert client.post("/runs", json={}).status_code == 202
-            runner.database.transact(note_postponed, "far", 3600.0)
+            runner.sql(
+                "UPDATE sources SET not_before = now() + interval '1 hour', not_before_reason = 'asked'"
+                " WHERE name = 'far' RETURNING 1"
+            )
             assert client.post("/breakers/far.test/reset").status_code == 200
             paths = (
                 "/data",

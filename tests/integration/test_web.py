@@ -21,7 +21,6 @@ from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config.settings import SettingError
 from db.queries.item_paths import Filters
 from db.queries.items import Effort, RecentTotals, find_items
-from db.queries.polling_hints import note_gone, note_postponed
 from db.session import Database
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter
@@ -461,7 +460,7 @@ def test_breakers_are_shown_and_reset(client: FlaskClient, runner: SourceRunner)
 
 def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, runner: SourceRunner) -> None:
     runner.declare({"name": "far", "type": "api", "request": {"url": "http://limited.test/a"}})
-    runner.database.transact(note_postponed, "far", 86_400)
+    runner.sql("UPDATE sources SET not_before = now() + interval '1 day', not_before_reason = 'asked' RETURNING 1")
     assert client.get("/health").json["sources"][0]["not_before"] is not None
     assert client.post("/breakers/limited.test/reset", headers={"X-API-Key": KEY}).status_code == 200
     assert runner.sql("SELECT not_before FROM sources") == [None]
@@ -469,7 +468,7 @@ def test_a_reset_ends_what_a_host_asked_of_its_sources(client: FlaskClient, runn
 
 def test_a_source_that_is_gone_has_no_slots(client: FlaskClient, runner: SourceRunner) -> None:
     runner.declare({"name": "far", "type": "api", "request": {"url": "http://gone.test/a"}})
-    runner.database.transact(note_gone, "far", "answered 410 Gone")
+    runner.sql("UPDATE sources SET gone_reason = 'answered 410 Gone' RETURNING 1")
     (shown,) = client.get("/health").json["sources"]
     assert (shown["status"], shown["next_run_at"], shown["gone_reason"]) == ("gone", None, "answered 410 Gone")
 

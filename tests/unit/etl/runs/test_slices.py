@@ -64,6 +64,7 @@ def claim(**more: Any) -> RunClaim:
         checkpoint={},
         config=SOURCE,
         mapping_version=3,
+        mapped_since=3,
         hints=ServerHints(),
     )
     return replace(made, **more)

@@ -44,7 +44,7 @@ worker_redirect_stdouts = False
 
 task_queues = [
     Queue(name)  # type: ignore[no-untyped-call]
-    for name in (messages.EXTRACT_QUEUE, messages.LOAD_QUEUE, messages.LOW_QUEUE)
+    for name in messages.QUEUES
 ]
 task_default_queue = messages.LOW_QUEUE
 task_default_exchange_type = "direct"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import structlog
@@ -89,14 +90,16 @@ def broker_answers(app: Celery) -> bool:
 
 
 def _send(app: Celery, message: Message) -> None:
+    step = partial(_step, app, low=message.low)
     if isinstance(message, messages.ExtractMessage):
-        step = _step(app, messages.EXTRACT, str(message.run_id))
+        work = step(messages.EXTRACT, str(message.run_id))
     elif message.normalized:
-        step = _step(app, messages.LOAD, message.batch_id)
+        work = step(messages.LOAD, message.batch_id)
     else:
-        step = chain(_step(app, messages.NORMALIZE, message.batch_id), _step(app, messages.LOAD, message.batch_id))
-    step.apply_async(retry=False)
+        work = chain(step(messages.NORMALIZE, message.batch_id), step(messages.LOAD, message.batch_id))
+    work.apply_async(retry=False)
 
 
-def _step(app: Celery, task: str, identifier: str | int) -> signature:
-    return app.signature(task, args=(identifier,), immutable=True)
+def _step(app: Celery, task: str, identifier: str | int, *, low: bool) -> signature:
+    queue = {"queue": messages.LOW_QUEUE} if low else {}
+    return app.signature(task, args=(identifier,), immutable=True, options=queue)

@@ -31,6 +31,7 @@ _WEB_WRITES = (
     "INSERT, UPDATE ON etl_runs",
     "INSERT ON etl_run_events",
     "UPDATE ON etl_batches, etl_checkpoints",
+    "UPDATE (state, reason) ON rejected_records",
     "UPDATE (not_before, not_before_reason, deaths, death_cause) ON sources",
 )
 

@@ -216,6 +216,18 @@ class AlreadyActiveError(ETLError):
     code = "already_active"
 
 
+class NothingToReplayError(ETLError):
+    """No stored record is meant by what is to be driven again."""
+
+    code = "nothing_to_replay"
+
+
+class UnknownCaseError(ETLError):
+    """No rejected record has this id."""
+
+    code = "unknown_case"
+
+
 class UnknownRunError(ETLError):
     """No run has this id."""
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from config.settings import Settings
 from db.queries import sweep
+from db.queries.replays import queue_replay
 from db.queries.runs import NewRun, get_run, queue_run
 from db.queries.share import send_slow_runs
 from db.queries.sources import apply_sources
@@ -22,6 +23,7 @@ from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.runs.messages import ExtractMessage, Message
 from etl.runs.outcome import Trigger
+from etl.runs.replays import EVERYTHING, Scope
 from web.present.runs import present_run
 from worker.extraction import SLICE_SECONDS
 from worker.inline import handle
@@ -86,6 +88,14 @@ class SourceRunner:
     def run(self, name: str) -> dict[str, Any]:
         """Run a source to its end; the run as the API shows it. Its counts must add up."""
         run_id = self.queue(name)
+        self.drain()
+        return self.show(run_id)
+
+    def replay(self, name: str, scope: Scope = EVERYTHING, trigger: Trigger = Trigger.REPLAY) -> dict[str, Any]:
+        """Drive stored records of a source again, to the end; the run as the API shows it."""
+        run_id = uuid4()
+        self.database.transact(queue_replay, run_id, name, trigger, scope)
+        self.messages.append(ExtractMessage(run_id, low=True))
         self.drain()
         return self.show(run_id)
 

@@ -241,8 +241,9 @@ class Service:
     def get(self, path: str) -> dict[str, Any]:
         return dict(requests.get(self.url + path, timeout=10).json())
 
-    def post(self, path: str, body: object) -> requests.Response:
-        return requests.post(self.url + path, json=body, timeout=10)
+    def post(self, path: str, body: object, key: str | None = None) -> requests.Response:
+        headers = {"X-API-Key": key} if key else None
+        return requests.post(self.url + path, json=body, headers=headers, timeout=10)
 
     def run(self, source: str) -> str:
         response = self.post("/runs", {"source": source})

@@ -34,7 +34,9 @@ from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
+from etl.runs.outcome import Lane
 from etl.runs.polling import poll_result, settled_target
+from etl.runs.replays import SLICE_SECONDS as LOW_SLICE_SECONDS
 from etl.runs.slices import (
     AskedToWait,
     Deadline,
@@ -53,6 +55,7 @@ from etl.runs.slices import (
 from worker.batch_writer import BatchWriter
 from worker.board import BOARD
 from worker.lease import Lease, SlowShare, elsewhere
+from worker.replaying import make_batches
 from worker.reporter import RunReporter
 
 if TYPE_CHECKING:
@@ -120,13 +123,16 @@ class Slice:
         self.share = SlowShare(lease)
         self._process = process
         self._publish = publish
-        self._deadline = Deadline(clock() + self.share.pace.slice_seconds(seconds), clock)
+        most = seconds if lease.claim.lane is Lane.FETCH else min(seconds, LOW_SLICE_SECONDS)
+        self._deadline = Deadline(clock() + self.share.pace.slice_seconds(most), clock)
         self._before = lease.claim
         self._reporter = RunReporter(lease, self.share, self._send, clock)
 
     def work(self) -> SliceEnd:
         """Fetch and store batches until something ends the slice: what that is."""
         try:
+            if self.lease.claim.lane is Lane.REPLAY:
+                return make_batches(self.lease, self._send, self._deadline)
             return self._work(begin(self.lease.claim))
         except (LeaseLostError, StorageError):
             raise
@@ -234,7 +240,7 @@ class Slice:
         if end.pause is Pause.ROOM:
             goes_on = self.lease.transact(resume_extraction, run_id)
         if goes_on:
-            self._send([ExtractMessage(run_id)])
+            self._send([ExtractMessage(run_id, low=self.lease.claim.lane is not Lane.FETCH)])
 
     def _remember(self, end: Failed) -> None:
         """Note what the failure says of the source."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.queries.extraction import Stored
+    from db.queries.replays import Taken
     from db.session import Database
     from etl.records import Position, RawBatch
     from etl.runs.slices import RunClaim
@@ -84,6 +85,18 @@ class Lease:
         )
         self._renewed(self.seconds)
         if batch.position.finished:
+            BOARD.free()
+
+    def took(self, taken: Taken) -> None:
+        """The same for a batch of stored rows."""
+        self.claim = replace(
+            self.claim,
+            batches=self.claim.batches + (taken.batch_id is not None),
+            open_batches=taken.open_batches,
+            position=taken.position,
+        )
+        self._renewed(self.seconds)
+        if taken.position.finished:
             BOARD.free()
 
     def _renewed(self, seconds: float) -> None:

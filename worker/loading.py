@@ -103,24 +103,27 @@ def _settle(process: Process) -> None:
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
     records = database.transact(read_raw, claim)
-    database.transact(stage_batch, claim, map_records(_mapper(msgspec.json.encode(claim.config)), records))
+    mapper = _mapper(msgspec.json.encode(claim.config))
+    if claim.is_replay:
+        records = list(map(mapper.identified, records))
+    database.transact(stage_batch, claim, map_records(mapper, records))
     return []
 
 
 def _load(database: Database, claim: BatchClaim) -> list[Message]:
     if not database.transact(load_batch, claim):
         log.warning("staging_was_emptied", batch_id=claim.batch_id)
-        return [BatchMessage(claim.batch_id)]
-    return _go_on(database, claim.run_id)
+        return [BatchMessage(claim.batch_id, low=claim.is_replay)]
+    return _go_on(database, claim)
 
 
-def _go_on(database: Database, run_id: UUID) -> list[Message]:
+def _go_on(database: Database, claim: BatchClaim) -> list[Message]:
     """After a batch: end the run, or wake its extraction if it waits for room."""
     BOARD.free()
-    if database.transact(close_run, run_id):
+    if database.transact(close_run, claim.run_id):
         return []
-    if database.transact(resume_extraction, run_id):
-        return [ExtractMessage(run_id)]
+    if database.transact(resume_extraction, claim.run_id):
+        return [ExtractMessage(claim.run_id, low=claim.is_replay)]
     return []
 
 
@@ -128,8 +131,8 @@ def _halve(database: Database, claim: BatchClaim) -> list[Message]:
     log.warning("batch_halved", batch_id=claim.batch_id, attempts=claim.attempt - 1)
     parts = database.transact(halve_batch, claim)
     if not parts:
-        return _go_on(database, claim.run_id)
-    return [BatchMessage(batch_id) for batch_id in parts]
+        return _go_on(database, claim)
+    return [BatchMessage(batch_id, low=claim.is_replay) for batch_id in parts]
 
 
 @lru_cache(maxsize=32)

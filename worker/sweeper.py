@@ -18,7 +18,7 @@ from db.queries.clock import follow_clock
 from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageError, StorageTroubleError
-from etl.runs.messages import EXTRACT_QUEUE, LOAD_QUEUE
+from etl.runs.messages import QUEUES
 from worker.upkeep import Rhythm, Upkeep
 
 if TYPE_CHECKING:
@@ -109,18 +109,22 @@ class Sweeper(threading.Thread):
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
         self.has_more = False
         try:
-            extracts, loads = (queue_length(self._app, queue) for queue in (EXTRACT_QUEUE, LOAD_QUEUE))
+            extracts, loads, lows = (queue_length(self._app, queue) for queue in QUEUES)
         except BROKER_ERRORS as error:
             log.warning("broker_unreachable", error=str(error)[:200])
             return
         # Of thousands that were asked for at once some stand in the queue, and what comes meanwhile soon after them.
-        runs = database.transact(sweep.due_runs, queue_empty=extracts == 0) if extracts < sweep.LIMIT else []
+        runs = (
+            database.transact(sweep.due_runs, queue_empty=extracts == 0, low_empty=lows == 0)
+            if extracts < sweep.LIMIT
+            else []
+        )
         self.has_more = len(runs) == sweep.LIMIT or extracts >= sweep.LIMIT
         runs += database.transact(share.send_slow_runs)
         unsent_runs = publish(self._app, runs)
         if unsent_runs:
             database.transact(sweep.unsend_runs, unsent_runs)
-        batches = database.transact(sweep.due_batches, queue_empty=loads == 0)
+        batches = database.transact(sweep.due_batches, queue_empty=loads == 0, low_empty=lows == 0)
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
             database.transact(sweep.unsend_batches, unsent_batches)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, retention, totals
+from db.queries import copies, readers, retention, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,12 +50,16 @@ class Upkeep:
         self._settings = settings
         self._rhythm = Rhythm()
         self._is_purging = False
+        self._has_older = False
         self._purged_at_once = MOST_PURGED
 
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
-        return (self.roll_up, self.recount, self.add_partitions, self.purge, self.remove_downloads, self.check_raw_ids)
+        return (
+            *(self.roll_up, self.recount, self.add_partitions, self.purge),
+            *(self.remove_downloads, self.check_raw_ids, self.renew_readers),
+        )
 
     def roll_up(self, database: Database) -> None:
         """Add what is finished to the totals."""
@@ -105,3 +109,12 @@ class Upkeep:
             log.error("raw_ids_repeated", copies=look.copies)
         if self._rhythm.is_due("raw_ids", RAW_IDS_SECONDS) and database.transact(copies.advance_sequence):
             log.error("raw_ids_behind")
+
+    def renew_readers(self, database: Database) -> None:
+        """Have what this release reads otherwise driven again."""
+        if not self._has_older and not self._rhythm.is_due("readers", RAW_IDS_SECONDS):
+            return
+        renewed = database.transact(readers.renew_readers)
+        self._has_older = renewed == readers.LIMIT
+        if renewed:
+            log.info("readers_renewed", sources=renewed)

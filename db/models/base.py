@@ -44,6 +44,7 @@ class Base(DeclarativeBase):
         UUID: PG_UUID(as_uuid=True),
         dict[str, Any]: JSONB,
         list[str]: ARRAY(Text),
+        list[int]: ARRAY(BigInteger),
     }
 
 

@@ -77,6 +77,7 @@ class RawRow(Base):
     __tablename__ = "raw_data"
     __table_args__ = (
         PrimaryKeyConstraint("id", "ingested_at"),
+        Index("ix_raw_data_of_source", "source_name", "id"),
         {"postgresql_partition_by": "RANGE (ingested_at)"},
     )
 

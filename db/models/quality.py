@@ -24,6 +24,14 @@ class RejectRow(Base):
         CheckConstraint("state IN ('open', 'redriven', 'discarded', 'superseded')", name="state"),
         CheckConstraint("stage IN ('extract', 'normalize')", name="stage"),
         Index("ix_rejected_records_open", "source_name", "content_hash", postgresql_where=text("state = 'open'")),
+        Index(
+            "ix_rejected_records_discarded",
+            "source_name",
+            "content_hash",
+            postgresql_where=text("state = 'discarded'"),
+        ),
+        Index("ix_rejected_records_by_state", "state", "id"),
+        Index("ix_rejected_records_of_source", "source_name", "state", "id"),
         Index("ix_rejected_records_run", "run_id"),
         Index(
             "uq_rejected_records_case",
@@ -54,6 +62,8 @@ class RejectRow(Base):
     state: Mapped[str] = mapped_column(server_default="open")
     attempts: Mapped[int] = mapped_column(Integer, server_default=text("1"))
     reason: Mapped[str | None]
+    driven_by: Mapped[UUID | None]
+    earlier: Mapped[list[Any] | None] = mapped_column(JSONB)
     first_seen_at: Mapped[datetime] = now()
     last_seen_at: Mapped[datetime] = now()
 

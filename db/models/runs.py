@@ -96,10 +96,15 @@ class RunRow(Base):
     slow: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     read_all: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     failing_since: Mapped[datetime | None]
+    scope: Mapped[dict[str, Any] | None]
 
 
 class BatchRow(Base):
-    """A range of a run's raw rows, and how far it has come. `part` tells the halves of a halved batch apart."""
+    """A range of a run's raw rows, and how far it has come. `part` tells the halves of a halved batch apart.
+
+    One of a replay lists its rows, whichever run fetched them, and the span of time in which they were stored; it is
+    worked on after others.
+    """
 
     __tablename__ = "etl_batches"
     __table_args__ = (
@@ -118,6 +123,10 @@ class BatchRow(Base):
     part: Mapped[str] = mapped_column(server_default="")
     first_raw_id: Mapped[int | None]
     last_raw_id: Mapped[int | None]
+    raw_ids: Mapped[list[int] | None]
+    raw_since: Mapped[datetime | None]
+    raw_until: Mapped[datetime | None]
+    low: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     state: Mapped[str]
     token: Mapped[int] = counter()
     attempt: Mapped[int] = small()
@@ -140,6 +149,7 @@ class BatchRow(Base):
     records_corrected: Mapped[int] = counter()
     records_failed_again: Mapped[int] = counter()
     records_unmapped: Mapped[int] = counter()
+    records_discarded: Mapped[int] = counter()
     observed: Mapped[dict[str, Any] | None]
     reader: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = now()

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from psycopg2.errors import UniqueViolation
-from sqlalchemy.exc import IntegrityError
 
 from db.copy import HEX, NEXT, array, copy_lines
 from db.queries.cases import close_fitting, put_poisoned, put_rejects
+from db.queries.driven import close_driven, put_driven
 from db.queries.events import record_event
 from db.queries.failures import OTHERS_FAIL
+from db.queries.item_writes import write_items
+from db.queries.raw_rows import RawRows, find_ids
 from db.queries.run_locks import lock_run_shared
 from db.queries.versions import BOUND, Bound
 from db.statement import text
@@ -20,13 +21,14 @@ from etl.errors import LeaseLostError
 from etl.item import COLUMNS
 from etl.mapping.reader import READER
 from etl.records import StoredRecord
-from etl.runs.outcome import BatchState
+from etl.runs.outcome import BatchState, Lane
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from decimal import Decimal
     from uuid import UUID
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection
 
     from etl.records import Mapped, StagedItem
 
@@ -53,6 +55,20 @@ class BatchClaim:
     config: dict[str, Any]
     mapping_version: int
     exhausted: bool = False
+    lane: str = Lane.FETCH
+    raw_ids: list[int] | None = None
+    raw_since: datetime | None = None
+    raw_until: datetime | None = None
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether its rows are driven again."""
+        return self.lane == Lane.REPLAY
+
+    @property
+    def rows(self) -> RawRows:
+        """Its rows."""
+        return RawRows(self.run_id, self.first_raw_id, self.last_raw_id, self.raw_ids, self.raw_since, self.raw_until)
 
 
 _CLAIM = text(f"""
@@ -65,7 +81,8 @@ _CLAIM = text(f"""
       AND (b.not_before IS NULL OR b.not_before <= clock_timestamp())
       AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
-        {BOUND} AS bound, CASE WHEN b.state = 'normalized' THEN b.mapping_version END AS staged_version,
+        r.lane, b.raw_ids, b.raw_since, b.raw_until, {BOUND} AS bound,
+        CASE WHEN b.state = 'normalized' THEN b.mapping_version END AS staged_version,
         b.attempt > :max_attempts AND NOT {OTHERS_FAIL} AS exhausted
 """)
 
@@ -89,12 +106,12 @@ def claim_batch(connection: Connection, batch_id: int, state: str, lease: float)
 
 def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
     """The raw rows of a batch, in the order the source gave them."""
-    query = text("""
-        SELECT id, ingested_at::text, source_id, content_hash, raw_payload::text FROM raw_data
-        WHERE id BETWEEN :first AND :last AND run_id = :run_id ORDER BY id
+    query = text(f"""
+        SELECT p.id, p.ingested_at::text, p.source_id, p.content_hash, p.raw_payload::text FROM raw_data p
+        WHERE {claim.rows.condition} ORDER BY p.id
     """)
     # Taken at once: one by one each row costs a call through several layers.
-    rows = connection.execute(query, _range(claim)).all()
+    rows = connection.execute(query, claim.rows.values).all()
     return [StoredRecord(raw_id, at, key, bytes(content_hash), body) for raw_id, at, key, content_hash, body in rows]
 
 
@@ -112,11 +129,14 @@ def stage_batch(connection: Connection, claim: BatchClaim, mapped: Mapped) -> No
 def stage_new(connection: Connection, claim: BatchClaim, mapped: Mapped) -> None:
     """The same for a batch that nobody else can have."""
     _copy_staged(connection, claim, mapped.staged)
-    put_rejects(connection, claim, mapped.rejects)
+    again = put_driven(connection, claim, mapped.rejects) if claim.is_replay else None
+    if again is None:
+        put_rejects(connection, claim, mapped.rejects)
     values = {
         "batch_id": claim.batch_id,
         "staged": len(mapped.staged),
         "unmapped": len(mapped.rejects),
+        "again": again,
         "reader": READER,
         "observed": None if mapped.observed is None else msgspec.json.encode(mapped.observed).decode(),
         "mapping_version": claim.mapping_version,
@@ -132,6 +152,7 @@ _NORMALIZED = text("""
         failing_since = CASE WHEN part <> '' THEN failing_since END, failure = CASE WHEN part <> '' THEN failure END,
         -- one that is normalised again is not counted twice
         records_failed = records_failed - records_unmapped + :unmapped, records_unmapped = :unmapped, reader = :reader,
+        records_failed_again = coalesce(:again, records_failed_again),
         observed = CAST(:observed AS jsonb),
         lease_expires_at = NULL, claimed_at = NULL,
         dispatched_at = clock_timestamp(), dispatch_count = 0
@@ -183,24 +204,11 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
-    close_fitting(connection, claim.source_name, claim.batch_id)
-    connection.execute(_CLOSE, values | _write_items(connection, values)._asdict())
+    (close_driven if claim.is_replay else close_fitting)(connection, claim.source_name, claim.batch_id)
+    written = write_items(connection, values, revive=not claim.is_replay)
+    connection.execute(_CLOSE, values | written._asdict())
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True
-
-
-def _write_items(connection: Connection, values: dict[str, Any]) -> Row[Any]:
-    """Write the items of a batch. Where none is there yet, to insert them costs a fifth less than to upsert them."""
-    if not connection.execute(_LOCK_ITEMS, values).scalar_one():
-        try:
-            with connection.begin_nested():
-                return connection.execute(_INSERT, values).one()
-        except IntegrityError as error:
-            if not isinstance(error.orig, UniqueViolation):
-                raise
-            # One came with another batch meanwhile. What was locked here is free again.
-            connection.execute(_LOCK_ITEMS, values)
-    return connection.execute(_UPSERT, values).one()
 
 
 def _staging_complete(connection: Connection, claim: BatchClaim) -> bool:
@@ -219,83 +227,10 @@ _BACK_TO_EXTRACTED = text("""
     WHERE batch_id = :batch_id
 """)
 
-# Items in key order, so that two batches of a source never wait for each other in a circle.
-_LOCK_ITEMS = text("""
-    SELECT count(*) FROM (
-        SELECT 1 FROM unified_items
-        WHERE source_name = :source_name
-          AND external_id = ANY (ARRAY(SELECT external_id FROM staged_items WHERE batch_id = :batch_id))
-        ORDER BY external_id FOR UPDATE
-    ) locked
-""")
-
-# What an item takes over from a batch, and what of it is served.
-_TAKEN = ("raw_data_id", "raw_ingested_at", "content_hash", *COLUMNS)
-_OTHERWISE = f"""(({", ".join(f"item.{name}" for name in ("status", "source_type", *COLUMNS))}) IS DISTINCT FROM
-                ({", ".join(("'active'", *(f"excluded.{name}" for name in ("source_type", *COLUMNS))))}))"""
-
-
-def _written(outcome: str) -> str:
-    """Writes the newest row of each id in a batch; `outcome` says what of ids that are there, and what is returned."""
-    return f"""
-    WITH latest AS (
-        SELECT DISTINCT ON (external_id) * FROM staged_items
-        WHERE batch_id = :batch_id ORDER BY external_id, raw_data_id DESC
-    ), written AS (
-        INSERT INTO unified_items AS item (
-            source_type, source_name, run_id, mapping_version, external_id, {", ".join(_TAKEN)})
-        SELECT :source_type, :source_name, :run_id, :mapping_version, external_id, {", ".join(_TAKEN)}
-        FROM latest ORDER BY external_id
-        {outcome}
-    )"""
-
-
-_INSERT = text(f"""
-    {_written("RETURNING 1")}
-    SELECT count(*) AS inserted, 0 AS updated, 0 AS corrected, 0 AS unchanged,
-        (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
-    FROM written
-""")
-
-_TAKE_OVER = f"""
-        ON CONFLICT (source_name, external_id) DO UPDATE SET
-            {", ".join(f"{name} = excluded.{name}" for name in ("source_type", "run_id", "mapping_version", *_TAKEN))},
-            status = 'active', deleted_at = NULL,
-            updated_at = CASE WHEN {_OTHERWISE} THEN clock_timestamp() ELSE item.updated_at END,
-            change_xid = CASE WHEN {_OTHERWISE} THEN pg_current_xact_id() ELSE item.change_xid END
-        WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
-        RETURNING external_id, xmax = 0 AS inserted, change_xid = pg_current_xact_id() AS changed
-"""
-
-# A row that loses by raw id lost to a later batch of this run, or to a later run when this is a replay. One of which
-# all that is served is there already is written only to move its pointers. `prior` is what was there before this
-# statement.
-_UPSERT = text(f"""
-    {_written(_TAKE_OVER)}, prior AS (
-        SELECT external_id, content_hash, run_id FROM unified_items
-        WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
-    ), judged AS (
-        SELECT CASE
-            WHEN written.inserted THEN 'inserted'
-            WHEN prior.external_id IS NULL OR prior.run_id = :run_id THEN 'duplicate'
-            WHEN written.changed THEN 'updated'
-            ELSE 'unchanged'
-        END AS verdict, prior.content_hash = latest.content_hash AS same
-        FROM latest LEFT JOIN prior USING (external_id) LEFT JOIN written USING (external_id)
-    )
-    SELECT count(*) FILTER (WHERE verdict = 'inserted') AS inserted,
-        count(*) FILTER (WHERE verdict = 'updated') AS updated,
-        count(*) FILTER (WHERE verdict = 'updated' AND same) AS corrected,
-        count(*) FILTER (WHERE verdict = 'unchanged') AS unchanged,
-        count(*) FILTER (WHERE verdict = 'duplicate')
-            + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
-    FROM judged
-""")
-
 _CLOSE = text("""
     UPDATE etl_batches
     SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL, failing_since = NULL, failure = NULL,
-        records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
+        raw_ids = NULL, records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
         records_corrected = records_corrected + :corrected,
         records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate
     WHERE batch_id = :batch_id
@@ -310,13 +245,13 @@ def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
     """
     _check_fence(connection, claim, claim.state)
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :id"), {"id": claim.batch_id})
-    ids = connection.execute(_IDS, _range(claim)).scalars().all()
+    ids = list(find_ids(connection, claim.rows))
     # Each half has fewer different ids than the whole, so halving ends.
     middle = ids[(len(ids) - 1) // 2] if ids else claim.last_raw_id
     is_whole = not ids or middle == ids[-1]
     values = {"batch_id": claim.batch_id, "poisoned": 0, "state": BatchState.HALVED}
     if is_whole:
-        poisoned = put_poisoned(connection, _range(claim) | {"mapping_version": claim.mapping_version})
+        poisoned = put_poisoned(connection, claim, claim.rows)
         values |= {"poisoned": poisoned, "state": BatchState.LOADED}
     connection.execute(_RETIRE, values)
     record_event(connection, claim.run_id, "batch_halved", batch_id=claim.batch_id, records=len(ids))
@@ -325,8 +260,6 @@ def halve_batch(connection: Connection, claim: BatchClaim) -> list[int]:
     ranges = [("a", claim.first_raw_id, middle), ("b", middle + 1, claim.last_raw_id)]
     return [_insert_part(connection, claim, part, first, last) for part, first, last in ranges]
 
-
-_IDS = text("SELECT DISTINCT id FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id ORDER BY id")
 
 _RETIRE = text("""
     UPDATE etl_batches
@@ -339,9 +272,11 @@ _RETIRE = text("""
 def _insert_part(connection: Connection, claim: BatchClaim, part: str, first: int, last: int) -> int:
     query = text("""
         INSERT INTO etl_batches (run_id, source_name, number, part, first_raw_id, last_raw_id, state, dispatched_at,
-                                 failing_since, failure)
+                                 failing_since, failure, low, raw_since, raw_until, raw_ids)
         SELECT run_id, source_name, number, part || :part, :first, :last, 'extracted', clock_timestamp(),
-            failing_since, failure
+            failing_since, failure, low, raw_since, raw_until,
+            CASE WHEN raw_ids IS NOT NULL
+                THEN ARRAY(SELECT id FROM unnest(raw_ids) AS id WHERE id BETWEEN :first AND :last ORDER BY id) END
         FROM etl_batches WHERE batch_id = :batch_id
         RETURNING batch_id
     """)
@@ -357,8 +292,3 @@ def _check_fence(connection: Connection, claim: BatchClaim, state: str) -> None:
     values = {"batch_id": claim.batch_id, "token": claim.token, "state": state}
     if not lock_run_shared(connection, claim.run_id) or not connection.execute(batch, values).first():
         raise LeaseLostError(f"batch {claim.batch_id} is no longer ours")
-
-
-def _range(claim: BatchClaim) -> dict[str, Any]:
-    """A batch has the rows of its own run between its first and its last id, and no others."""
-    return {"first": claim.first_raw_id, "last": claim.last_raw_id, "run_id": claim.run_id}

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from db.queries.raw_rows import RawRows
     from etl.records import BadRecord, Reject
     from etl.runs.changes import Candidates, Changes
 
@@ -27,7 +28,9 @@ MAX_RAW_BYTES = 64 * 1024
 # How many reasons a run tells of.
 _MOST_REASONS = 5
 # Most sources have none, and need not hash and look up every record.
-_HAS_CASES = text("SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'open')")
+_HAS_CASES = text(
+    "SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state IN ('open', 'discarded'))"
+)
 
 
 class Claim(Protocol):
@@ -71,19 +74,25 @@ def find_cases(connection: Connection, found: Candidates, values: dict[str, Any]
     return [OpenCase(bytes(row[0]), *row[1:]) for row in connection.execute(_OPEN, values | lists)]
 
 
-# A record that killed its workers is tried again. One that was judged by another version is judged anew.
+# A record that killed its workers is tried again. One that was judged by another version is judged anew, unless it was
+# put away as it is.
 _OPEN = text(f"""
     WITH met AS (
         SELECT r.id FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash
         JOIN rejected_records r ON r.content_hash = decode(hash, 'hex')
         WHERE r.source_name = :source_name AND r.state = 'open'
         UNION
+        SELECT r.id FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash
+        JOIN rejected_records r ON r.content_hash = decode(hash, 'hex')
+        WHERE r.source_name = :source_name AND r.state = 'discarded'
+        UNION
         SELECT r.id FROM jsonb_array_elements_text(CAST(:keys AS jsonb)) AS key
         JOIN rejected_records r ON ({CASE}) = key
         WHERE r.source_name = :source_name AND r.state = 'open'
     )
     SELECT content_hash, external_id, run_id = :run_id AS written,
-        mapping_version = :mapping_version AND rule <> 'poison' AS is_current
+        state = 'discarded' OR (mapping_version = :mapping_version AND rule <> 'poison') AS is_current,
+        state = 'discarded' AS is_discarded
     FROM rejected_records WHERE id = ANY (ARRAY(SELECT id FROM met))
 """)
 
@@ -112,26 +121,27 @@ def put_unstorable(connection: Connection, claim: Claim, rejected: list[BadRecor
 
 def put_rejects(connection: Connection, claim: Claim, rejects: list[Reject]) -> None:
     """Stored records that became no items."""
-    if not rejects:
-        return
+    if rejects:
+        _put(connection, rejected_rows(claim, rejects))
+
+
+def rejected_rows(claim: Claim, rejects: list[Reject]) -> list[dict[str, Any]]:
+    """The same as rows of GIVEN."""
     origin = _origin(claim)
-    _put(
-        connection,
-        (
-            {
-                **origin,
-                "external_id": reject.record.external_id,
-                "content_hash": reject.content_hash.hex(),
-                "raw_data_id": reject.record.raw_id,
-                "raw_ingested_at": reject.record.ingested_at,
-                "raw_truncated": False,
-                "stage": "normalize",
-                **msgspec.structs.asdict(reject.faults[0]),
-                "errors": reject.faults,
-            }
-            for reject in rejects
-        ),
-    )
+    return [
+        {
+            **origin,
+            "external_id": reject.record.external_id,
+            "content_hash": reject.content_hash.hex(),
+            "raw_data_id": reject.record.raw_id,
+            "raw_ingested_at": reject.record.ingested_at,
+            "raw_truncated": False,
+            "stage": "normalize",
+            **msgspec.structs.asdict(reject.faults[0]),
+            "errors": reject.faults,
+        }
+        for reject in rejects
+    ]
 
 
 def close_replaced(connection: Connection, run_id: UUID) -> None:
@@ -169,11 +179,13 @@ _TYPES = {
     "errors": "jsonb",
 }
 _RENEWED = (*_COLUMNS, "content_hash", "raw_bytes")
+# Rejects as they are given, as JSON; hashes are hexadecimal.
+GIVEN = f"""jsonb_to_recordset(CAST(:rows AS jsonb)) AS {{alias}}(
+    {", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _RENEWED)})"""
 _UPSERT = text(f"""
     INSERT INTO rejected_records AS r ({", ".join(_RENEWED)})
     SELECT {", ".join(_COLUMNS)}, decode(content_hash, 'hex'), decode(raw_bytes, 'base64')
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS given(
-        {", ".join(f"{name} {_TYPES.get(name, 'text')}" for name in _RENEWED)})
+    FROM {GIVEN.format(alias="given")}
     ON CONFLICT (source_name, ({CASE})) WHERE state = 'open' DO UPDATE SET
         {", ".join(f"{name} = excluded.{name}" for name in _RENEWED)},
         attempts = r.attempts + CASE WHEN r.run_id = excluded.run_id THEN 0 ELSE 1 END,
@@ -215,31 +227,33 @@ _CLOSE_MET = text(f"""
 """)
 
 
-def put_poisoned(connection: Connection, values: dict[str, Any]) -> int:
-    """The raw rows of a range (`first`, `last`, `run_id`), of which every worker died; how many."""
-    ids = connection.execute(_POISONED, values).scalars().all()
-    connection.execute(_FORGET, values)
-    connection.execute(_PUT_POISONED, values)
-    return len(ids)
+def put_poisoned(connection: Connection, claim: Claim, rows: RawRows) -> int:
+    """Raw rows of which every worker died; how many."""
+    values = rows.values | {"mapping_version": claim.mapping_version}
+    count: int = connection.execute(
+        text(f"SELECT count(*) FROM raw_data p WHERE {rows.condition}"), values
+    ).scalar_one()
+    connection.execute(text(_FORGET.format(rows=rows.condition)), values)
+    connection.execute(text(_PUT_POISONED.format(rows=rows.condition)), values)
+    return count
 
 
-_POISONED = text("SELECT id FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id")
-_FORGET = text("""
+_FORGET = """
     UPDATE rejected_records c SET state = 'superseded'
-    FROM raw_data r
-    WHERE r.id BETWEEN :first AND :last AND r.run_id = :run_id AND c.source_name = r.source_name AND c.state = 'open'
-      AND (c.external_id = r.source_id OR (r.source_id IS NULL AND c.content_hash = r.content_hash))
-""")
-_PUT_POISONED = text("""
+    FROM raw_data p
+    WHERE {rows} AND c.source_name = p.source_name AND c.state = 'open'
+      AND (c.external_id = p.source_id OR (p.source_id IS NULL AND c.content_hash = p.content_hash))
+"""
+_PUT_POISONED = """
     INSERT INTO rejected_records (run_id, source_name, source_type, external_id, content_hash, raw_data_id,
                                   raw_ingested_at, stage, field, rule, message, mapping_version, errors)
-    SELECT DISTINCT ON (coalesce('=' || source_id, encode(content_hash, 'hex')))
-        :run_id, source_name, source_type, source_id, content_hash, id, ingested_at, 'normalize', '', 'poison',
-        'every worker that took this record died', :mapping_version, '[]'
-    FROM raw_data WHERE id BETWEEN :first AND :last AND run_id = :run_id
-    ORDER BY coalesce('=' || source_id, encode(content_hash, 'hex')), id DESC
+    SELECT DISTINCT ON (coalesce('=' || p.source_id, encode(p.content_hash, 'hex')))
+        :run_id, p.source_name, p.source_type, p.source_id, p.content_hash, p.id, p.ingested_at, 'normalize', '',
+        'poison', 'every worker that took this record died', :mapping_version, '[]'
+    FROM raw_data p WHERE {rows}
+    ORDER BY coalesce('=' || p.source_id, encode(p.content_hash, 'hex')), p.id DESC
     ON CONFLICT DO NOTHING
-""")
+"""
 
 
 def reasons(connection: Connection, run_id: UUID) -> list[Reason]:

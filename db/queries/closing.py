@@ -14,7 +14,7 @@ from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
-from etl.runs.outcome import DEFAULT_MAX_REJECTED, REJECTED, Failure, Marks, Outcome, Status, Tally, left_behind
+from etl.runs.outcome import DEFAULT_MAX_REJECTED, REJECTED, Failure, Lane, Marks, Outcome, Status, Tally, left_behind
 from etl.runs.reasons import told
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _TALLY = f"""
-    SELECT r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
+    SELECT r.lane, r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
         coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 ->> 'max_rejected' AS max_rejected, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
@@ -36,7 +36,8 @@ _TALLY = f"""
             coalesce(sum(records_duplicate), 0)::bigint AS duplicate,
             coalesce(sum(records_failed), 0)::bigint AS failed,
             coalesce(sum(records_failed_again), 0)::bigint AS failed_again,
-            coalesce(sum(records_corrected), 0)::bigint AS corrected
+            coalesce(sum(records_corrected), 0)::bigint AS corrected,
+            coalesce(sum(records_discarded), 0)::bigint AS discarded
         FROM etl_batches b WHERE b.run_id = r.run_id
     ) c
     WHERE r.run_id = :run_id AND {ACTIVE_RUN}
@@ -75,8 +76,23 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
     limit = DEFAULT_MAX_REJECTED if row.max_rejected is None else float(row.max_rejected)
     position = msgspec.convert(row.position, Position)
-    may_lack = bool(counts.failed) and bool(connection.execute(_MAY_LACK, {"run_id": run_id}).scalar_one())
-    return Tally(row.extraction_over, row.open_batches, counts, failure, limit, position, may_lack_new=may_lack)
+    lane = Lane(row.lane)
+    may_lack = bool(counts.failed) and _may_lack(connection, run_id, lane)
+    return Tally(
+        row.extraction_over,
+        row.open_batches,
+        counts,
+        failure,
+        limit,
+        position,
+        lane,
+        may_lack_new=may_lack,
+        discarded=row.discarded,
+    )
+
+
+def _may_lack(connection: Connection, run_id: UUID, lane: Lane) -> bool:
+    return lane is not Lane.FETCH or bool(connection.execute(_MAY_LACK, {"run_id": run_id}).scalar_one())
 
 
 # An incremental run sees what has changed only, and that may be a record that is always bad.
@@ -176,6 +192,6 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_FORGET, values)
     if tally.was_read(outcome):
         connection.execute(_SURVIVED, values)
-    if outcome.status is not Status.CANCELLED:
+    if outcome.status is not Status.CANCELLED and tally.lane is Lane.FETCH:
         look_at_fields(connection, run_id)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -205,11 +205,11 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
 _INSERT_BATCH = text("""
     INSERT INTO etl_batches (run_id, source_name, number, first_raw_id, last_raw_id, state, dispatched_at, loaded_at,
                              records_extracted, records_unchanged, records_duplicate, records_failed,
-                             records_failed_again)
+                             records_failed_again, records_discarded)
     VALUES (:run_id, :source_name, :number, :first, :last, :state,
             CASE WHEN :state = 'extracted' THEN clock_timestamp() END,
             CASE WHEN :state = 'loaded' THEN clock_timestamp() END,
-            :extracted, :unchanged, :duplicate, :failed, :failed_again)
+            :extracted, :unchanged, :duplicate, :failed, :failed_again, :discarded)
     RETURNING batch_id
 """)
 
@@ -234,6 +234,7 @@ def _insert_batch(
         # What is in quarantine already is not put there again, but it has failed again.
         "failed": changes.failed_again + len(batch.rejected),
         "failed_again": changes.failed_again + len(batch.rejected) - len(changes.rejected),
+        "discarded": changes.discarded,
     }
     return int(connection.execute(_INSERT_BATCH, values).scalar_one())
 

@@ -63,7 +63,7 @@ class Effort:
     patience: int = 20
     covered: int = 700_000
     uncovered: int = 400_000
-    uncovered_of_two: int = 60_000
+    uncovered_of_two: int = 100_000
 
 
 # What a page may hold, in bytes. The sizes are those of the columns: as JSON a page is somewhat more.

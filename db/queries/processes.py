@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.statement import text
+from etl.mapping.reader import READER
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -22,10 +23,11 @@ PROCESSES = f"""(
 def beat_heart(connection: Connection, name: str, kind: str, processes: int) -> None:
     """Note that a process is alive, and how many it has for tasks; forget those not seen for a day."""
     query = text("""
-        INSERT INTO etl_workers (name, kind, processes) VALUES (:name, :kind, :processes)
-        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes
+        INSERT INTO etl_workers (name, kind, processes, reader) VALUES (:name, :kind, :processes, :reader)
+        ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes,
+            reader = excluded.reader
     """)
-    connection.execute(query, {"name": name, "kind": kind, "processes": processes})
+    connection.execute(query, {"name": name, "kind": kind, "processes": processes, "reader": READER})
     connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
 
 
@@ -41,6 +43,15 @@ def count_alive(connection: Connection, kind: str) -> int:
         WHERE kind = :kind AND seen_at > clock_timestamp() - make_interval(secs => :seconds)
     """)
     return int(connection.execute(query, {"kind": kind, "seconds": ALIVE_SECONDS}).scalar_one())
+
+
+def are_of_one_release(connection: Connection) -> bool:
+    """Whether all that are alive read as this release does."""
+    query = text("""
+        SELECT NOT EXISTS (SELECT 1 FROM etl_workers WHERE reader IS DISTINCT FROM :reader
+                           AND seen_at > clock_timestamp() - make_interval(secs => :seconds))
+    """)
+    return bool(connection.execute(query, {"reader": READER, "seconds": ALIVE_SECONDS}).scalar_one())
 
 
 def last_seen(connection: Connection, kind: str) -> datetime | None:

@@ -15,8 +15,9 @@ from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.records import Position
-from etl.runs.outcome import Failure, Stage, Status, Trigger
+from etl.runs.outcome import Failure, Lane, Stage, Status, Trigger
 from etl.runs.polling import ServerHints
+from etl.runs.replays import Scope
 from etl.runs.schedule import QuietHours
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
@@ -114,7 +115,7 @@ _CLAIM = text(f"""
       AND r.attempt < :max_attempts
       -- a slow one that was not sent for has no share of the processes
       AND NOT (r.slow AND r.dispatched_at IS NULL)
-    RETURNING r.run_id, r.source_name, r.token, r.attempt, r.batches, r.position,
+    RETURNING r.run_id, r.source_name, r.lane, r.scope, r.token, r.attempt, r.batches, r.position,
         r.checkpoint_before, {BOUND} AS bound,
         r.scheduled_for, s.moved_to, s.moved_count, s.rest,
         num_nonnulls(s.not_before, s.rest, s.moved_to, s.gone_reason) > 0 AS noted,
@@ -161,6 +162,8 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
         mapped_since=bound.mapped_since,
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
+        lane=Lane(row.lane),
+        scope=msgspec.convert(row.scope or {}, Scope, strict=False),
         hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, QuietHours), row.noted),
         slow=row.slow,
         answered=row.answered,
@@ -254,7 +257,7 @@ def resume_extraction(connection: Connection, run_id: UUID) -> bool:
 
 
 _SHOWN = """
-    SELECT r.run_id, r.source_name, r.source_type, r.trigger, r.status, r.stage, r.attempt, r.scheduled_for,
+    SELECT r.run_id, r.source_name, r.source_type, r.lane, r.trigger, r.status, r.stage, r.attempt, r.scheduled_for,
         r.slots_missed, r.created_at, r.started_at, r.completed_at, r.not_before, r.pages, r.bytes,
         r.error_code, r.error_message, r.extracted_at IS NOT NULL AS extracted,
         coalesce(live.extracted, r.records_extracted) AS records_extracted,

@@ -16,7 +16,7 @@ from db.queries.run_locks import lock_run
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.runs.messages import ExtractMessage
-from etl.runs.outcome import Failure, Outcome, Status
+from etl.runs.outcome import Failure, Lane, Outcome, Status
 from etl.runs.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
 
@@ -114,10 +114,10 @@ class Death:
 _DIED = text("""
     UPDATE etl_runs r
     SET token = token + 1, lease_expires_at = NULL, stage = 'waiting', dispatched_at = NULL, claimed_at = NULL,
-        slow = true, not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60))
+        slow = slow OR lane = 'fetch', not_before = clock_timestamp() + make_interval(secs => least(2 ^ attempt, 60))
     WHERE run_id = :run_id AND token = :token AND status = 'running' AND extracted_at IS NULL
       AND lease_expires_at IS NOT NULL
-    RETURNING source_name, attempt
+    RETURNING source_name, attempt, lane
 """)
 
 
@@ -131,7 +131,9 @@ def note_death(connection: Connection, run_id: UUID, token: int, cause: str) -> 
     if row is None:
         return None
     record_event(connection, run_id, "process_died", cause=cause)
-    death = count_death(connection, row.source_name, cause)
+    # What is driven again says nothing of the source, which is not set aside.
+    is_fetched = row.lane == Lane.FETCH
+    death = count_death(connection, row.source_name, cause) if is_fetched else Death(row.source_name, row.attempt, None)
     if death.set_aside is not None or row.attempt >= MAX_RUN_ATTEMPTS:
         message = f"{death.deaths} worker processes died of it in a row; the last one because {cause}"
         end_run(connection, run_id, Outcome(Status.FAILED, Failure("process_died", message)))

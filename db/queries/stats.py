@@ -24,7 +24,9 @@ _TOTALS = f"""
             max(completed_at) AS last_run_at,
             -- a run that was left out says nothing about the source
             (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1] AS last_status
-        FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_name
+        FROM etl_runs
+        WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL AND lane = 'fetch'
+        GROUP BY source_name
     ), loaded AS (
         SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
         WHERE NOT rolled_up AND NOT ({OPEN_BATCH}) GROUP BY source_name
@@ -84,7 +86,9 @@ _BY_TYPE = f"""
                 FILTER (WHERE {JUDGED_RUN}) AS seconds,
             max(completed_at) FILTER (WHERE status = 'success') AS last_success_at,
             max(completed_at) FILTER (WHERE status = 'failed') AS last_failure_at
-        FROM etl_runs WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL GROUP BY source_type
+        FROM etl_runs
+        WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL AND lane = 'fetch'
+        GROUP BY source_type
     ), loaded AS (
         SELECT r.source_type, sum(b.records_inserted) AS items FROM etl_batches b JOIN etl_runs r USING (run_id)
         WHERE NOT b.rolled_up AND NOT ({OPEN_BATCH}) GROUP BY r.source_type

@@ -100,8 +100,8 @@ _UNDELIVERED = """
     (dispatched_at IS NULL
      OR (claimed_at IS NULL
          AND dispatched_at < clock_timestamp() - make_interval(secs => :gap * 2 ^ least(dispatch_count, 10))
-         AND (:queue_empty OR dispatched_at < (
-             SELECT max(dispatched_at) FROM {table} WHERE claimed_at IS NOT NULL))))
+         AND CASE WHEN {low} THEN :low_empty ELSE :queue_empty OR dispatched_at < (
+             SELECT max(dispatched_at) FROM {table} WHERE claimed_at IS NOT NULL) END))
 """
 
 _DUE_RUNS = text(f"""
@@ -116,10 +116,10 @@ _DUE_RUNS = text(f"""
             AND (stage <> 'loading' OR :max_open > (
                 SELECT count(*) FROM etl_batches b
                 WHERE b.run_id = q.run_id AND {OPEN_BATCH}))
-            AND {_UNDELIVERED.format(table="etl_runs")}
+            AND {_UNDELIVERED.format(table="etl_runs", low="lane <> 'fetch'")}
           ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED) due
     WHERE r.run_id = due.run_id
-    RETURNING r.run_id
+    RETURNING r.run_id, r.lane <> 'fetch' AS low
 """)
 
 _DUE_BATCHES = text(f"""
@@ -129,24 +129,28 @@ _DUE_BATCHES = text(f"""
     FROM (SELECT batch_id FROM etl_batches
           WHERE {OPEN_BATCH} AND lease_expires_at IS NULL
             AND (not_before IS NULL OR not_before <= clock_timestamp())
-            AND {_UNDELIVERED.format(table="etl_batches")}
+            AND {_UNDELIVERED.format(table="etl_batches", low="low")}
           ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED) due
     WHERE b.batch_id = due.batch_id
-    RETURNING b.batch_id, b.state
+    RETURNING b.batch_id, b.state, b.low
 """)
 
 
-def due_runs(connection: Connection, *, queue_empty: bool) -> list[ExtractMessage]:
-    """Runs whose message was never sent, or got lost on the way; they are marked as sent now."""
-    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty, "max_open": MAX_OPEN_BATCHES}
-    return [ExtractMessage(run_id) for run_id in connection.execute(_DUE_RUNS, values).scalars()]
+def due_runs(connection: Connection, *, queue_empty: bool, low_empty: bool = True) -> list[ExtractMessage]:
+    """Runs whose message was never sent, or got lost on the way; they are marked as sent now.
+
+    `low_empty` says so of the queue of what others go before.
+    """
+    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty, "low_empty": low_empty}
+    rows = connection.execute(_DUE_RUNS, values | {"max_open": MAX_OPEN_BATCHES}).all()
+    return [ExtractMessage(row.run_id, low=row.low) for row in rows]
 
 
-def due_batches(connection: Connection, *, queue_empty: bool) -> list[BatchMessage]:
+def due_batches(connection: Connection, *, queue_empty: bool, low_empty: bool = True) -> list[BatchMessage]:
     """The same for batches."""
-    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty}
+    values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty, "low_empty": low_empty}
     rows = connection.execute(_DUE_BATCHES, values).all()
-    return [BatchMessage(row.batch_id, normalized=row.state == BatchState.NORMALIZED) for row in rows]
+    return [BatchMessage(row.batch_id, normalized=row.state == BatchState.NORMALIZED, low=row.low) for row in rows]
 
 
 def unsend_runs(connection: Connection, messages: list[ExtractMessage]) -> None:

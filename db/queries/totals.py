@@ -20,7 +20,7 @@ _ROLL_UP_RUNS = text(f"""
         WHERE run_id IN (
             SELECT run_id FROM etl_runs
             WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING source_name, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
+        RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
             extract(epoch FROM completed_at - started_at) AS seconds
     )
     INSERT INTO etl_checkpoints AS c (source_name, source_type, total_runs, total_success, total_partial, total_failed,
@@ -30,7 +30,7 @@ _ROLL_UP_RUNS = text(f"""
         sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE {JUDGED_RUN}), 0),
         max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed'),
         max(completed_at), (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1]
-    FROM ended WHERE source_type <> '' GROUP BY source_name ORDER BY source_name
+    FROM ended WHERE source_type <> '' AND lane = 'fetch' GROUP BY source_name ORDER BY source_name
     ON CONFLICT (source_name) DO UPDATE SET
         total_runs = c.total_runs + excluded.total_runs, total_success = c.total_success + excluded.total_success,
         total_partial = c.total_partial + excluded.total_partial, total_failed = c.total_failed + excluded.total_failed,

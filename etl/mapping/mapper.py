@@ -15,6 +15,8 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
+from msgspec.structs import replace
+
 from etl import payload
 from etl.declare.paths import is_true, path as compiled_path
 from etl.declare.source import times_of
@@ -156,6 +158,12 @@ class Mapper:
             except ValueError:
                 rejects.append(Reject(record, self._whole_hash(record), list(self._faults(record))))
         return staged, rejects
+
+    def identified(self, record: StoredRecord) -> StoredRecord:
+        """A record that was stored without an id, with the one that it has by this mapping; others keep theirs."""
+        if record.external_id is not None:
+            return record
+        return replace(record, external_id=self._identify(payload.decode(record.payload), record.content_hash))
 
     @property
     def reads_plain_numbers(self) -> bool:

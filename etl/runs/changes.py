@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 
 
 class OpenCase(NamedTuple):
-    """A record in open quarantine: its content, its id if it has one, and whether this run put it there.
+    """A record in quarantine: its content, its id if it has one, and whether this run put it there.
 
-    `is_current` says that it was judged under the present mapping, so that the same content need not be again.
+    `is_current` says that it was judged under the present mapping, so that the same content need not be again;
+    `is_discarded` that somebody has put it away, which holds for as long as it says the same.
     """
 
     content_hash: bytes
     external_id: str | None
     written: bool
     is_current: bool = True
+    is_discarded: bool = False
 
 
 class KnownContent(msgspec.Struct, frozen=True):
@@ -44,9 +46,9 @@ class KnownContent(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """What of a batch must be stored: `records`, and `rejected` that are new to quarantine. The rest is counted.
 
-    `failed_again` counts those that are in quarantine already, as they are. `reverted` are ids of which a later record
-    is in quarantine, and which are now as they are served; `identified` the hashes of records in quarantine that had no
-    id, and now have one.
+    `failed_again` counts those that are in quarantine already, as they are; of them `discarded` were put away.
+    `reverted` are ids of which a later record is in quarantine, and which are now as they are served; `identified` the
+    hashes of records in quarantine that had no id, and now have one.
     """
 
     records: list[RawRecord]
@@ -54,6 +56,7 @@ class Changes(msgspec.Struct, frozen=True):
     unchanged: int = 0
     duplicate: int = 0
     failed_again: int = 0
+    discarded: int = 0
     reverted: tuple[str, ...] = ()
     identified: tuple[bytes, ...] = ()
 
@@ -134,7 +137,19 @@ def changed_records(found: Candidates, known: KnownContent) -> Changes:
     rejected = [bad for bad in found.batch.rejected if bad.content_hash not in cases]
     changes = _counted(found.batch.records, rejected, frozenset(served), cases.keys() - served, written)
     reverted = {case.external_id for case in known.cases if case.external_id in served}
-    return replace(changes, reverted=tuple(sorted(filter(None, reverted))), identified=identified)
+    discarded = _discarded(found, known.cases, cases.keys() - served)
+    return replace(changes, reverted=tuple(sorted(filter(None, reverted))), identified=identified, discarded=discarded)
+
+
+def _discarded(found: Candidates, cases: list[OpenCase], quarantined: set[Key]) -> int:
+    """How many records of a batch were put away, each occurrence of what is unstorable included."""
+    put_away = {case.content_hash for case in cases if case.is_discarded}
+    if not put_away:
+        return 0
+    keys = found.hashes()
+    records = {key for content_hash in put_away if (key := keys.get(content_hash)) in quarantined}
+    bad = sum(one.content_hash in put_away for one in found.batch.rejected)
+    return len(records - put_away) + bad
 
 
 def _identified(found: Candidates, cases: list[OpenCase]) -> tuple[bytes, ...]:

@@ -16,21 +16,24 @@ LOAD = "etl.load"
 EXTRACT_QUEUE = "extract"
 LOAD_QUEUE = "load"
 LOW_QUEUE = "low"
+QUEUES = (EXTRACT_QUEUE, LOAD_QUEUE, LOW_QUEUE)
 
 
 @dataclass(frozen=True)
 class ExtractMessage:
-    """Go on extracting a run."""
+    """Go on extracting a run; `low` if others go before it."""
 
     run_id: UUID
+    low: bool = False
 
 
 @dataclass(frozen=True)
 class BatchMessage:
-    """Process a batch: from normalise on, or only load when it is normalised already."""
+    """Process a batch: from normalise on, or only load when it is normalised already; `low` if others go before it."""
 
     batch_id: int
     normalized: bool = False
+    low: bool = False
 
 
 Message = ExtractMessage | BatchMessage

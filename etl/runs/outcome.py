@@ -105,7 +105,7 @@ class Tally:
     """Where a running run stands. `failure` is what ended its extraction early.
 
     `may_lack_new` says that the run asked only for what is new, of a source that has served items: what is bad in it
-    may be all there was.
+    may be all there was. Of the failed records, `discarded` were put away by somebody: they are no reason to complain.
     """
 
     extraction_over: bool
@@ -114,7 +114,9 @@ class Tally:
     failure: Failure | None
     max_rejected: float
     position: Position
+    lane: Lane = Lane.FETCH
     may_lack_new: bool = False
+    discarded: int = 0
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""
@@ -127,20 +129,21 @@ class Tally:
     def _end(self) -> Outcome:
         """The end of a run whose extraction is over and whose batches are all closed."""
         counts = self.counts
-        if counts.failed and counts.failed >= counts.extracted and not self.may_lack_new:
+        failed = counts.failed - self.discarded
+        if failed and counts.failed >= counts.extracted and not self.may_lack_new:
             return Outcome(Status.FAILED, Failure(TOO_MANY, f"all {counts.failed} records were rejected"))
         if over_limit(counts, self.max_rejected):
             return Outcome(Status.FAILED, too_many(counts, self.max_rejected))
         if self.failure:
             nothing = Status.SKIPPED if self.failure.code in NOT_NOW else Status.FAILED
             return Outcome(Status.PARTIAL if counts.extracted else nothing, self.failure)
-        if counts.failed:
+        if failed:
             return Outcome(Status.PARTIAL, Failure(QUARANTINED, quarantined(counts)))
         return Outcome(Status.SUCCESS)
 
     def was_read(self, outcome: Outcome) -> bool:
         """Whether a run with this outcome has read its source to the end."""
-        return outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
+        return self.lane is Lane.FETCH and outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
 
 
 def over_limit(counts: Counts, max_rejected: float) -> bool:
@@ -182,7 +185,7 @@ def left_behind(outcome: Outcome, tally: Tally) -> Checkpoint | Marks:
     position = tally.position
     if tally.was_read(outcome) and (position.watermark is not None or position.kept is not None):
         return _checkpoint(position, is_partial=outcome.status is Status.PARTIAL)
-    return Marks.FORGOTTEN if tally.counts.extracted else Marks.KEPT
+    return Marks.FORGOTTEN if tally.counts.extracted and tally.lane is Lane.FETCH else Marks.KEPT
 
 
 def _checkpoint(position: Position, *, is_partial: bool) -> Checkpoint:

@@ -21,7 +21,8 @@ from etl.errors import (
     WaitError,
 )
 from etl.records import Checkpoint, Position
-from etl.runs.outcome import Failure
+from etl.runs.outcome import Failure, Lane
+from etl.runs.replays import EVERYTHING, Scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +60,8 @@ class RunClaim:
     mapping_version: int
     mapped_since: int
     hints: ServerHints
+    lane: Lane = Lane.FETCH
+    scope: Scope = EVERYTHING
     scheduled_for: datetime | None = None
     postponed_for: float = 0.0
     slow: bool = False

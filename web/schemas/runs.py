@@ -70,6 +70,7 @@ class RunSchema(Schema):
     run_id = fields.UUID()
     source_name = fields.String()
     source_type = fields.String(allow_none=True)
+    lane = fields.String(metadata={"description": "fetch, replay or backfill"})
     trigger = fields.String()
     status = fields.String(validate=validate.OneOf([str(status) for status in Status]))
     stage = fields.String()

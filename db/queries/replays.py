@@ -1,0 +1,218 @@
+"""Replays: batches over raw rows that are stored already, whichever runs fetched them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from db.queries.events import record_event
+from db.statement import text
+from db.states import ACTIVE_RUN, OPEN_BATCH
+from etl.errors import AlreadyActiveError, LeaseLostError, NothingToReplayError
+from etl.records import Position
+from etl.runs.outcome import Status
+from etl.runs.replays import MOST_BYTES, MOST_RECORDS, RawCursor, Scope
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+    from etl.runs.outcome import Trigger
+    from etl.runs.slices import RunClaim
+
+
+@dataclass(frozen=True)
+class Taken:
+    """The next batch of a replay: its id, None where there is nothing left; the position after it, and what is open."""
+
+    batch_id: int | None
+    position: Position
+    open_batches: frozenset[int]
+
+
+_QUEUE = text("""
+    INSERT INTO etl_runs (run_id, source_name, source_type, lane, trigger, status, stage, dispatched_at, scope)
+    SELECT :run_id, name, type, 'replay', :trigger, 'queued', 'queued',
+        CASE WHEN :is_sent THEN clock_timestamp() END, CAST(:scope AS jsonb)
+    FROM sources WHERE name = :source_name
+    ON CONFLICT DO NOTHING
+    RETURNING run_id
+""")
+_ACTIVE = text(f"SELECT run_id FROM etl_runs WHERE source_name = :name AND lane = 'replay' AND {ACTIVE_RUN}")
+
+
+def queue_replay(
+    connection: Connection, run_id: UUID, source_name: str, trigger: Trigger, scope: Scope, *, is_sent: bool = True
+) -> None:
+    """Queue a replay of a source that there is; unless the caller sends for it (`is_sent`), a sweeper does.
+
+    Raises:
+        NothingToReplayError: nothing is stored of what is asked for.
+        AlreadyActiveError: another one is active.
+    """
+    if not _next(connection, source_name, scope, RawCursor(), most=1).ids:
+        raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
+    values = {
+        "run_id": run_id,
+        "source_name": source_name,
+        "trigger": trigger,
+        "scope": _json(scope),
+        "is_sent": is_sent,
+    }
+    if connection.execute(_QUEUE, values).first() is None:
+        active = connection.execute(_ACTIVE, {"name": source_name}).scalar()
+        raise AlreadyActiveError(f"{source_name!r} has an active replay: {active}", active_run_id=active)
+    record_event(connection, run_id, "queued", trigger=trigger)
+
+
+def older_runs(connection: Connection, claim: RunClaim) -> list[UUID]:
+    """The runs of the source that still fetch for a mapping before that of the claim."""
+    values = {"name": claim.source_name, "mapping_version": claim.mapping_version}
+    return list(connection.execute(_OLDER, values).scalars())
+
+
+_OLDER = text("""
+    SELECT r.run_id FROM etl_runs r
+    JOIN source_versions v ON v.source_name = r.source_name AND v.version = r.source_version
+    WHERE r.source_name = :name AND r.lane <> 'replay' AND r.status = 'running'
+      AND v.mapping_version < :mapping_version
+""")
+
+
+def take_next(connection: Connection, claim: RunClaim, lease: float) -> Taken:
+    """Make the next batch, store the position after it and renew the lease: all or nothing.
+
+    Safe to repeat when the outcome of the commit is unknown.
+
+    Raises:
+        LeaseLostError: the run is no longer ours, or it is over.
+    """
+    run = connection.execute(_LOCK, {"run_id": claim.run_id}).first()
+    if run is None or run.token != claim.token or run.status != Status.RUNNING:
+        raise LeaseLostError(f"run {claim.run_id} is no longer ours")
+    if run.batches > claim.batches or run.extracted_at is not None:
+        position = msgspec.convert(run.position, Position)
+        return Taken(_stored(connection, claim), position, _open(connection, claim))
+    cursor = RawCursor.of(claim.position) or RawCursor()
+    found = _next(connection, claim.source_name, _bounded(claim.scope, run.created_at), cursor, MOST_RECORDS)
+    batch_id = _insert(connection, claim, found) if found.ids else None
+    after = RawCursor(found.ids[-1]) if found.ids else cursor
+    position = Position(cursor=msgspec.to_builtins(after), finished=not found.ids)
+    values = {"run_id": claim.run_id, "position": _json(position), "finished": position.finished, "lease": lease}
+    connection.execute(_ADVANCE, values | {"batches": claim.batches + bool(found.ids)})
+    return Taken(batch_id, position, _open(connection, claim))
+
+
+def _bounded(scope: Scope, created_at: Any) -> Scope:
+    """What is fetched from now on is read by the present mapping, and need not be driven again."""
+    return scope if scope.until is not None else msgspec.structs.replace(scope, until=created_at)
+
+
+_LOCK = text("""
+    SELECT batches, token, status, extracted_at, position, created_at FROM etl_runs
+    WHERE run_id = :run_id FOR NO KEY UPDATE
+""")
+_ADVANCE = text("""
+    UPDATE etl_runs
+    SET position = CAST(:position AS jsonb), batches = :batches, attempt = 0,
+        lease_expires_at = CASE WHEN NOT :finished THEN clock_timestamp() + make_interval(secs => :lease) END,
+        extracted_at = CASE WHEN :finished THEN clock_timestamp() END,
+        stage = CASE WHEN :finished THEN 'loading' ELSE stage END
+    WHERE run_id = :run_id
+""")
+
+
+def _stored(connection: Connection, claim: RunClaim) -> int | None:
+    query = text("SELECT batch_id FROM etl_batches WHERE run_id = :run_id AND number = :number AND part = ''")
+    found: int | None = connection.execute(query, {"run_id": claim.run_id, "number": claim.batches}).scalar()
+    return found
+
+
+def _open(connection: Connection, claim: RunClaim) -> frozenset[int]:
+    query = text(f"SELECT number FROM etl_batches WHERE run_id = :run_id AND {OPEN_BATCH}")
+    return frozenset(connection.execute(query, {"run_id": claim.run_id}).scalars())
+
+
+def _next(connection: Connection, source_name: str, scope: Scope, cursor: RawCursor, most: int) -> Row[Any]:
+    """The raw ids (`ids`) that follow, and the span of time (`since`, `until`) in which they were stored."""
+    conditions, values = _chosen(scope)
+    # By name and id, so that the rows of other sources are not passed on the way.
+    query = text(f"""
+        SELECT coalesce(array_agg(id ORDER BY id), '{{}}') AS ids, min(ingested_at) AS since, max(ingested_at) AS until
+        FROM (
+            SELECT id, ingested_at, sum(size) OVER (ORDER BY id) - size AS before FROM (
+                SELECT p.id, p.ingested_at, pg_column_size(p.raw_payload) AS size FROM raw_data p
+                WHERE p.source_name = :source_name AND p.id > :after AND {" AND ".join(conditions)}
+                ORDER BY p.source_name, p.id LIMIT :most) following
+        ) sized
+        WHERE before < :bytes
+    """)
+    values |= {"source_name": source_name, "after": cursor.after, "most": most, "bytes": MOST_BYTES}
+    return connection.execute(query, values).one()
+
+
+def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
+    conditions, values = ["true"], dict[str, Any]()
+    for name, condition in _CONDITIONS.items():
+        if (value := getattr(scope, name)) is not None:
+            conditions.append(condition)
+            values[name] = value
+    if scope.cases is None:
+        conditions.append(_IS_NEWEST)
+    else:
+        conditions.append(f"""
+            p.id = ANY (ARRAY(SELECT r.raw_data_id FROM rejected_records r
+                WHERE r.source_name = :source_name AND r.state = 'open' AND r.raw_data_id > :after
+                  AND {" AND ".join(_of_cases(scope, values))} ORDER BY r.raw_data_id LIMIT :most))""")
+    return conditions, values
+
+
+# A record of which a newer one is served would change nothing.
+_IS_NEWEST = """NOT EXISTS (
+    SELECT 1 FROM unified_items i
+    WHERE i.source_name = p.source_name AND i.external_id = p.source_id AND i.raw_data_id > p.id)"""
+_CONDITIONS = {
+    "since": "p.ingested_at >= :since",
+    "until": "p.ingested_at < :until",
+    "run_id": "p.run_id = CAST(:run_id AS uuid)",
+}
+
+
+def _of_cases(scope: Scope, values: dict[str, Any]) -> list[str]:
+    conditions = ["true"]
+    for name, condition in (("ids", "r.id = ANY (:ids)"), ("field", "r.field = :field"), ("rule", "r.rule = :rule")):
+        if (value := getattr(scope.cases, name)) is not None:
+            conditions.append(condition)
+            values[name] = value
+    return conditions
+
+
+_INSERT = text("""
+    INSERT INTO etl_batches (run_id, source_name, number, first_raw_id, last_raw_id, raw_ids, raw_since, raw_until,
+                             low, state, dispatched_at, records_extracted)
+    VALUES (:run_id, :source_name, :number, :first, :last, :ids, :since, :until, true, 'extracted', clock_timestamp(),
+            :extracted)
+    RETURNING batch_id
+""")
+
+
+def _insert(connection: Connection, claim: RunClaim, found: Row[Any]) -> int:
+    values = {
+        "run_id": claim.run_id,
+        "source_name": claim.source_name,
+        "number": claim.batches,
+        "first": found.ids[0],
+        "last": found.ids[-1],
+        "ids": found.ids,
+        "since": found.since,
+        "until": found.until,
+        "extracted": len(found.ids),
+    }
+    return int(connection.execute(_INSERT, values).scalar_one())
+
+
+def _json(value: msgspec.Struct) -> str:
+    return msgspec.json.encode(value).decode()

@@ -54,6 +54,7 @@ task_routes = {
     messages.EXTRACT: {"queue": messages.EXTRACT_QUEUE},
     messages.NORMALIZE: {"queue": messages.LOAD_QUEUE},
     messages.LOAD: {"queue": messages.LOAD_QUEUE},
+    messages.PLAN: {"queue": messages.LOW_QUEUE},
 }
 
 worker_send_task_events = True  # Flower needs them; nothing else reads them

@@ -93,6 +93,8 @@ def _send(app: Celery, message: Message) -> None:
     step = partial(_step, app, low=message.low)
     if isinstance(message, messages.ExtractMessage):
         work = step(messages.EXTRACT, str(message.run_id))
+    elif isinstance(message, messages.PlanMessage):
+        work = step(messages.PLAN, str(message.plan_id))
     elif message.normalized:
         work = step(messages.LOAD, message.batch_id)
     else:

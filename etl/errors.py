@@ -222,6 +222,12 @@ class NothingToReplayError(ETLError):
     code = "nothing_to_replay"
 
 
+class UnknownPlanError(ETLError):
+    """No plan has this id."""
+
+    code = "unknown_plan"
+
+
 class UnknownCaseError(ETLError):
     """No rejected record has this id."""
 

@@ -26,6 +26,7 @@ from etl.errors import (
     TooSlowError,
     UnknownCaseError,
     UnknownHostError,
+    UnknownPlanError,
     UnknownRunError,
     UnknownSourceError,
 )
@@ -52,6 +53,7 @@ STATUSES: dict[type, HTTPStatus] = {
     UnknownSourceError: HTTPStatus.NOT_FOUND,
     UnknownRunError: HTTPStatus.NOT_FOUND,
     UnknownHostError: HTTPStatus.NOT_FOUND,
+    UnknownPlanError: HTTPStatus.NOT_FOUND,
     UnknownCaseError: HTTPStatus.NOT_FOUND,
     NothingToReplayError: HTTPStatus.UNPROCESSABLE_ENTITY,
     SourceInactiveError: HTTPStatus.CONFLICT,

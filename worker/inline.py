@@ -26,10 +26,10 @@ from etl.errors import (
     SourceInactiveError,
     StorageError,
 )
-from etl.runs.messages import ExtractMessage
+from etl.runs.messages import ExtractMessage, PlanMessage
 from etl.runs.outcome import ENDED, Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
-from worker import extraction, loading
+from worker import extraction, loading, planning
 from worker.extraction import SLICE_SECONDS
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ def handle(process: Process, message: Message, publish: Publish, *, slice_second
     """
     if isinstance(message, ExtractMessage):
         extraction.extract(process, message.run_id, publish, slice_seconds=slice_seconds)
+        return
+    if isinstance(message, PlanMessage):
+        planning.plan(process, message.plan_id, publish)
         return
     if not message.normalized:
         publish(loading.normalize(process, message.batch_id))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -15,15 +14,14 @@ from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch,
 from db.queries.closing import close_run
 from db.queries.failures import release_batch, return_attempts
 from db.queries.runs import resume_extraction
-from etl.declare import source as declared
 from etl.errors import LeaseLostError, StorageError
-from etl.mapping.mapper import Mapper
 from etl.mapping.observe import map_records
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState
 from worker.board import BATCH, BOARD
 from worker.lease import DATABASE_SECONDS
+from worker.planning import mapper_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,7 +101,7 @@ def _settle(process: Process) -> None:
 
 def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
     records = database.transact(read_raw, claim)
-    mapper = _mapper(msgspec.json.encode(claim.config))
+    mapper = mapper_of(msgspec.json.encode(claim.config))
     if claim.is_replay:
         records = list(map(mapper.identified, records))
     database.transact(stage_batch, claim, map_records(mapper, records))
@@ -133,8 +131,3 @@ def _halve(database: Database, claim: BatchClaim) -> list[Message]:
     if not parts:
         return _go_on(database, claim)
     return [BatchMessage(batch_id, low=claim.is_replay) for batch_id in parts]
-
-
-@lru_cache(maxsize=32)
-def _mapper(config: bytes) -> Mapper:
-    return Mapper(declared.parse(msgspec.json.decode(config)))

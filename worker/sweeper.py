@@ -13,7 +13,7 @@ import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_length
 from broker.trouble import note_trouble
-from db.queries import processes, share, sweep
+from db.queries import plans, processes, share, sweep
 from db.queries.clock import follow_clock
 from db.queries.closing import close_run
 from db.session import Database
@@ -128,6 +128,7 @@ class Sweeper(threading.Thread):
         unsent_batches = publish(self._app, batches)
         if unsent_batches:
             database.transact(sweep.unsend_batches, unsent_batches)
+        publish(self._app, database.transact(plans.due_plans))
 
 
 def each_run(

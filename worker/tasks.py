@@ -13,7 +13,7 @@ from broker.messaging import publish
 from broker.trouble import note_trouble
 from etl.errors import LeaseLostError, StorageTroubleError
 from etl.runs import messages
-from worker import adhoc, extraction, loading
+from worker import adhoc, extraction, loading, planning
 from worker.app import app
 from worker.process import current
 
@@ -58,6 +58,12 @@ def run(self: Task, source_name: str) -> None:
 def extract(run_id: str) -> None:
     """Extract one slice of a run."""
     extraction.extract(current(), UUID(run_id), partial(publish, app))
+
+
+@app.task(name=messages.PLAN, base=ClaimTask)
+def plan(plan_id: str) -> None:
+    """Go on with the plan of a replay."""
+    planning.plan(current(), UUID(plan_id), partial(publish, app))
 
 
 @app.task(name=messages.NORMALIZE, base=ClaimTask)

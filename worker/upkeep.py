@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, readers, retention, totals
+from db.queries import copies, plans, readers, retention, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from db.session import Database
 
 UPKEEP_SECONDS = 600.0
+PLANS_RETENTION = timedelta(days=1)
 RAW_IDS_SECONDS = 60.0
 # How often old runs are looked for, and how much of a pass may go into removing them.
 LOOK_FOR_OLD_SECONDS = 10.0
@@ -81,6 +83,7 @@ class Upkeep:
             return
         ends = time.monotonic() + PURGE_SECONDS
         self._is_purging = True
+        database.transact(plans.purge_plans, PLANS_RETENTION)
         while self._is_purging and time.monotonic() < ends:
             self._is_purging = self._purge_some(database)
 

@@ -13,14 +13,13 @@ from db.queries.driven import close_driven, put_driven
 from db.queries.events import record_event
 from db.queries.failures import OTHERS_FAIL
 from db.queries.item_writes import write_items
-from db.queries.raw_rows import RawRows, find_ids
+from db.queries.raw_rows import RawRows, find_ids, read_rows
 from db.queries.run_locks import lock_run_shared
 from db.queries.versions import BOUND, Bound
 from db.statement import text
 from etl.errors import LeaseLostError
 from etl.item import COLUMNS
 from etl.mapping.reader import READER
-from etl.records import StoredRecord
 from etl.runs.outcome import BatchState, Lane
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from etl.records import Mapped, StagedItem
+    from etl.records import Mapped, StagedItem, StoredRecord
 
 # Claims without progress after which a batch is halved.
 MAX_BATCH_ATTEMPTS = 3
@@ -106,13 +105,7 @@ def claim_batch(connection: Connection, batch_id: int, state: str, lease: float)
 
 def read_raw(connection: Connection, claim: BatchClaim) -> list[StoredRecord]:
     """The raw rows of a batch, in the order the source gave them."""
-    query = text(f"""
-        SELECT p.id, p.ingested_at::text, p.source_id, p.content_hash, p.raw_payload::text FROM raw_data p
-        WHERE {claim.rows.condition} ORDER BY p.id
-    """)
-    # Taken at once: one by one each row costs a call through several layers.
-    rows = connection.execute(query, claim.rows.values).all()
-    return [StoredRecord(raw_id, at, key, bytes(content_hash), body) for raw_id, at, key, content_hash, body in rows]
+    return read_rows(connection, claim.rows)
 
 
 def stage_batch(connection: Connection, claim: BatchClaim, mapped: Mapped) -> None:
@@ -128,7 +121,7 @@ def stage_batch(connection: Connection, claim: BatchClaim, mapped: Mapped) -> No
 
 def stage_new(connection: Connection, claim: BatchClaim, mapped: Mapped) -> None:
     """The same for a batch that nobody else can have."""
-    _copy_staged(connection, claim, mapped.staged)
+    copy_staged(connection, "staged_items", (claim.batch_id, claim.token), mapped.staged)
     again = put_driven(connection, claim, mapped.rejects) if claim.is_replay else None
     if again is None:
         put_rejects(connection, claim, mapped.rejects)
@@ -159,12 +152,13 @@ _NORMALIZED = text("""
     WHERE batch_id = :batch_id
 """)
 
-_STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "external_id", "content_hash", *COLUMNS)
+STAGED_COLUMNS = ("batch_id", "token", "raw_data_id", "raw_ingested_at", "external_id", "content_hash", *COLUMNS)
 
 
-def _copy_staged(connection: Connection, claim: BatchClaim, staged: list[StagedItem]) -> None:
-    head = f"{claim.batch_id}{NEXT}{claim.token}{NEXT}"
-    copy_lines(connection, "staged_items", _STAGED_COLUMNS, (head + _staged_line(row) for row in staged))
+def copy_staged(connection: Connection, table: str, batch: tuple[int, int], staged: list[StagedItem]) -> None:
+    """Copy items into a table like staged_items, as those of a batch (its id and token)."""
+    head = NEXT.join(map(str, batch)) + NEXT
+    copy_lines(connection, table, STAGED_COLUMNS, (head + _staged_line(row) for row in staged))
 
 
 # Writes times too, in a sixth of what `isoformat` takes.

@@ -53,7 +53,7 @@ def queue_replay(
         NothingToReplayError: nothing is stored of what is asked for.
         AlreadyActiveError: another one is active.
     """
-    if not _next(connection, source_name, scope, RawCursor(), most=1).ids:
+    if not next_rows(connection, source_name, scope, RawCursor(), most=1).ids:
         raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
     values = {
         "run_id": run_id,
@@ -97,7 +97,7 @@ def take_next(connection: Connection, claim: RunClaim, lease: float) -> Taken:
         position = msgspec.convert(run.position, Position)
         return Taken(_stored(connection, claim), position, _open(connection, claim))
     cursor = RawCursor.of(claim.position) or RawCursor()
-    found = _next(connection, claim.source_name, _bounded(claim.scope, run.created_at), cursor, MOST_RECORDS)
+    found = next_rows(connection, claim.source_name, _bounded(claim.scope, run.created_at), cursor, MOST_RECORDS)
     batch_id = _insert(connection, claim, found) if found.ids else None
     after = RawCursor(found.ids[-1]) if found.ids else cursor
     position = Position(cursor=msgspec.to_builtins(after), finished=not found.ids)
@@ -136,7 +136,7 @@ def _open(connection: Connection, claim: RunClaim) -> frozenset[int]:
     return frozenset(connection.execute(query, {"run_id": claim.run_id}).scalars())
 
 
-def _next(connection: Connection, source_name: str, scope: Scope, cursor: RawCursor, most: int) -> Row[Any]:
+def next_rows(connection: Connection, source_name: str, scope: Scope, cursor: RawCursor, most: int) -> Row[Any]:
     """The raw ids (`ids`) that follow, and the span of time (`since`, `until`) in which they were stored."""
     conditions, values = _chosen(scope)
     # By name and id, so that the rows of other sources are not passed on the way.
@@ -178,6 +178,7 @@ _CONDITIONS = {
     "since": "p.ingested_at >= :since",
     "until": "p.ingested_at < :until",
     "run_id": "p.run_id = CAST(:run_id AS uuid)",
+    "every": "abs(hashint8(p.id)::bigint) % :every = 0",
 }
 
 

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-_DECLARED = "CASE WHEN s.type = 'rss' THEN s.config || jsonb_build_object('id_form', s.id_form) ELSE s.config END"
+# A source `s` as it is declared now.
+DECLARED = "CASE WHEN s.type = 'rss' THEN s.config || jsonb_build_object('id_form', s.id_form) ELSE s.config END"
 # The document, its mapping version, and since which of those nothing was mapped otherwise: of the version that the run
 # `r` is bound to, or of the source `s` as it is, where a release that kept no versions has written it.
 BOUND = f"""coalesce(
     (SELECT jsonb_build_array(v.document, v.mapping_version, v.mapped_since) FROM source_versions v
      WHERE v.source_name = r.source_name AND v.version = r.source_version),
-    jsonb_build_array({_DECLARED}, s.mapping_version, s.mapping_version))"""
+    jsonb_build_array({DECLARED}, s.mapping_version, s.mapping_version))"""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ _KEEP = text(f"""
     SELECT s.name, s.version, s.mapping_version,
         CASE WHEN s.name = ANY (:remapped) THEN s.mapping_version
             ELSE coalesce(before.mapped_since, s.mapping_version) END,
-        coalesce(before.reader, :reader), :made_by, {_DECLARED}
+        coalesce(before.reader, :reader), :made_by, {DECLARED}
     FROM sources s
     LEFT JOIN LATERAL (
         SELECT mapped_since, reader FROM source_versions v

@@ -12,6 +12,7 @@ RUN = "etl.run"
 EXTRACT = "etl.extract"
 NORMALIZE = "etl.normalize"
 LOAD = "etl.load"
+PLAN = "etl.plan"
 
 EXTRACT_QUEUE = "extract"
 LOAD_QUEUE = "load"
@@ -36,4 +37,12 @@ class BatchMessage:
     low: bool = False
 
 
-Message = ExtractMessage | BatchMessage
+@dataclass(frozen=True)
+class PlanMessage:
+    """Go on with a plan."""
+
+    plan_id: UUID
+    low: bool = True
+
+
+Message = ExtractMessage | BatchMessage | PlanMessage

@@ -29,13 +29,14 @@ class CaseFilter(msgspec.Struct, frozen=True, omit_defaults=True):
 class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
     """The stored records of a source: all, those stored in a span of time or by one run, or those in open cases.
 
-    `until` is the first time that is left out.
+    `until` is the first time that is left out. Of all these, about one in `every`.
     """
 
     since: datetime | None = None
     until: datetime | None = None
     run_id: UUID | None = None
     cases: CaseFilter | None = None
+    every: int | None = None
 
 
 EVERYTHING = Scope()

@@ -26,7 +26,7 @@ from db.session import Database
 from etl import secrets
 from etl.declare.catalog import load_catalog
 from etl.declare.source import parse, secrets_of
-from etl.runs.messages import BatchMessage, Message
+from etl.runs.messages import BatchMessage, ExtractMessage, Message
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.leases import expire_leases
 from testkit.runner import SourceRunner
@@ -214,6 +214,7 @@ def step_of(runner: SourceRunner, message: Message) -> object:
     """What a message is for: a batch, or the slice from where the run stands."""
     if isinstance(message, BatchMessage):
         return message.batch_id
+    assert isinstance(message, ExtractMessage)
     return runner.sql("SELECT position::text FROM etl_runs WHERE run_id = :run_id", run_id=message.run_id)[0]
 
 

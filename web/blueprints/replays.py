@@ -10,16 +10,18 @@ from flask import url_for
 from flask.views import MethodView
 
 from broker.messaging import publish
+from db.queries.plans import get_plan, queue_plan
 from db.queries.replays import queue_replay
 from db.queries.runs import get_run
 from db.queries.sources import check_known
-from etl.runs.messages import ExtractMessage
+from etl.runs.messages import ExtractMessage, PlanMessage
 from etl.runs.outcome import Trigger
 from etl.runs.replays import Scope
 from web.extensions import service
+from web.present.plans import present_plan
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
-from web.schemas.quarantine import QueuedReplaySchema, ReplaySchema
+from web.schemas.replays import PlanSchema, QueuedReplaySchema, ReplaySchema
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -43,17 +45,38 @@ class Replays(MethodView):
         """Drive stored records of a source through its mapping of today, without asking the source.
 
         All of them, those stored in a span of time, or those of one run. A newer record is never overwritten by an
-        older one. Progress is that of the run.
+        older one. Progress is that of the run. A dry run is no run: it says what would change, and writes nothing.
         """
-        run_id, source_name = uuid4(), wanted["source_name"]
-        scope = Scope(wanted.get("since"), wanted.get("until"), wanted.get("run_id"))
-        service().database.transact(_queue, run_id, source_name, scope)
-        publish(service().producer, [ExtractMessage(run_id, low=True)])
-        return {"run_id": run_id, "source_name": source_name}, {"Location": url_for("runs.Run", run_id=run_id)}
+        new, source_name = uuid4(), wanted["source_name"]
+        service().database.transact(_queue, new, wanted)
+        if wanted["dry_run"]:
+            publish(service().producer, [PlanMessage(new)])
+            answer = {"run_id": None, "plan_id": new, "source_name": source_name}
+            return answer, {"Location": url_for("replays.Plan", plan_id=new)}
+        publish(service().producer, [ExtractMessage(new, low=True)])
+        answer = {"run_id": new, "plan_id": None, "source_name": source_name}
+        return answer, {"Location": url_for("runs.Run", run_id=new)}
 
 
-def _queue(connection: Connection, run_id: UUID, source_name: str, scope: Scope) -> None:
+@blueprint.route("/replays/<uuid:plan_id>")
+class Plan(MethodView):
+    """What a replay would do."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, PlanSchema)
+    @blueprint.problem(404, "There is no such plan; plans are kept for a day.")
+    @blueprint.doc(operationId="get_plan")
+    def get(self, plan_id: UUID) -> Any:
+        """Show the plan of a dry run: what would be added, changed by field, and rejected, with samples."""
+        return present_plan(service().database.read(get_plan, plan_id))
+
+
+def _queue(connection: Connection, new: UUID, wanted: dict[str, Any]) -> None:
+    source_name, scope = wanted["source_name"], Scope(wanted.get("since"), wanted.get("until"), wanted.get("run_id"))
     check_known(connection, source_name)
     if scope.run_id is not None:
         get_run(connection, scope.run_id)
-    queue_replay(connection, run_id, source_name, Trigger.REPLAY, scope)
+    if wanted["dry_run"]:
+        queue_plan(connection, new, source_name, scope, wanted.get("sample"))
+    else:
+        queue_replay(connection, new, source_name, Trigger.REPLAY, scope)

@@ -151,24 +151,3 @@ class DiscardedSchema(Schema):
     """How much was put away."""
 
     discarded = fields.Integer()
-
-
-class ReplaySchema(Schema):
-    """Which stored records of a source to drive again: all, or those of a span of time, or of one run."""
-
-    source_name = Text(required=True, validate=validate.Length(min=1, max=100))
-    since = fields.AwareDateTime(metadata={"description": "stored at or after this time"})
-    until = fields.AwareDateTime(metadata={"description": "stored before this time"})
-    run_id = fields.UUID(metadata={"description": "fetched by this run"})
-
-    @validates_schema
-    def _in_order(self, data: dict[str, Any], **_: Any) -> None:
-        if "since" in data and "until" in data and data["since"] >= data["until"]:
-            raise ValidationError("Must be later than `since`.", "until")
-
-
-class QueuedReplaySchema(Schema):
-    """The run that does it."""
-
-    run_id = fields.UUID()
-    source_name = fields.String()

@@ -138,6 +138,12 @@ class RecordError(ETLError):
         self.value = value
 
 
+class ExpectationError(ETLError):
+    """A record breaks a rule for which its run is to fail."""
+
+    code = "expectation_failed"
+
+
 class LeaseLostError(ETLError):
     """Someone else holds this run or batch now, or it is over; what we hold must not be written."""
 

@@ -228,11 +228,21 @@ class Sight(msgspec.Struct, frozen=True, omit_defaults=True):
     path: str | None = None
 
 
+class Nulled(msgspec.Struct, frozen=True):
+    """Values of a field that were left out for the same rule: how many, and the first."""
+
+    field: str
+    rule: str
+    count: int
+    sample: str | None
+
+
 class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
     """What new and changed records look like: how many there were, and what was seen of those sampled, and their items.
 
     `keys` are the fields of the records, `items` those of the items. `forms` has a value of each number field whose
-    values may be others if their point separated thousands, "" where they may not.
+    values may be others if their point separated thousands, "" where they may not. `nulled` counts the values that were
+    left out because they broke a rule, by field and rule, with the first of them.
     """
 
     records: int = 0
@@ -241,14 +251,16 @@ class Observed(msgspec.Struct, frozen=True, omit_defaults=True):
     keys: dict[str, Sight] = {}
     items: dict[str, Sight] = {}
     forms: dict[str, str] = {}
+    nulled: dict[str, Nulled] = {}
 
 
 class Mapped(msgspec.Struct, frozen=True):
-    """What became of stored records: items, rejects, and what they look like."""
+    """What became of stored records: items, rejects, rules for which items lost a value, and what they look like."""
 
     staged: list[StagedItem]
     rejects: list[Reject]
     observed: Observed | None = None
+    nulled: list[Fault] = []
 
 
 class Counts(msgspec.Struct, frozen=True):

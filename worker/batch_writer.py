@@ -8,6 +8,7 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.extraction import Stored, find_in_flight, find_known, store_batch
+from etl.errors import ExpectationError
 from etl.mapping.observe import map_records
 from etl.records import StoredRecord
 from etl.runs.changes import Changes, candidates, changed_records
@@ -68,6 +69,9 @@ class BatchWriter:
             return map_records(self._mapper, unnumbered)
         except SoftTimeLimitExceeded:
             raise
+        except ExpectationError:
+            # Whoever normalises the batch fails the run.
+            return None
         except Exception:
             log.exception("mapping_defect")
             return None

@@ -11,14 +11,14 @@ import msgspec
 import structlog
 
 from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch, read_raw, stage_batch
-from db.queries.closing import close_run
+from db.queries.closing import close_run, end_run
 from db.queries.failures import release_batch, return_attempts
 from db.queries.runs import resume_extraction
-from etl.errors import LeaseLostError, StorageError
+from etl.errors import ExpectationError, LeaseLostError, StorageError
 from etl.mapping.observe import map_records
 from etl.runs.backoff import wait_before
 from etl.runs.messages import BatchMessage, ExtractMessage
-from etl.runs.outcome import BatchState
+from etl.runs.outcome import BatchState, Failure, Outcome, Status
 from worker.board import BATCH, BOARD
 from worker.lease import DATABASE_SECONDS
 from worker.planning import mapper_of
@@ -104,7 +104,13 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
     mapper = mapper_of(msgspec.json.encode(claim.config))
     if claim.is_replay:
         records = list(map(mapper.identified, records))
-    database.transact(stage_batch, claim, map_records(mapper, records))
+    try:
+        mapped = map_records(mapper, records)
+    except ExpectationError as error:
+        BOARD.free()
+        database.transact(end_run, claim.run_id, Outcome(Status.FAILED, Failure(error.code, error.message)))
+        return []
+    database.transact(stage_batch, claim, mapped)
     return []
 
 

@@ -11,7 +11,6 @@ import msgspec
 from db.queries.plans import begin_plan, step_plan
 from etl.declare.source import parse
 from etl.mapping.mapper import Mapper
-from etl.records import Mapped
 from etl.runs.messages import PlanMessage
 from etl.runs.replays import SLICE_SECONDS
 
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from etl.records import StoredRecord
+    from etl.records import Mapped, StoredRecord
     from worker.process import Process, Publish
 
 
@@ -35,11 +34,11 @@ def plan(process: Process, plan_id: UUID, publish: Publish, *, clock: Callable[[
 
 
 def _map_rows(document: dict[str, Any], records: list[StoredRecord]) -> Mapped:
-    mapper = mapper_of(msgspec.json.encode(document))
-    return Mapped(*mapper.normalize(map(mapper.identified, records)))
+    mapper = mapper_of(msgspec.json.encode(document), fails=False)
+    return mapper.normalize(map(mapper.identified, records))
 
 
 @lru_cache(maxsize=32)
-def mapper_of(document: bytes) -> Mapper:
-    """The mapper of a source's document, as JSON."""
-    return Mapper(parse(msgspec.json.decode(document)))
+def mapper_of(document: bytes, *, fails: bool = True) -> Mapper:
+    """The mapper of a source's document, as JSON; without `fails` no record fails a run."""
+    return Mapper(parse(msgspec.json.decode(document)), fails=fails)

@@ -14,7 +14,7 @@ from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
-from etl.runs.outcome import DEFAULT_MAX_REJECTED, REJECTED, Failure, Lane, Marks, Outcome, Status, Tally, left_behind
+from etl.runs.outcome import REJECTED, Failure, Lane, Marks, Outcome, RejectLimits, Status, Tally, left_behind
 from etl.runs.reasons import told
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _TALLY = f"""
     SELECT r.lane, r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
-        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 ->> 'max_rejected' AS max_rejected, c.*
+        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 -> 'max_rejected' AS max_rejected, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (
@@ -74,7 +74,7 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
         return None
     counts = Counts(**{name: getattr(row, name) for name in Counts.__struct_fields__})
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
-    limit = DEFAULT_MAX_REJECTED if row.max_rejected is None else float(row.max_rejected)
+    limit = _limits(row.max_rejected)
     position = msgspec.convert(row.position, Position)
     lane = Lane(row.lane)
     may_lack = bool(counts.failed) and _may_lack(connection, run_id, lane)
@@ -89,6 +89,12 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
         may_lack_new=may_lack,
         discarded=row.discarded,
     )
+
+
+def _limits(declared: float | dict[str, int] | None) -> RejectLimits:
+    if isinstance(declared, dict):
+        return RejectLimits(records=declared["records"])
+    return RejectLimits() if declared is None else RejectLimits(float(declared))
 
 
 def _may_lack(connection: Connection, run_id: UUID, lane: Lane) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
+    from etl.records import Nulled
+
 # What one run tells of.
 _MOST_TOLD = 20
 
@@ -41,6 +43,8 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
     """Compare what a run has stored with what the source was like, tell what is otherwise, and remember it."""
     found = connection.execute(_OBSERVED, {"run_id": run_id}).scalars()
     observed = merged(msgspec.convert(one, Observed) for one in found)
+    for nulled in list(observed.nulled.values())[:_MOST_TOLD]:
+        record_event(connection, run_id, "nulled", **msgspec.structs.asdict(nulled), message=_told(nulled))
     if observed.records < MIN_RECORDS and not any(observed.forms.values()):
         return
     source = connection.execute(_SOURCE, {"run_id": run_id}).first()
@@ -54,6 +58,10 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
     if observed.records >= MIN_RECORDS or findings:
         _keep(connection, values, remembered(observed, before, findings))
+
+
+def _told(nulled: Nulled) -> str:
+    return f"{nulled.field}: {nulled.count} values were left out by the rule {nulled.rule}, such as {nulled.sample!r}"
 
 
 _SOURCE = text(f"""

@@ -76,7 +76,7 @@ _SHOWN = text("""
 
 def begin_plan(connection: Connection, plan_id: UUID) -> bool:
     """Begin a slice; False where there is nothing to do any more, as after too many that got nowhere."""
-    return connection.execute(_BEGIN, {"plan_id": plan_id, "most": MAX_ATTEMPTS}).scalar() == "running"
+    return bool(connection.execute(_BEGIN, {"plan_id": plan_id, "most": MAX_ATTEMPTS}).scalar())
 
 
 _BEGIN = text("""
@@ -85,7 +85,7 @@ _BEGIN = text("""
         message = CASE WHEN attempt < :most THEN message
             ELSE 'several workers in a row died or gave up on it; the log has the details' END
     WHERE plan_id = :plan_id AND state IN ('queued', 'running')
-    RETURNING state
+    RETURNING state = 'running'
 """)
 
 

@@ -141,7 +141,7 @@ def _write(connection: Connection, changes: list[_Change]) -> None:
             "enabled": change.source.enabled,
             "next_run_at": change.next_run_at,
             "id_form": change.revision.id_form,
-            "remapped": int(change.revision.is_remapped),
+            "remapped": int(change.revision.is_remapped or change.revision.is_judged),
         }
         for change in changes
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from etl.declare.source import dump, identity_of, mapping_of
+from etl.declare.source import contract_of, dump, identity_of, mapping_of
 from etl.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Declared:
 class Revision:
     """A source as it is to be from now on.
 
-    `keeps_slot` says that its next slot stays; `is_remapped` that its records become items in another way; `identity`
+    `keeps_slot` says that its next slot stays; `is_remapped` that its records become items in another way, `is_judged`
+    that others of them fit; `identity`
     is the key by which its records would become other items, None where they stay the same. `id_form` is how it takes
     the ids of its feed.
     """
@@ -43,6 +44,7 @@ class Revision:
     document: dict[str, Any]
     keeps_slot: bool = False
     is_remapped: bool = False
+    is_judged: bool = False
     identity: str | None = None
     id_form: str = NEW_FORM
 
@@ -60,6 +62,7 @@ def revise(item: Scheduled, before: Declared | None) -> Revision | None:
         document,
         keeps_slot=before.enabled and before.document.get("schedule") == document["schedule"],
         is_remapped=mapping_of(before.document) != mapping_of(document),
+        is_judged=contract_of(before.document) != contract_of(document),
         identity=None if item.source.identity_change else _other_identity(before, document, id_form),
         id_form=id_form,
     )
@@ -90,12 +93,16 @@ class Difference:
 
 
 def differences(before: dict[str, Any], after: dict[str, Any]) -> list[Difference]:
-    """What one document says of its mapping otherwise than the other; each field of `map` is a key of its own."""
-    old, new = _by_key(mapping_of(before)), _by_key(mapping_of(after))
+    """What one document says of its mapping otherwise than the other; each field is a key of its own."""
+    old, new = _by_key(before), _by_key(after)
     keys = dict.fromkeys((*old, *new))
     return [Difference(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
 
 
-def _by_key(mapping: dict[str, Any]) -> dict[str, Any]:
-    fields = {f"map.{target}": path for target, path in (mapping["map"] or {}).items()}
-    return {key: value for key, value in mapping.items() if key != "map"} | fields
+def _by_key(document: dict[str, Any]) -> dict[str, Any]:
+    said = mapping_of(document) | contract_of(document)
+    parts = {f"{key}.{name}": value for key in _IN_PARTS for name, value in (said.pop(key) or {}).items()}
+    return said | parts
+
+
+_IN_PARTS = ("map", "expect")

@@ -14,6 +14,7 @@ import msgspec
 
 from etl.declare.catalog import DEFAULTABLE
 from etl.declare.dialect import Dialect
+from etl.declare.expect import Expectation, RejectLimit
 from etl.declare.model import Model
 from etl.declare.paging import CursorPaging, NextUrlPaging, OffsetPaging, Paged, PagePaging, Parametrised
 from etl.declare.request import BasicAuth, BearerAuth, ClientCredentials, HeaderAuth, QueryAuth, Request
@@ -60,8 +61,21 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "dates": "Formats of times, such as %d.%m.%Y; they win over the usual ones",
         "numbers": "How numbers are written, if not as 1234.5",
         "nulls": "Texts that mean: no value",
-        "max_rejected": "Percentage of rejected records above which a run fails",
+        "max_rejected": "Percentage of rejected records above which a run fails, or {records: how many}",
+        "expect": "Field of an item, or metadata.KEY: rules on its values, and what becomes of records that break them",
     },
+    Expectation: {
+        "required": "true: it has a value",
+        "type": "Of metadata: what the value is",
+        "min": "Its least value: a number, or of published_at a time",
+        "max": "Its greatest value",
+        "enum": "The values that there are",
+        "pattern": "RE2 that is found in the text; write ^ and $ for all of it",
+        "max_length": "Characters of a text, members of a list",
+        "action": "Of a record that breaks a rule: reject it, leave the value out (null), or fail the run",
+        "actions": "The same for single rules",
+    },
+    RejectLimit: {"records": "Rejected records above which a run fails"},
     ApiSource: {
         "request": "The request for the first page",
         "records": "JMESPath to the list of records",
@@ -225,10 +239,12 @@ def _flat(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _add_rules_of_sources(properties: dict[str, Any]) -> None:
-    """The fields that `map` may name, and an identity of at least one key."""
+    """The fields that `map` and `expect` may name, and an identity of at least one key."""
     fields = {field.name: {"description": field.meaning, "type": "string", "minLength": 1} for field in TARGETS}
     properties["map"]["anyOf"][0] |= {"properties": fields, "additionalProperties": False}
     properties["identity"]["anyOf"][1]["minItems"] = 1
+    names = "|".join(field.name for field in TARGETS)
+    properties["expect"]["propertyNames"] = {"pattern": rf"^({names}|metadata\..+)$"}
 
 
 def _exactly_one(*keys: str) -> dict[str, Any]:

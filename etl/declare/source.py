@@ -16,6 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from etl import payload
 from etl.declare.dialect import Dialect
 from etl.declare.duration import seconds
+from etl.declare.expect import Expectation, RejectLimit, check_expectations
 from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.declare.paths import complaint
@@ -30,9 +31,11 @@ _TARGETS = tuple(field.name for field in TARGETS)
 LONGEST_TIMEOUT = 600.0
 # What decides how a record is mapped: a change makes a new mapping version.
 MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates", "numbers", "nulls", "id_form")
+# What decides which records fit: a change makes a new mapping version too, under which nothing counts as changed.
+CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
-    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change"),
+    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change", "expect"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -96,7 +99,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     dates: list[str] = []
     numbers: Numbers | None = None
     nulls: list[str] = []
-    max_rejected: Annotated[float, Meta(ge=0, le=100)] = 50
+    max_rejected: Annotated[float, Meta(ge=0, le=100)] | RejectLimit = 50
+    expect: dict[str, Expectation] = {}
 
     def __post_init__(self) -> None:
         zone(self.timezone)
@@ -113,6 +117,7 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
             zone(place, f"timezone_names.{name}")
         for pattern in self.dates:
             _check_format(pattern)
+        check_expectations(self.expect, times_of(self))
         if not 0.1 <= seconds(self.timeout) <= LONGEST_TIMEOUT:
             raise ValueError("`timeout` must be between 100ms and 10m")
 
@@ -258,6 +263,11 @@ def mapping_of(document: dict[str, Any]) -> dict[str, Any]:
     return {key: document.get(key) for key in MAPPING_KEYS}
 
 
+def contract_of(document: dict[str, Any]) -> dict[str, Any]:
+    """The part of a document that decides which of its records fit."""
+    return {key: document.get(key) for key in CONTRACT_KEYS}
+
+
 def identity_of(document: dict[str, Any]) -> dict[str, Any]:
     """The keys that decide what identifies the records of a document, and their values."""
     return {
@@ -280,7 +290,7 @@ def doubts(source: AnySource) -> list[str]:
     return [f"`{key}`: {wrong}; it is taken for the name of a key" for key, wrong in found if wrong]
 
 
-def times_of(source: AnySource) -> Moment:
+def times_of(source: Source) -> Moment:
     """How the times of a source are read."""
     names = {name.upper(): zone(place) for name, place in source.timezone_names.items()}
     return Moment(zone(source.timezone), tuple(source.dates), names)

@@ -6,13 +6,11 @@ recognised. What is not used goes to `metadata`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec.structs import replace
@@ -23,20 +21,18 @@ from etl.declare.source import times_of
 from etl.errors import RecordError
 from etl.item import EXTERNAL_ID, TARGETS, Kind
 from etl.mapping import convert
+from etl.mapping.contract import Contract
+from etl.mapping.getter import DOTTED, WORD, Getter, Record, compiles, getter
 from etl.mapping.numbers import NumberReader
-from etl.records import BadRecord, Fault, Item, RawRecord, Reject, StagedItem, StoredRecord
+from etl.records import BadRecord, Fault, Item, Mapped, RawRecord, Reject, StagedItem, StoredRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from etl.declare.source import AnySource
 
-Record = dict[str, Any]
-Getter = Callable[[Record], Any]
 Converter = Callable[[Any], Any]
 
-_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
-_WORD = re.compile(r"[A-Za-z_]\w*")
 _MAX_SHOWN = 200
 # The largest record that is kept, in its canonical form: bytes.
 MAX_RECORD = 4 * 1024 * 1024
@@ -58,8 +54,11 @@ class _Plan:
 class Mapper:
     """The compiled mapping of one source."""
 
-    def __init__(self, source: AnySource, max_record: int = MAX_RECORD) -> None:
-        """Compile paths and converters; the source is valid. Records of more than `max_record` bytes are bad."""
+    def __init__(self, source: AnySource, max_record: int = MAX_RECORD, *, fails: bool = True) -> None:
+        """Compile paths, converters and rules; the source is valid. Records of more than `max_record` bytes are bad.
+
+        Without `fails` a record that would fail its run is rejected instead.
+        """
         self._max_record = max_record
         self._map = source.map
         self._where = None if source.where is None else compiled_path(source.where).search
@@ -76,6 +75,7 @@ class Mapper:
             Kind.TIME: times_of(source),
         }
         self._reads_plain_numbers = source.numbers is None
+        self._contract = Contract(source.expect, times_of(source), fails=fails) if source.expect else None
         nulls = frozenset(source.nulls)
         self._converters = {field.name: _or_null(by_kind[field.kind], nulls) for field in TARGETS}
         self._plan = lru_cache(maxsize=64)(self._make_plan)
@@ -148,16 +148,41 @@ class Mapper:
         hashes = list(map(payload.digest, contents))
         return map(RawRecord, map(self._identify, records, hashes), texts, hashes)
 
-    def normalize(self, records: Iterable[StoredRecord]) -> tuple[list[StagedItem], list[Reject]]:
-        """Map stored records; those that do not fit come back as rejects, with the reason."""
+    def normalize(self, records: Iterable[StoredRecord]) -> Mapped:
+        """Map stored records; those that do not fit are among the rejects, with the reasons.
+
+        Raises:
+            ExpectationError: one breaks a rule for which the run is to fail.
+        """
         staged: list[StagedItem] = []
         rejects: list[Reject] = []
         for record in records:
             try:
                 staged.append(StagedItem(record, self._item(record)))
             except ValueError:
-                rejects.append(Reject(record, self._whole_hash(record), list(self._faults(record))))
-        return staged, rejects
+                rejects.append(self._reject(record))
+        return Mapped(staged, rejects) if self._contract is None else self._by_contract(self._contract, staged, rejects)
+
+    def _by_contract(self, contract: Contract, staged: list[StagedItem], rejects: list[Reject]) -> Mapped:
+        """What is left of the items by the contract."""
+        ids = [cast("str", one.record.external_id) for one in staged]
+        kept, nulled = dict(enumerate(staged)), list[Fault]()
+        for place in contract.broken(ids, [one.item for one in staged]):
+            record = staged[place].record
+            try:
+                item, lost = contract.kept(ids[place], staged[place].item)
+            except ValueError:
+                del kept[place]
+                rejects.append(self._reject(record))
+            else:
+                kept[place] = StagedItem(record, item)
+                nulled += lost
+        # The last of those with the same id is the one whose reasons are kept.
+        rejects.sort(key=lambda reject: reject.record.raw_id)
+        return Mapped(list(kept.values()), rejects, nulled=nulled)
+
+    def _reject(self, record: StoredRecord) -> Reject:
+        return Reject(record, self._whole_hash(record), list(self._faults(record)))
 
     def identified(self, record: StoredRecord) -> StoredRecord:
         """A record that was stored without an id, with the one that it has by this mapping; others keep theirs."""
@@ -181,7 +206,7 @@ class Mapper:
         """Whether a path leads anywhere in a record, be it to null. Of one that computes nobody can tell."""
         if path in content:
             return True
-        if not (_DOTTED.fullmatch(path) or _WORD.fullmatch(path)):
+        if not (DOTTED.fullmatch(path) or WORD.fullmatch(path)):
             return bool(compiles(path))
         value: Any = content
         for key in path.split("."):
@@ -195,19 +220,25 @@ class Mapper:
         content = payload.decode(record.payload)
         if record.external_id is None:
             yield self._fault_of_id(content)
-        for target, get, convert_value in self._plan(tuple(content)).steps:
+        plan = self._plan(tuple(content))
+        fields, unread = dict[str, Any](), [] if record.external_id else [EXTERNAL_ID.name]
+        for target, get, convert_value in plan.steps:
             value: Any = None
             try:
                 value = get(content)
-                convert_value(value)
+                fields[target] = convert_value(value)
             except ValueError as error:
+                unread.append(target)
                 yield Fault(target, "type", _cut(value), f"{target}: {error}")
+        if self._contract is not None:
+            item = Item(**fields, metadata=_rest(content, plan))
+            yield from self._contract.faults(record.external_id, item, unread)
 
     def _fault_of_id(self, content: Record) -> Fault:
         name = EXTERNAL_ID.name
         if isinstance(self._identity, list):
             try:
-                missing = [path for path in self._identity if _getter(path, tuple(content))(content) in (None, "")]
+                missing = [path for path in self._identity if getter(path, tuple(content))(content) in (None, "")]
             except ValueError as error:
                 return Fault(name, "type", None, f"`identity`: {error}")
             return Fault(name, "required", None, f"the record has no {' and no '.join(missing)}, of its `identity`")
@@ -246,7 +277,7 @@ class Mapper:
     def _id_of(self, record: Record) -> Any:
         path = self._id_path
         if path is not None:
-            return record[path] if path in record else _getter(path, ())(record)
+            return record[path] if path in record else getter(path, ())(record)
         name = next((name for name in EXTERNAL_ID.usual if name in record), None)
         return None if name is None else record[name]
 
@@ -262,14 +293,12 @@ class Mapper:
         """For records with these keys."""
         paths = self._paths(keys)
         steps = tuple(
-            (target, _getter(path, keys), self._converters[target])
+            (target, getter(path, keys), self._converters[target])
             for target, path in paths.items()
             if target != EXTERNAL_ID.name
         )
         used = frozenset(path for path in paths.values() if path in keys)
-        dotted = tuple(
-            tuple(path.split(".")) for path in paths.values() if path not in keys and _DOTTED.fullmatch(path)
-        )
+        dotted = tuple(tuple(path.split(".")) for path in paths.values() if path not in keys and DOTTED.fullmatch(path))
         return _Plan(steps, used, dotted, uses_all=not dotted and used.issuperset(keys))
 
     def _paths(self, keys: tuple[str, ...]) -> dict[str, str]:
@@ -281,28 +310,13 @@ class Mapper:
 
 def _compound(record: Record, paths: list[str]) -> str | None:
     try:
-        values = [_getter(path, tuple(record))(record) for path in paths]
+        values = [getter(path, tuple(record))(record) for path in paths]
     except ValueError:
         return None
     if any(value is None or value == "" for value in values):
         return None
     written = payload.encode(values)
     return written.decode() if len(written) <= convert.MAX_ID_BYTES else payload.digest(written).hex()
-
-
-def _getter(path: str, keys: tuple[str, ...]) -> Getter:
-    """An exact key of the record wins, else the path is JMESPath."""
-    if path in keys:
-        return itemgetter(path)
-    if _WORD.fullmatch(path):
-        return _absent
-    try:
-        search = compiled_path(path).search
-        # jsonb has an order of its own, which these can tell.
-        return search if {"*", "("}.isdisjoint(path) else lambda record: search(_sorted(record))
-    except ValueError:
-        # The name of a key that this record lacks, such as `dc:title`.
-        return _absent
 
 
 def _or_null(converter: Converter, nulls: frozenset[str]) -> Converter:
@@ -318,30 +332,11 @@ def _or_null(converter: Converter, nulls: frozenset[str]) -> Converter:
     return convert_unless_null
 
 
-def compiles(path: str) -> bool:
-    """Whether a path is more than the name of a key."""
-    try:
-        compiled_path(path)
-    except ValueError:
-        return False
-    return True
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _sorted(value[key]) for key in sorted(value)}
-    return list(map(_sorted, value)) if isinstance(value, list) else value
-
-
 def _shown(record: Record) -> bytes:
     try:
         return repr(record).encode("utf-8", "replace")
     except RecursionError:
         return b"a record that is nested too deep to be shown"
-
-
-def _absent(_: Record) -> None:
-    return None
 
 
 def _cut(value: Any) -> str | None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec.structs import replace
+
 from etl import payload
 from etl.item import FIELDS, Kind
-from etl.records import Mapped, Observed, Sight
+from etl.records import Mapped, Nulled, Observed, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from decimal import Decimal
 
     from etl.mapping.mapper import Mapper
-    from etl.records import Item, Reject, StagedItem, StoredRecord
+    from etl.records import Fault, Item, StagedItem, StoredRecord
 
 _SAMPLED = 30
 # Fields of a record that are looked at, and characters of a name or a value that are kept.
@@ -34,12 +36,13 @@ Thing = TypeVar("Thing")
 
 def map_records(mapper: Mapper, records: list[StoredRecord]) -> Mapped:
     """The items and the rejects of stored records, and what they look like."""
-    staged, rejects = mapper.normalize(records)
-    return Mapped(staged, rejects, observe(mapper, staged, rejects))
+    mapped = mapper.normalize(records)
+    return replace(mapped, observed=observe(mapper, mapped))
 
 
-def observe(mapper: Mapper, staged: Sequence[StagedItem], rejects: Sequence[Reject]) -> Observed:
+def observe(mapper: Mapper, mapped: Mapped) -> Observed:
     """What a batch of new and changed records looks like."""
+    staged, rejects = mapped.staged, mapped.rejects
     records = [one.record for one in staged] + [one.record for one in rejects]
     sample = _contents(records)
     return Observed(
@@ -49,7 +52,17 @@ def observe(mapper: Mapper, staged: Sequence[StagedItem], rejects: Sequence[Reje
         keys=_sights(sample),
         items=_items(mapper, [one.item for one in staged], sample),
         forms=_forms(staged) if mapper.reads_plain_numbers else {},
+        nulled=_nulled(mapped.nulled),
     )
+
+
+def _nulled(faults: Sequence[Fault]) -> dict[str, Nulled]:
+    found: dict[str, Nulled] = {}
+    for fault in faults:
+        name = f"{fault.field}: {fault.rule}"
+        before = found.get(name) or Nulled(fault.field, fault.rule, 0, fault.value)
+        found[name] = replace(before, count=before.count + 1)
+    return found
 
 
 def _contents(records: list[StoredRecord]) -> list[dict[str, Any]]:
@@ -122,9 +135,15 @@ def merged(batches: Iterable[Observed]) -> Observed:
             sampled_items=whole.sampled_items + one.sampled_items,
             keys=_together(whole.keys, one.keys),
             items=_together(whole.items, one.items),
+            nulled=_all_nulled(whole.nulled, one.nulled),
             forms={**whole.forms, **{name: _proof(whole.forms.get(name), form) for name, form in one.forms.items()}},
         )
     return whole
+
+
+def _all_nulled(one: dict[str, Nulled], other: dict[str, Nulled]) -> dict[str, Nulled]:
+    both = {name: replace(one[name], count=one[name].count + new.count) for name, new in other.items() if name in one}
+    return {**one, **other, **both}
 
 
 def _proof(before: str | None, form: str) -> str:

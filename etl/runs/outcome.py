@@ -101,6 +101,14 @@ class Outcome:
 
 
 @dataclass(frozen=True)
+class RejectLimits:
+    """How many new records may be rejected: in percent, or, where it is given, by number."""
+
+    percent: float = DEFAULT_MAX_REJECTED
+    records: int | None = None
+
+
+@dataclass(frozen=True)
 class Tally:
     """Where a running run stands. `failure` is what ended its extraction early.
 
@@ -112,7 +120,7 @@ class Tally:
     open_batches: int
     counts: Counts
     failure: Failure | None
-    max_rejected: float
+    max_rejected: RejectLimits
     position: Position
     lane: Lane = Lane.FETCH
     may_lack_new: bool = False
@@ -146,18 +154,21 @@ class Tally:
         return self.lane is Lane.FETCH and outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
 
 
-def over_limit(counts: Counts, max_rejected: float) -> bool:
-    """True when more than `max_rejected` percent of the new records were rejected, and there are enough to tell.
+def over_limit(counts: Counts, most: RejectLimits) -> bool:
+    """True when more records were rejected than may be: so many, or so many percent of enough new ones to tell.
 
     Of all new records, not of those settled so far: rejects are known earlier than loads. What was in quarantine and
     came again as it was is not counted.
     """
-    return counts.new >= MIN_SHARED and counts.newly_failed * 100 > counts.new * max_rejected
+    if most.records is not None:
+        return counts.newly_failed > most.records
+    return counts.new >= MIN_SHARED and counts.newly_failed * 100 > counts.new * most.percent
 
 
-def too_many(counts: Counts, max_rejected: float) -> Failure:
+def too_many(counts: Counts, most: RejectLimits) -> Failure:
     """The failure that says so."""
-    message = f"{counts.newly_failed} of {counts.new} new records were rejected; the limit is {max_rejected:g} %"
+    limit = f"{most.percent:g} %" if most.records is None else f"{most.records} records"
+    message = f"{counts.newly_failed} of {counts.new} new records were rejected; the limit is {limit}"
     return Failure(TOO_MANY, message)
 
 

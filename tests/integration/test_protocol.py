@@ -30,7 +30,7 @@ from db.session import Database
 from etl.declare.source import parse
 from etl.errors import ConfigError, LeaseLostError, StorageConflictError, StorageUnavailableError
 from etl.mapping.mapper import Mapper
-from etl.records import FileMark, Kept, Mapped, Position, RawBatch, Reject, StagedItem, StoredRecord
+from etl.records import FileMark, Kept, Mapped, Position, RawBatch, StagedItem, StoredRecord
 from etl.runs.changes import Changes, InFlightIds, candidates, changed_records
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import Failure, Outcome, Status
@@ -486,7 +486,8 @@ def test_an_emptied_staging_table_is_filled_again(runner: SourceRunner) -> None:
     if runner.messages == [BatchMessage(batch_id)]:
         claim = runner.database.transact(claim_batch, batch_id, "extracted", 60)
         assert claim
-        staged, rejects = Mapper(parse(claim.config)).normalize(runner.database.transact(read_raw, claim))
+        mapped = Mapper(parse(claim.config)).normalize(runner.database.transact(read_raw, claim))
+        staged, rejects = mapped.staged, mapped.rejects
         runner.database.transact(stage_batch, claim, Mapped(staged, rejects))
     else:
         assert runner.messages == [BatchMessage(batch_id, normalized=True)]
@@ -539,11 +540,13 @@ def test_a_defect_of_the_mapping_costs_one_record_and_not_the_run(
 
 
 def test_a_value_that_staging_refuses_costs_one_record(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    def overflowing(mapper: Mapper, records: list[StoredRecord]) -> tuple[list[StagedItem], list[Reject]]:
-        staged, rejects = whole(mapper, records)
+    def overflowing(mapper: Mapper, records: list[StoredRecord]) -> Mapped:
+        mapped = whole(mapper, records)
+        staged = mapped.staged
         amount = Decimal("1." + "0" * 17_000)
         odd = [StagedItem(s.record, msgspec.structs.replace(s.item, amount=amount)) for s in staged]
-        return [o if s.record.external_id == "4" else s for s, o in zip(staged, odd, strict=True)], rejects
+        found = [o if s.record.external_id == "4" else s for s, o in zip(staged, odd, strict=True)]
+        return msgspec.structs.replace(mapped, staged=found)
 
     whole = Mapper.normalize
     monkeypatch.setattr(Mapper, "normalize", overflowing)

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 
 from etl import payload
-from etl.records import BadRecord, RawRecord, StoredRecord
+from etl.records import BadRecord, Mapped, RawRecord, Reject, StagedItem, StoredRecord
 from testkit.factories import csv_mapper
 from testkit.reading import take_all
+
+
+def parts(mapped: Mapped) -> tuple[list[StagedItem], list[Reject]]:
+    return mapped.staged, mapped.rejects
 
 
 def stored(record: dict[str, Any], key: str | None = "1") -> StoredRecord:
@@ -21,7 +25,7 @@ def stored(record: dict[str, Any], key: str | None = "1") -> StoredRecord:
 def test_the_usual_names_are_recognised() -> None:
     record = {"item_id": 7, "product_name": "x", "summary": "s", "cost": "2", "qty": "3", "date": "2026-01-01"}
     record |= {"keywords": "a,b", "link": "http://x", "thumbnail": "http://y", "colour": "red"}
-    (staged,), rejects = csv_mapper().normalize([stored(record)])
+    (staged,), rejects = parts(csv_mapper().normalize([stored(record)]))
     item = staged.item
     assert not rejects
     assert (item.title, item.description, item.amount, item.quantity) == ("x", "s", Decimal(2), Decimal(3))
@@ -31,23 +35,25 @@ def test_the_usual_names_are_recognised() -> None:
 
 def test_an_exact_key_wins_over_a_path() -> None:
     record = {"a.b": "key", "a": {"b": "path", "c": 1}, "id": 1}
-    (staged,), _ = csv_mapper(map={"title": "a.b"}).normalize([stored(record)])
+    (staged,), _ = parts(csv_mapper(map={"title": "a.b"}).normalize([stored(record)]))
     assert staged.item.title == "key"
     del record["a.b"]
-    (staged,), _ = csv_mapper(map={"title": "a.b"}).normalize([stored(record)])
+    (staged,), _ = parts(csv_mapper(map={"title": "a.b"}).normalize([stored(record)]))
     assert staged.item.title == "path"
     assert staged.item.metadata == {"a": {"c": 1}, "id": 1}
 
 
 def test_a_value_that_does_not_fit_names_field_rule_and_value() -> None:
-    staged, (reject,) = csv_mapper().normalize([stored({"id": 1, "price": "dear"}), stored({"id": 2, "price": "1"})])
+    staged, (reject,) = parts(
+        csv_mapper().normalize([stored({"id": 1, "price": "dear"}), stored({"id": 2, "price": "1"})])
+    )
     assert len(staged) == 1
     assert [(fault.field, fault.rule, fault.value) for fault in reject.faults] == [("amount", "type", "dear")]
 
 
 def test_all_that_is_wrong_with_a_record_is_said() -> None:
     record = {"name": ["x"], "price": "dear", "stock": "1,5", "date": "soon"}
-    _, (reject,) = csv_mapper().normalize([stored(record, key=None)])
+    _, (reject,) = parts(csv_mapper().normalize([stored(record, key=None)]))
     assert [(fault.field, fault.rule) for fault in reject.faults] == [
         ("external_id", "required"),
         ("title", "type"),
@@ -71,7 +77,7 @@ def test_a_path_that_does_not_fit_a_record_costs_that_record(record: dict[str, A
 
 
 def test_a_number_too_long_to_be_written_is_rejected_by_name() -> None:
-    _, (reject,) = csv_mapper(map={"quantity": "to_number(qty)"}).normalize([stored({"qty": "1e100000"})])
+    _, (reject,) = parts(csv_mapper(map={"quantity": "to_number(qty)"}).normalize([stored({"qty": "1e100000"})]))
     assert reject.faults[0].field == "quantity"
 
 
@@ -88,7 +94,7 @@ def test_a_number_too_long_to_be_written_is_rejected_by_name() -> None:
 def test_what_is_wrong_with_an_id_is_said(
     record: dict[str, Any], source: dict[str, Any], rule: str, message: str
 ) -> None:
-    _, (reject,) = csv_mapper(**source).normalize([stored(record, key=None)])
+    _, (reject,) = parts(csv_mapper(**source).normalize([stored(record, key=None)]))
     assert (reject.faults[0].rule, reject.faults[0].message) == (rule, message)
 
 

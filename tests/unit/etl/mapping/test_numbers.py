@@ -10,9 +10,13 @@ import pytest
 from etl.declare.source import parse
 from etl.errors import ConfigError
 from etl.mapping.mapper import Mapper
-from etl.records import StoredRecord
+from etl.records import Mapped, Reject, StagedItem, StoredRecord
 
 CASES: list[dict[str, Any]] = json.loads((Path(__file__).parent / "numbers.json").read_text(), parse_float=Decimal)
+
+
+def parts(mapped: Mapped) -> tuple[list[StagedItem], list[Reject]]:
+    return mapped.staged, mapped.rejects
 
 
 def read(value: object, options: dict[str, Any]) -> Decimal | str | None:
@@ -20,7 +24,7 @@ def read(value: object, options: dict[str, Any]) -> Decimal | str | None:
     source = parse({"name": "a", "type": "csv", "file": "a.csv", "map": {"amount": "v"}, **options})
     raw, *_ = (mapper := Mapper(source)).take(iter([{"id": "1", "v": value}]))
     stored = StoredRecord(1, "2026-01-01", "1", raw[0].content_hash, raw[0].payload.decode())
-    staged, rejects = mapper.normalize([stored])
+    staged, rejects = parts(mapper.normalize([stored]))
     return rejects[0].faults[0].message if rejects else staged[0].item.amount
 
 
@@ -72,5 +76,5 @@ def test_nulls_hold_for_every_field_but_not_for_the_rest() -> None:
     raw, *_ = mapper.take(iter([{"id": "1", "title": "-", "date": "-", "tags": "-", "other": "-"}, {"id": "-"}]))
     assert [record.external_id for record in raw] == ["1", None]
     stored = StoredRecord(1, "2026-01-01", "1", raw[0].content_hash, raw[0].payload.decode())
-    item = mapper.normalize([stored])[0][0].item
+    item = mapper.normalize([stored]).staged[0].item
     assert (item.title, item.published_at, item.tags, item.metadata) == (None, None, None, {"other": "-"})

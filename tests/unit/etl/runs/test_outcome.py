@@ -9,12 +9,17 @@ import pytest
 from msgspec.structs import replace as replace_struct
 
 from etl.records import Checkpoint, Counts, FileMark, Kept, Position, Validator
-from etl.runs.outcome import Failure, Marks, Outcome, Status, Tally, left_behind
+from etl.runs.outcome import Failure, Marks, Outcome, RejectLimits, Status, Tally, left_behind
 
 
 def tally(**more: Any) -> Tally:
     start = Tally(
-        extraction_over=True, open_batches=0, counts=Counts(), failure=None, max_rejected=50, position=Position()
+        extraction_over=True,
+        open_batches=0,
+        counts=Counts(),
+        failure=None,
+        max_rejected=RejectLimits(),
+        position=Position(),
     )
     return replace(start, **more)
 
@@ -96,7 +101,10 @@ def test_a_run_is_judged_midway_only_with_enough_records() -> None:
         # Too much is rejected: at once, whatever is under way.
         (tally(extraction_over=False, open_batches=8, counts=Counts(extracted=2000, failed=1500)), Status.FAILED),
         (tally(extraction_over=False, counts=Counts(extracted=200, failed=150)), None),
-        (tally(max_rejected=100, counts=Counts(extracted=2000, failed=1500, inserted=500)), Status.PARTIAL),
+        (
+            tally(max_rejected=RejectLimits(100), counts=Counts(extracted=2000, failed=1500, inserted=500)),
+            Status.PARTIAL,
+        ),
     ],
 )
 def test_when_a_run_ends(given: Tally, status: Status | None) -> None:

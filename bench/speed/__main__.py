@@ -12,7 +12,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.speed import loading, matrix, pairs, purging, reading, running
+from bench.speed import contracts, loading, matrix, pairs, purging, reading, running
 from bench.speed.arms import Bench
 from bench.speed.comparison import HEAD, Comparison
 from bench.speed.outcome import Outcome, as_json, table
@@ -27,6 +27,7 @@ BENCHMARKS = {
     "api": loading.api,
     "reads": lambda bench, sizes: [*reading.reads(bench, sizes), *matrix.matrix(bench, sizes)],
     "matrix": matrix.matrix,
+    "contracts": contracts.contracts,
     "tiny": running.tiny,
     "due": running.due,
     "purging": purging.purging,

@@ -9,6 +9,7 @@ import msgspec
 
 from db.models.quality import CASE
 from db.queries.batches import copy_staged
+from db.queries.cases import has_cases
 from db.queries.raw_rows import RawRows, read_rows
 from db.queries.replays import next_rows
 from db.queries.versions import DECLARED
@@ -47,7 +48,7 @@ def queue_plan(connection: Connection, plan_id: UUID, source_name: str, scope: S
     Raises:
         NothingToReplayError: nothing is stored of what is asked for.
     """
-    if not next_rows(connection, source_name, scope, RawCursor(), most=1).ids:
+    if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
         raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
     if sample is not None:
         stored = connection.execute(_COUNT, {"name": source_name}).scalar_one()
@@ -109,13 +110,15 @@ def step_plan(connection: Connection, plan_id: UUID, map_rows: MapRows) -> bool:
     plan = _Plan(**row._asdict())
     scope = msgspec.convert(plan.scope, Scope, strict=False)
     following = next_rows(connection, plan.source_name, scope, RawCursor(plan.after), MOST_RECORDS)
-    if not following.ids:
+    if following.last is None:
         connection.execute(_END, {"plan_id": plan_id})
         return False
-    rows = RawRows(plan_id, following.ids[0], following.ids[-1], following.ids, following.since, following.until)
-    mapped = map_rows(plan.document, read_rows(connection, rows))
-    found = msgspec.convert(plan.found, Diff).plus(_compare(connection, plan.source_name, mapped))
-    values = {"plan_id": plan_id, "after": following.ids[-1], "found": msgspec.json.encode(found).decode()}
+    found = msgspec.convert(plan.found, Diff)
+    if ids := following.ids:
+        rows = RawRows(plan_id, ids[0], ids[-1], ids, following.since, following.until)
+        mapped = map_rows(plan.document, read_rows(connection, rows))
+        found = found.plus(_compare(connection, plan.source_name, mapped))
+    values = {"plan_id": plan_id, "after": following.last, "found": msgspec.json.encode(found).decode()}
     connection.execute(_ADVANCE, values)
     return True
 
@@ -140,20 +143,23 @@ def _compare(connection: Connection, source_name: str, mapped: Mapped) -> Diff:
 
 def _items(connection: Connection, source_name: str, staged: list[StagedItem]) -> Diff:
     """By PostgreSQL, and by way of a table like that of a load: what it would refuse or take for equal shows."""
+    # As for others again: what is found by now is small.
+    connection.execute(text("SET LOCAL enable_hashjoin = DEFAULT; SET LOCAL enable_mergejoin = DEFAULT"))
     connection.execute(text("CREATE TEMP TABLE planned (LIKE staged_items) ON COMMIT DROP"))
     copy_staged(connection, "planned", (0, 0), staged)
     connection.execute(text("ANALYZE planned"))
     values = {"source_name": source_name, "most": MOST_SAMPLES}
     counts = connection.execute(_COUNTS, values).one()._asdict()
-    connection_samples = connection.execute(_SAMPLES, values).all()
+    seen = connection.execute(_SAMPLES, values).all()
+    mended = connection.execute(_MENDED, values).scalar_one() if has_cases(connection, source_name) else 0
     connection.execute(text("DROP TABLE planned"))
-    added = [added_sample(row.external_id, row.after) for row in connection_samples if row.before is None]
-    changed = [changed_sample(row.external_id, row.before, row.after) for row in connection_samples if row.before]
+    added = [added_sample(row.external_id, row.after) for row in seen if row.before is None]
+    changed = [changed_sample(row.external_id, row.before, row.after) for row in seen if row.before]
     return Diff(
         added=counts.pop("added"),
         changed=counts.pop("changed"),
         unchanged=counts.pop("unchanged"),
-        mended=counts.pop("mended"),
+        mended=mended,
         fields={name: count for name, count in counts.items() if count},
         samples={kind: found for kind, found in (("added", added), ("changed", changed)) if found},
     )
@@ -161,25 +167,28 @@ def _items(connection: Connection, source_name: str, staged: list[StagedItem]) -
 
 _OF_ITEM, _OF_RECORD = (", ".join(f"{table}.{name}" for name in COLUMNS) for table in ("i", "s"))
 _IS_CHANGED = f"i.id IS NOT NULL AND ({_OF_ITEM}) IS DISTINCT FROM ({_OF_RECORD})"
+# The items are looked up by arrays of ids, as a load does: to go through all of a large source would take far longer.
 _LATEST = """
-    WITH latest AS (SELECT DISTINCT ON (external_id) * FROM planned ORDER BY external_id, raw_data_id DESC)
+    WITH latest AS (SELECT DISTINCT ON (external_id) * FROM planned ORDER BY external_id, raw_data_id DESC),
+    served AS (
+        SELECT * FROM unified_items
+        WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest)))
 """
-_MET = """
-    FROM latest s LEFT JOIN unified_items i ON i.source_name = :source_name AND i.external_id = s.external_id
-"""
+_MET = "FROM latest s LEFT JOIN served i ON i.external_id = s.external_id"
 _COUNTS = text(f"""
     {_LATEST}
     SELECT count(*) FILTER (WHERE i.id IS NULL) AS added, count(*) FILTER (WHERE {_IS_CHANGED}) AS changed,
         count(*) FILTER (WHERE i.id IS NOT NULL AND NOT ({_IS_CHANGED})) AS unchanged,
-        count(*) FILTER (WHERE EXISTS (
-            SELECT 1 FROM rejected_records r WHERE r.source_name = :source_name AND r.state = 'open'
-              AND (r.raw_data_id = s.raw_data_id OR r.external_id = s.external_id))) AS mended,
         {
     ", ".join(
         f"count(*) FILTER (WHERE i.id IS NOT NULL AND i.{name} IS DISTINCT FROM s.{name}) AS {name}" for name in COLUMNS
     )
 }
     {_MET}
+""")
+_MENDED = text("""
+    SELECT count(*) FROM planned s WHERE s.raw_data_id = ANY (ARRAY(
+        SELECT r.raw_data_id FROM rejected_records r WHERE r.source_name = :source_name AND r.state = 'open'))
 """)
 _AS_JSON = "jsonb_build_object({})"
 _SAMPLES = text(f"""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Taken:
-    """The next batch of a replay: its id, None where there is nothing left; the position after it, and what is open."""
+    """The next batch of a replay: its id, None where no row was meant; the position after it, and what is open."""
 
     batch_id: int | None
     position: Position
@@ -53,7 +53,7 @@ def queue_replay(
         NothingToReplayError: nothing is stored of what is asked for.
         AlreadyActiveError: another one is active.
     """
-    if not next_rows(connection, source_name, scope, RawCursor(), most=1).ids:
+    if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
         raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
     values = {
         "run_id": run_id,
@@ -99,8 +99,8 @@ def take_next(connection: Connection, claim: RunClaim, lease: float) -> Taken:
     cursor = RawCursor.of(claim.position) or RawCursor()
     found = next_rows(connection, claim.source_name, _bounded(claim.scope, run.created_at), cursor, MOST_RECORDS)
     batch_id = _insert(connection, claim, found) if found.ids else None
-    after = RawCursor(found.ids[-1]) if found.ids else cursor
-    position = Position(cursor=msgspec.to_builtins(after), finished=not found.ids)
+    after = cursor if found.last is None else RawCursor(found.last)
+    position = Position(cursor=msgspec.to_builtins(after), finished=found.last is None)
     values = {"run_id": claim.run_id, "position": _json(position), "finished": position.finished, "lease": lease}
     connection.execute(_ADVANCE, values | {"batches": claim.batches + bool(found.ids)})
     return Taken(batch_id, position, _open(connection, claim))
@@ -137,18 +137,28 @@ def _open(connection: Connection, claim: RunClaim) -> frozenset[int]:
 
 
 def next_rows(connection: Connection, source_name: str, scope: Scope, cursor: RawCursor, most: int) -> Row[Any]:
-    """The raw ids (`ids`) that follow, and the span of time (`since`, `until`) in which they were stored."""
+    """The raw ids that follow (`ids`), and the span of time (`since`, `until`) in which they were stored.
+
+    `last` is the last one that was looked at, None at the end: of those on the way, a newer record may be served.
+    """
     conditions, values = _chosen(scope)
-    # By name and id, so that the rows of other sources are not passed on the way.
+    # By name and id, so that the rows of other sources are not passed on the way. Each is looked up among the items by
+    # itself: to hash all items of a large source for each batch takes far longer.
     query = text(f"""
-        SELECT coalesce(array_agg(id ORDER BY id), '{{}}') AS ids, min(ingested_at) AS since, max(ingested_at) AS until
+        SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
+        SELECT coalesce(array_agg(id ORDER BY id) FILTER (WHERE is_meant), '{{}}') AS ids, max(id) AS last,
+            min(ingested_at) AS since, max(ingested_at) AS until
         FROM (
-            SELECT id, ingested_at, sum(size) OVER (ORDER BY id) - size AS before FROM (
-                SELECT p.id, p.ingested_at, pg_column_size(p.raw_payload) AS size FROM raw_data p
-                WHERE p.source_name = :source_name AND p.id > :after AND {" AND ".join(conditions)}
-                ORDER BY p.source_name, p.id LIMIT :most) following
-        ) sized
-        WHERE before < :bytes
+            SELECT p.id, p.ingested_at, {"true" if scope.cases else _IS_NEWEST} AS is_meant
+            FROM (
+                SELECT *, sum(size) OVER (ORDER BY id) - size AS before FROM (
+                    SELECT p.id, p.ingested_at, p.source_name, p.source_id, pg_column_size(p.raw_payload) AS size
+                    FROM raw_data p
+                    WHERE p.source_name = :source_name AND p.id > :after AND {" AND ".join(conditions)}
+                    ORDER BY p.source_name, p.id LIMIT :most) following
+            ) p
+            WHERE before < :bytes
+        ) looked
     """)
     values |= {"source_name": source_name, "after": cursor.after, "most": most, "bytes": MOST_BYTES}
     return connection.execute(query, values).one()
@@ -160,9 +170,7 @@ def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
         if (value := getattr(scope, name)) is not None:
             conditions.append(condition)
             values[name] = value
-    if scope.cases is None:
-        conditions.append(_IS_NEWEST)
-    else:
+    if scope.cases is not None:
         conditions.append(f"""
             p.id = ANY (ARRAY(SELECT r.raw_data_id FROM rejected_records r
                 WHERE r.source_name = :source_name AND r.state = 'open' AND r.raw_data_id > :after

@@ -1,6 +1,6 @@
-"""`python -m bench.upgrade [--items 1000000] [--longest-lock 2] [--control]`.
+"""`python -m bench.upgrade [--items 1000000] [--from 0011] [--longest-lock 2] [--control]`.
 
-A database at the revision before the newest one is filled, with runs at work, and migrated while there is a writer on
+A database at an older revision, by default the one before the newest, is filled, with runs at work, and migrated while there is a writer on
 each table and a reader that stays. It fails when a row has changed, a committed write is missing, a writer was refused,
 or a lock kept others from writing for too long, who waits for it included: they stand in line behind him. `--control` takes such a lock instead of migrating.
 """
@@ -40,7 +40,7 @@ def main() -> int:
     arguments = _parser().parse_args()
     with running_servers("kasparro-upgrade-") as (servers, _):
         url = make_database(servers, "upgrade")
-        revision = before_newest()
+        revision = arguments.since or before_newest()
         alembic.command.upgrade(alembic_config(url), revision)
         database = Contents(url)
         database.fill(arguments.items)
@@ -152,6 +152,7 @@ def report(writers: list[Writer], watch: Watch, complaints: list[str], took: flo
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.upgrade", description=__doc__)
     parser.add_argument("--items", type=int, default=1_000_000)
+    parser.add_argument("--from", dest="since", metavar="REVISION", help="by default the one before the newest")
     parser.add_argument("--longest-lock", type=float, default=2.0, metavar="SECONDS")
     parser.add_argument("--control", action="store_true", help="take a long lock, and fail")
     return parser

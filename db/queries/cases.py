@@ -257,7 +257,7 @@ _PUT_POISONED = """
 
 
 def reasons(connection: Connection, run_id: UUID) -> list[Reason]:
-    """Why records of a run are in quarantine, the commonest reason first."""
+    """Why records that a run fetched or drove again are in quarantine, the commonest reason first."""
     rows = connection.execute(_REASONS, {"run_id": run_id, "most": _MOST_REASONS})
     return [Reason(row.field, row.rule, row.records, row.value, row.message) for row in rows]
 
@@ -265,7 +265,13 @@ def reasons(connection: Connection, run_id: UUID) -> list[Reason]:
 _REASONS = text("""
     SELECT field, rule, count(*) AS records, (array_agg(value ORDER BY id))[1] AS value,
         (array_agg(message ORDER BY id))[1] AS message
-    FROM rejected_records WHERE run_id = :run_id AND state = 'open'
+    FROM (
+        SELECT * FROM rejected_records WHERE run_id = :run_id AND state = 'open'
+        UNION ALL
+        SELECT c.* FROM etl_runs r
+        JOIN rejected_records c ON c.source_name = r.source_name AND c.state = 'open' AND c.driven_by = r.run_id
+        WHERE r.run_id = :run_id AND r.lane = 'replay' AND c.run_id <> r.run_id
+    ) met
     GROUP BY field, rule ORDER BY count(*) DESC, field, rule LIMIT :most
 """)
 

@@ -146,7 +146,7 @@ class Tally:
             nothing = Status.SKIPPED if self.failure.code in NOT_NOW else Status.FAILED
             return Outcome(Status.PARTIAL if counts.extracted else nothing, self.failure)
         if failed:
-            return Outcome(Status.PARTIAL, Failure(QUARANTINED, quarantined(counts)))
+            return Outcome(Status.PARTIAL, Failure(QUARANTINED, quarantined(counts, self.lane)))
         return Outcome(Status.SUCCESS)
 
     def was_read(self, outcome: Outcome) -> bool:
@@ -172,9 +172,10 @@ def too_many(counts: Counts, most: RejectLimits) -> Failure:
     return Failure(TOO_MANY, message)
 
 
-def quarantined(counts: Counts) -> str:
+def quarantined(counts: Counts, lane: Lane = Lane.FETCH) -> str:
     """How many records are in quarantine, newly or still."""
-    again = f"{counts.failed_again} came again as they are in quarantine" if counts.failed_again else ""
+    met = "came again as they are in quarantine" if lane is Lane.FETCH else "still do not fit"
+    again = f"{counts.failed_again} {met}" if counts.failed_again else ""
     newly = f"{counts.newly_failed} records were quarantined" if counts.newly_failed else ""
     return ", ".join(filter(None, (newly, again)))
 

@@ -105,6 +105,7 @@ def test_what_is_mended_is_driven_again(client: FlaskClient, runner: SourceRunne
     run = finish(runner, queued["run_id"])
     assert (run["lane"], run["trigger"], run["status"]) == ("replay", "redrive", "partial")
     assert (run["records_inserted"], run["records_failed"]) == (1, 1)
+    assert "still do not fit: 1 × published_at" in run["error"]["message"]
     # It stays open for what is left of it, and tells what it was before.
     (case,) = get(client, "/quarantine?field=published_at&limit=1")["cases"]
     case = get(client, f"/quarantine/{case['id']}")

@@ -228,6 +228,12 @@ class NothingToReplayError(ETLError):
     code = "nothing_to_replay"
 
 
+class OlderReleaseError(ETLError):
+    """A process of another release is alive, which would take what is asked for as something else."""
+
+    code = "older_release"
+
+
 class UnknownPlanError(ETLError):
     """No plan has this id."""
 

@@ -39,7 +39,9 @@ _QUEUE = text(f"""
     INSERT INTO etl_plans (plan_id, source_name, scope, document, mapping_version)
     SELECT :plan_id, s.name, CAST(:scope AS jsonb), {DECLARED}, s.mapping_version FROM sources s WHERE s.name = :name
 """)
-_COUNT = text("SELECT count(*) FROM raw_data WHERE source_name = :name")
+# So many are counted; of more the sample is larger than asked for.
+MOST_COUNTED = 1_000_000
+_COUNT = text("SELECT count(*) FROM (SELECT 1 FROM raw_data WHERE source_name = :name LIMIT :most) stored")
 
 
 def queue_plan(connection: Connection, plan_id: UUID, source_name: str, scope: Scope, sample: int | None) -> None:
@@ -51,7 +53,7 @@ def queue_plan(connection: Connection, plan_id: UUID, source_name: str, scope: S
     if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
         raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
     if sample is not None:
-        stored = connection.execute(_COUNT, {"name": source_name}).scalar_one()
+        stored = connection.execute(_COUNT, {"name": source_name, "most": MOST_COUNTED}).scalar_one()
         scope = msgspec.structs.replace(scope, every=max(1, stored // sample))
     values = {"plan_id": plan_id, "name": source_name, "scope": msgspec.json.encode(scope).decode()}
     connection.execute(_QUEUE, values)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from db.queries.events import record_event
+from db.queries.processes import are_of_one_release
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
-from etl.errors import AlreadyActiveError, LeaseLostError, NothingToReplayError
+from etl.errors import AlreadyActiveError, LeaseLostError, NothingToReplayError, OlderReleaseError
 from etl.records import Position
 from etl.runs.outcome import Status
 from etl.runs.replays import MOST_BYTES, MOST_RECORDS, RawCursor, Scope
@@ -51,8 +52,11 @@ def queue_replay(
 
     Raises:
         NothingToReplayError: nothing is stored of what is asked for.
+        OlderReleaseError: a worker that knows no replays is alive, and would fetch instead.
         AlreadyActiveError: another one is active.
     """
+    if not are_of_one_release(connection):
+        raise OlderReleaseError("a process of another release is alive; ask again once all are upgraded")
     if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
         raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
     values = {

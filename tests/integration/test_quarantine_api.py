@@ -155,6 +155,18 @@ def test_a_replay_is_asked_for_and_refused(client: FlaskClient, runner: SourceRu
 
 
 @pytest.mark.usefixtures("cases")
+def test_nothing_is_driven_while_an_older_release_would_fetch_instead(
+    client: FlaskClient, runner: SourceRunner
+) -> None:
+    runner.sql("INSERT INTO etl_workers (name, kind) VALUES ('worker@old', 'worker') RETURNING 1")
+    for path in ("/replays", "/quarantine/redrive"):
+        refused = post(client, path, {"source_name": "shop"}, 409)
+        assert refused["type"].endswith(":older_release")
+    runner.sql("UPDATE etl_workers SET seen_at = now() - interval '1 minute' RETURNING 1")
+    post(client, "/replays", {"source_name": "shop"})
+
+
+@pytest.mark.usefixtures("cases")
 @pytest.mark.parametrize(
     ("path", "body", "field"),
     [

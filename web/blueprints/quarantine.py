@@ -95,7 +95,9 @@ class Redrive(MethodView):
     @blueprint.arguments(RedriveSchema)
     @blueprint.response(202, RedrivenSchema)
     @blueprint.problem(404, "There is no such source.")
-    @blueprint.problem(409, "The source has an active replay (`active_run_id`).")
+    @blueprint.problem(
+        409, "The source has an active replay (`active_run_id`), or a process of another release is alive."
+    )
     @blueprint.doc(operationId="redrive_cases")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Drive open cases of a source again, from what is stored: all, those with a cause, or some by id.

@@ -39,7 +39,9 @@ class Replays(MethodView):
     @blueprint.arguments(ReplaySchema)
     @blueprint.response(202, QueuedReplaySchema)
     @blueprint.problem(404, "There is no such source or run.")
-    @blueprint.problem(409, "The source has an active replay (`active_run_id`).")
+    @blueprint.problem(
+        409, "The source has an active replay (`active_run_id`), or a process of another release is alive."
+    )
     @blueprint.doc(operationId="start_replay")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Drive stored records of a source through its mapping of today, without asking the source.

@@ -228,6 +228,12 @@ class NothingToReplayError(ETLError):
     code = "nothing_to_replay"
 
 
+class UnknownItemError(ETLError):
+    """No item has this id."""
+
+    code = "unknown_item"
+
+
 class OlderReleaseError(ETLError):
     """A process of another release is alive, which would take what is asked for as something else."""
 

@@ -12,19 +12,24 @@ from flask.views import MethodView
 
 from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
+from db.queries.lineage import get_item, get_lineage
 from db.queries.sources import check_known
-from etl.errors import PageTooLargeError, TooSlowError
+from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
 from web.extensions import service
 from web.present.items import present_items
+from web.present.lineage import present_lineage
 from web.questions import naming_a_source, read_question
 from web.requests import Resource
-from web.schemas.data import DataQuerySchema, DataSchema
+from web.schemas.data import DataQuerySchema, DataSchema, ItemSchema, LineageSchema
+from web.schemas.problem import NoQuerySchema
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from db.queries.items import Page, Total
     from web.questions import Question
+
+MAX_ID = 2**63 - 1
 
 blueprint = Resource("data", __name__, description="What was loaded.")
 
@@ -49,6 +54,40 @@ class Data(MethodView):
         # Weak, since it is the same whether the answer is packed or not.
         response.set_etag(hashlib.sha256(body).hexdigest()[:32], weak=True)
         return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
+
+
+@blueprint.route("/data/<int:item_id>")
+class Item(MethodView):
+    """One item."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, ItemSchema)
+    @blueprint.problem(404, "There is no such item.")
+    @blueprint.doc(operationId="get_item")
+    def get(self, item_id: int) -> Response:
+        """Show an item, a deleted one too."""
+        return Response(service().database.read(get_item, _known(item_id)), mimetype="application/json")
+
+
+@blueprint.route("/data/<int:item_id>/lineage")
+class ItemLineage(MethodView):
+    """Where one item comes from."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, LineageSchema)
+    @blueprint.problem(404, "There is no such item.")
+    @blueprint.doc(operationId="get_lineage")
+    def get(self, item_id: int) -> Response:
+        """Show the stored record of an item, the runs that fetched and wrote it, and the mapping that made it."""
+        found = present_lineage(service().database.read(get_lineage, _known(item_id)))
+        return Response(msgspec.json.encode(found), mimetype="application/json")
+
+
+def _known(item_id: int) -> int:
+    """No item has an id that PostgreSQL cannot hold."""
+    if item_id > MAX_ID:
+        raise UnknownItemError(f"there is no item {item_id}")
+    return item_id
 
 
 def _answer(question: Question) -> bytes:

@@ -13,7 +13,7 @@ from broker.messaging import publish
 from db.queries.quarantine import Cases, count_cases, discard_cases, get_case, group_cases, list_cases
 from db.queries.replays import queue_replay
 from db.queries.sources import check_known
-from etl.errors import NothingToReplayError
+from etl.errors import NothingToReplayError, UnknownCaseError
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
 from etl.runs.replays import CaseFilter, Scope
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from db.queries.quarantine import Meant
 
 blueprint = Resource("quarantine", __name__, description="Rejected records: kept, explained, driven again.")
+MAX_ID = 2**63 - 1
 _FILTERS = ("source_name", "field", "rule", "run_id", "state", "ids")
 
 
@@ -84,6 +85,8 @@ class Case(MethodView):
     @blueprint.doc(operationId="get_case")
     def get(self, case_id: int) -> Any:
         """Show a rejected record as the source gave it, and every rule that it broke."""
+        if case_id > MAX_ID:
+            raise UnknownCaseError(f"there is no case {case_id}")
         return present_case(service().database.read(get_case, case_id))
 
 

@@ -80,3 +80,32 @@ class DataSchema(Schema):
     items = fields.List(fields.Nested(ItemSchema))
     pagination = fields.Nested(PaginationSchema)
     filters_applied = fields.Dict()
+
+
+class RecordSchema(Schema):
+    """A stored record."""
+
+    raw_data_id = fields.Integer()
+    ingested_at = fields.AwareDateTime()
+    payload = fields.Raw(allow_none=True, metadata={"description": "as the source gave it; null once it is removed"})
+
+
+class MadeBySchema(Schema):
+    """The mapping by which an item was made."""
+
+    mapping_version = fields.Integer()
+    made_at = fields.AwareDateTime(allow_none=True)
+    made_by = fields.String(allow_none=True)
+    document = fields.Dict(
+        allow_none=True, metadata={"description": "what the source said of its mapping and of what it expects"}
+    )
+
+
+class LineageSchema(Schema):
+    """Where an item comes from."""
+
+    item = fields.Nested(ItemSchema)
+    record = fields.Nested(RecordSchema)
+    fetched_by = fields.UUID(allow_none=True, metadata={"description": "the run that stored the record"})
+    written_by = fields.UUID(metadata={"description": "the run that wrote the item last; another one after a replay"})
+    mapping = fields.Nested(MadeBySchema)

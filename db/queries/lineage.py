@@ -1,0 +1,77 @@
+"""Where an item comes from: its stored record, the run that wrote it, and the mapping by which it was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from db.queries.item_paths import SHOWN
+from db.statement import text
+from etl.errors import UnknownItemError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from sqlalchemy import Connection
+
+
+def get_item(connection: Connection, item_id: int) -> str:
+    """One item as JSON, whatever its status.
+
+    Raises:
+        UnknownItemError: there is none with this id.
+    """
+    found: str | None = connection.execute(_ITEM, {"id": item_id}).scalar()
+    if found is None:
+        raise UnknownItemError(f"there is no item {item_id}")
+    return found
+
+
+_ITEM = text(f"SELECT row_to_json(item)::text FROM (SELECT {SHOWN} FROM unified_items WHERE id = :id) item")
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """An item (JSON), and what made it; None of what is not kept any more.
+
+    `payload` is the record as the source gave it, as JSON. `fetched_by` is the run that stored it, `written_by` the one
+    that wrote the item last: another one after a replay. `document` is that of the mapping version.
+    """
+
+    item: str
+    raw_data_id: int
+    raw_ingested_at: datetime
+    payload: str | None
+    fetched_by: UUID | None
+    written_by: UUID
+    mapping_version: int
+    made_at: datetime | None
+    made_by: str | None
+    document: dict[str, Any] | None
+
+
+def get_lineage(connection: Connection, item_id: int) -> Lineage:
+    """Where one item comes from.
+
+    Raises:
+        UnknownItemError: there is none with this id.
+    """
+    item = get_item(connection, item_id)
+    row = connection.execute(_LINEAGE, {"id": item_id}).first()
+    if row is None:
+        raise UnknownItemError(f"there is no item {item_id}")
+    return Lineage(item=item, **row._asdict())
+
+
+_LINEAGE = text("""
+    SELECT i.raw_data_id, i.raw_ingested_at, p.raw_payload::text AS payload, p.run_id AS fetched_by,
+        i.run_id AS written_by, i.mapping_version, v.made_at, v.made_by, v.document
+    FROM unified_items i
+    LEFT JOIN raw_data p ON p.id = i.raw_data_id AND p.ingested_at = i.raw_ingested_at
+    LEFT JOIN LATERAL (
+        SELECT made_at, made_by, document FROM source_versions v
+        WHERE v.source_name = i.source_name AND v.mapping_version = i.mapping_version
+        ORDER BY version LIMIT 1) v ON true
+    WHERE i.id = :id
+""")

@@ -27,9 +27,9 @@ def make_batches(lease: Lease, send: Callable[[Sequence[Message]], None], deadli
     while True:
         taken = lease.transact(take_next, lease.claim, lease.seconds)
         lease.took(taken)
-        if taken.position.finished:
-            return Finished()
         if taken.batch_id is not None:
             send([BatchMessage(taken.batch_id, low=True)])
+        if taken.position.finished:
+            return Finished()
         if end := after_batch(taken.position, len(taken.open_batches), deadline):
             return end

@@ -22,10 +22,12 @@ PARTITIONS = text("""
                 WHERE i.indrelid = p.inhrelid AND a.inhparent = to_regclass(:parent)) AS has_one
     FROM pg_inherits p WHERE inhparent = 'raw_data'::regclass
 """)
-CASES = {
-    "ix_rejected_records_discarded": "(source_name, content_hash) WHERE state = 'discarded'",
-    "ix_rejected_records_by_state": "(state, id)",
-    "ix_rejected_records_of_source": "(source_name, state, id)",
+INDEXES = {
+    "ix_etl_batches_dropped": "etl_batches (source_name, run_id) WHERE state = 'dropped'",
+    "ix_rejected_records_raw": "rejected_records (source_name, raw_data_id)",
+    "ix_rejected_records_discarded": "rejected_records (source_name, content_hash) WHERE state = 'discarded'",
+    "ix_rejected_records_by_state": "rejected_records (state, id)",
+    "ix_rejected_records_of_source": "rejected_records (source_name, state, id)",
 }
 VALID = text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
 
@@ -38,8 +40,8 @@ def upgrade() -> None:
         for row in op.get_bind().execute(PARTITIONS, {"parent": PARENT}).all():
             if not row.has_one:
                 _make_part(row.name)
-        for name, definition in CASES.items():
-            _make(name, f"rejected_records {definition}")
+        for name, definition in INDEXES.items():
+            _make(name, definition)
         op.execute("RESET lock_timeout")
         op.execute("RESET statement_timeout")
 
@@ -65,6 +67,6 @@ def _do(statement: str) -> None:
 
 
 def downgrade() -> None:
-    for name in CASES:
-        op.drop_index(name, "rejected_records")
+    for name in INDEXES:
+        op.drop_index(name)
     op.drop_index(PARENT, "raw_data")

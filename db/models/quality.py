@@ -32,6 +32,7 @@ class RejectRow(Base):
         ),
         Index("ix_rejected_records_by_state", "state", "id"),
         Index("ix_rejected_records_of_source", "source_name", "state", "id"),
+        Index("ix_rejected_records_raw", "source_name", "raw_data_id"),
         Index("ix_rejected_records_run", "run_id"),
         Index(
             "uq_rejected_records_case",

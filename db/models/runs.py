@@ -111,6 +111,7 @@ class BatchRow(Base):
         UniqueConstraint("run_id", "number", "part"),
         CheckConstraint(one_of("state", BatchState), name="state"),
         Index("ix_etl_batches_open", "run_id", postgresql_where=text(OPEN_BATCH)),
+        Index("ix_etl_batches_dropped", "source_name", "run_id", postgresql_where=text("state = 'dropped'")),
         Index("ix_etl_batches_dispatch", "dispatched_at", postgresql_where=text(OPEN_BATCH)),
         Index("ix_etl_batches_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_batches_rollup", "batch_id", postgresql_where=text(f"NOT rolled_up AND NOT ({OPEN_BATCH})")),

@@ -9,7 +9,7 @@ import msgspec
 
 from db.copy import HEX, NEXT, array, copy_lines
 from db.queries.cases import close_fitting, put_poisoned, put_rejects
-from db.queries.driven import close_driven, put_driven
+from db.queries.driven import close_driven, leave_taken_back, put_driven
 from db.queries.events import record_event
 from db.queries.failures import OTHERS_FAIL
 from db.queries.item_writes import write_items
@@ -145,7 +145,8 @@ _NORMALIZED = text("""
         failing_since = CASE WHEN part <> '' THEN failing_since END, failure = CASE WHEN part <> '' THEN failure END,
         -- one that is normalised again is not counted twice
         records_failed = records_failed - records_unmapped + :unmapped, records_unmapped = :unmapped, reader = :reader,
-        records_failed_again = coalesce(:again, records_failed_again),
+        -- a second time, those that the first one has put into quarantine are not counted
+        records_failed_again = greatest(records_failed_again, coalesce(:again, 0)),
         observed = CAST(:observed AS jsonb),
         lease_expires_at = NULL, claimed_at = NULL,
         dispatched_at = clock_timestamp(), dispatch_count = 0
@@ -198,9 +199,10 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     # Staging is full or empty as it happens, so what the planner believes of its size is worth nothing: without this it
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
+    left_out = leave_taken_back(connection, claim.source_name, claim.batch_id) if claim.is_replay else 0
     (close_driven if claim.is_replay else close_fitting)(connection, claim.source_name, claim.batch_id)
-    written = write_items(connection, values, revive=not claim.is_replay)
-    connection.execute(_CLOSE, values | written._asdict())
+    counts = write_items(connection, values, revive=not claim.is_replay)._asdict()
+    connection.execute(_CLOSE, values | counts | {"unchanged": counts["unchanged"] + left_out})
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True
 

@@ -241,7 +241,7 @@ def put_poisoned(connection: Connection, claim: Claim, rows: RawRows) -> int:
 _FORGET = """
     UPDATE rejected_records c SET state = 'superseded'
     FROM raw_data p
-    WHERE {rows} AND c.source_name = p.source_name AND c.state = 'open'
+    WHERE {rows} AND c.source_name = p.source_name AND c.state = 'open' AND coalesce(c.raw_data_id, 0) <= p.id
       AND (c.external_id = p.source_id OR (p.source_id IS NULL AND c.content_hash = p.content_hash))
 """
 _PUT_POISONED = """
@@ -250,7 +250,10 @@ _PUT_POISONED = """
     SELECT DISTINCT ON (coalesce('=' || p.source_id, encode(p.content_hash, 'hex')))
         :run_id, p.source_name, p.source_type, p.source_id, p.content_hash, p.id, p.ingested_at, 'normalize', '',
         'poison', 'every worker that took this record died', :mapping_version, '[]'
-    FROM raw_data p WHERE {rows}
+    FROM raw_data p
+    WHERE {rows} AND NOT EXISTS (
+        SELECT 1 FROM unified_items i
+        WHERE i.source_name = p.source_name AND i.external_id = p.source_id AND i.raw_data_id > p.id)
     ORDER BY coalesce('=' || p.source_id, encode(p.content_hash, 'hex')), p.id DESC
     ON CONFLICT DO NOTHING
 """

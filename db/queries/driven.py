@@ -51,12 +51,14 @@ _IS_DISCARDED = """EXISTS (
 """.format(case=CASE.replace("external_id", "d.external_id").replace("content_hash", "d.content_hash"))
 _ITS_CASE = CASE.replace("external_id", "c.external_id").replace("content_hash", "c.content_hash")
 
+# By what a record is known, and by its row: one condition of both would be asked of each pair.
 _COUNT = text(f"""
     {_GIVEN}
-    SELECT count(*) FROM given g WHERE {_IS_DISCARDED} OR EXISTS (
-        SELECT 1 FROM rejected_records c
-        WHERE c.source_name = :source_name AND c.state = 'open' AND c.run_id <> :run_id
-          AND (({_ITS_CASE}) = g.key OR c.raw_data_id = g.raw_data_id))
+    SELECT count(*) FROM given g WHERE {_IS_DISCARDED}
+        OR EXISTS (SELECT 1 FROM rejected_records c WHERE c.source_name = :source_name AND c.state = 'open'
+                   AND c.run_id <> :run_id AND ({_ITS_CASE}) = g.key)
+        OR EXISTS (SELECT 1 FROM rejected_records c WHERE c.source_name = :source_name AND c.state = 'open'
+                   AND c.run_id <> :run_id AND c.raw_data_id = g.raw_data_id)
 """)
 _IS_REPLACED = """EXISTS (
     SELECT 1 FROM unified_items i
@@ -79,7 +81,7 @@ _GO_ON = text(f"""
             jsonb_build_array(jsonb_build_object({_EARLIER})) || coalesce(c.earlier, '[]'), '$[0 to 9]') AS one),
         raw_data_id = g.raw_data_id, raw_ingested_at = g.raw_ingested_at, content_hash = g.hash, raw_bytes = NULL,
         raw_truncated = false, stage = g.stage, {", ".join(f"{name} = g.{name}" for name in _REASON)}
-    FROM given g
+    FROM (SELECT DISTINCT ON (key) * FROM given ORDER BY key, raw_data_id DESC) g
     WHERE c.source_name = :source_name AND c.state = 'open' AND ({_ITS_CASE}) = g.key
       AND c.driven_by IS DISTINCT FROM :run_id AND c.run_id <> :run_id
       AND (c.raw_data_id IS NULL OR c.raw_data_id <= g.raw_data_id)
@@ -100,14 +102,49 @@ def close_driven(connection: Connection, source_name: str, batch_id: int) -> Non
         connection.execute(_CLOSE, {"source_name": source_name, "batch_id": batch_id})
 
 
-_CLOSE = text("""
+_CLOSE = text(f"""
+    WITH met AS (
+        SELECT r.id, s.external_id, s.raw_data_id FROM staged_items s
+        JOIN rejected_records r ON r.source_name = :source_name AND r.raw_data_id = s.raw_data_id AND r.state = 'open'
+        WHERE s.batch_id = :batch_id
+        UNION
+        SELECT c.id, s.external_id, s.raw_data_id FROM staged_items s
+        JOIN rejected_records c ON c.source_name = :source_name AND c.state = 'open'
+            AND ({_ITS_CASE}) = '=' || s.external_id AND coalesce(c.raw_data_id, 0) < s.raw_data_id
+        WHERE s.batch_id = :batch_id
+    )
     UPDATE rejected_records r
-    SET state = CASE WHEN r.raw_data_id IS DISTINCT FROM s.raw_data_id OR i.raw_data_id > s.raw_data_id
+    SET state = CASE WHEN r.raw_data_id IS DISTINCT FROM met.raw_data_id OR EXISTS (
+                SELECT 1 FROM unified_items i WHERE i.source_name = :source_name
+                  AND i.external_id = met.external_id AND i.raw_data_id > met.raw_data_id)
             THEN 'superseded' ELSE 'redriven' END,
         driven_by = (SELECT run_id FROM etl_batches WHERE batch_id = :batch_id)
-    FROM staged_items s
-    LEFT JOIN unified_items i ON i.source_name = :source_name AND i.external_id = s.external_id
-    WHERE s.batch_id = :batch_id AND r.source_name = :source_name AND r.state = 'open'
-      AND (r.raw_data_id = s.raw_data_id
-           OR (r.external_id = s.external_id AND coalesce(r.raw_data_id, 0) < s.raw_data_id))
+    FROM met WHERE r.id = met.id
+""")
+
+
+def leave_taken_back(connection: Connection, source_name: str, batch_id: int) -> int:
+    """Leave out staged records that their source has taken back since; how many."""
+    if not _has_taken_back(connection, source_name):
+        return 0
+    return int(connection.execute(_LEAVE, {"source_name": source_name, "batch_id": batch_id}).rowcount)
+
+
+def _has_taken_back(connection: Connection, source_name: str) -> bool:
+    """Whether any case of a source is over because its record came again as it was."""
+    return bool(connection.execute(_ANY_SUPERSEDED, {"source_name": source_name}).scalar_one())
+
+
+_ANY_SUPERSEDED = text("""
+    SELECT EXISTS (SELECT 1 FROM rejected_records WHERE source_name = :source_name AND state = 'superseded')
+""")
+_LEAVE = text("""
+    DELETE FROM staged_items s
+    WHERE s.batch_id = :batch_id
+      AND EXISTS (SELECT 1 FROM rejected_records r WHERE r.source_name = :source_name
+                  AND r.raw_data_id = s.raw_data_id AND r.state = 'superseded')
+      AND NOT EXISTS (SELECT 1 FROM rejected_records o WHERE o.source_name = :source_name
+                      AND o.raw_data_id = s.raw_data_id AND o.state = 'open')
+      AND NOT EXISTS (SELECT 1 FROM unified_items i WHERE i.source_name = :source_name
+                      AND i.external_id = s.external_id AND i.raw_data_id = s.raw_data_id)
 """)

@@ -8,7 +8,7 @@ from psycopg2.errors import UniqueViolation
 from sqlalchemy.exc import IntegrityError
 
 from db.statement import text
-from etl.item import COLUMNS
+from etl.item import COLUMNS, FIELDS, Kind
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -45,6 +45,8 @@ _LOCK_ITEMS = text("""
 # What an item takes over from a batch, and what of it is served.
 _TAKEN = ("raw_data_id", "raw_ingested_at", "content_hash", *COLUMNS)
 _SERVED = ("source_type", *COLUMNS)
+# 1.0 and 1.00 are equal, and served as they are written.
+_WRITTEN = {field.name: "::text" for field in FIELDS if field.kind is Kind.NUMBER}
 
 
 def _written(outcome: str) -> str:
@@ -74,8 +76,8 @@ _STATUS, _DELETED_AT = (
     "CASE WHEN :revive THEN 'active' ELSE item.status END",
     "CASE WHEN NOT :revive THEN item.deleted_at END",
 )
-_OTHERWISE = f"""(item.status, {", ".join(f"item.{name}" for name in _SERVED)}) IS DISTINCT FROM
-                ({_STATUS}, {", ".join(f"excluded.{name}" for name in _SERVED)})"""
+_OTHERWISE = f"""(item.status, {", ".join(f"item.{name}{_WRITTEN.get(name, '')}" for name in _SERVED)}) IS DISTINCT FROM
+                ({_STATUS}, {", ".join(f"excluded.{name}{_WRITTEN.get(name, '')}" for name in _SERVED)})"""
 _TAKE_OVER = f"""
         ON CONFLICT (source_name, external_id) DO UPDATE SET
             {", ".join(f"{name} = excluded.{name}" for name in ("source_type", "run_id", "mapping_version", *_TAKEN))},

@@ -11,10 +11,10 @@ from db.models.quality import CASE
 from db.queries.batches import copy_staged
 from db.queries.cases import has_cases
 from db.queries.raw_rows import RawRows, read_rows
-from db.queries.replays import next_rows
+from db.queries.replays import check_replayable, next_rows
 from db.queries.versions import DECLARED
 from db.statement import text
-from etl.errors import NothingToReplayError, UnknownPlanError
+from etl.errors import UnknownPlanError
 from etl.item import COLUMNS
 from etl.runs.messages import PlanMessage
 from etl.runs.plans import MAX_ATTEMPTS, MOST_SAMPLES, SHOWN, Diff, Sample, added_sample, changed_sample
@@ -50,8 +50,7 @@ def queue_plan(connection: Connection, plan_id: UUID, source_name: str, scope: S
     Raises:
         NothingToReplayError: nothing is stored of what is asked for.
     """
-    if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
-        raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
+    check_replayable(connection, source_name, scope)
     if sample is not None:
         stored = connection.execute(_COUNT, {"name": source_name, "most": MOST_COUNTED}).scalar_one()
         scope = msgspec.structs.replace(scope, every=max(1, stored // sample))
@@ -112,17 +111,20 @@ def step_plan(connection: Connection, plan_id: UUID, map_rows: MapRows) -> bool:
     plan = _Plan(**row._asdict())
     scope = msgspec.convert(plan.scope, Scope, strict=False)
     following = next_rows(connection, plan.source_name, scope, RawCursor(plan.after), MOST_RECORDS)
-    if following.last is None:
-        connection.execute(_END, {"plan_id": plan_id})
-        return False
     found = msgspec.convert(plan.found, Diff)
     if ids := following.ids:
         rows = RawRows(plan_id, ids[0], ids[-1], ids, following.since, following.until)
         mapped = map_rows(plan.document, read_rows(connection, rows))
         found = found.plus(_compare(connection, plan.source_name, mapped))
-    values = {"plan_id": plan_id, "after": following.last, "found": msgspec.json.encode(found).decode()}
+    values = {
+        "plan_id": plan_id,
+        "after": plan.after if following.last is None else following.last,
+        "found": msgspec.json.encode(found).decode(),
+    }
     connection.execute(_ADVANCE, values)
-    return True
+    if following.is_end:
+        connection.execute(_END, {"plan_id": plan_id})
+    return not following.is_end
 
 
 _LOCK = text("""

@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from db.queries.processes import are_of_one_release
 from db.queries.replays import queue_replay
+from db.queries.versions import DECLARED
 from db.statement import text
 from db.states import ACTIVE_RUN
 from etl.declare.source import parse
@@ -31,12 +32,27 @@ def renew_readers(connection: Connection) -> int:
     """
     if not are_of_one_release(connection):
         return 0
+    connection.execute(_KEEP)
     rows = connection.execute(_OLDER, {"reader": READER, "limit": LIMIT}).all()
     for row in rows:
         _renew(connection, row)
     return len(rows)
 
 
+# What the release before has declared while the tables were of this one.
+_KEEP = text(f"""
+    INSERT INTO source_versions (source_name, version, mapping_version, mapped_since, reader, made_by, document)
+    SELECT s.name, s.version, s.mapping_version,
+        CASE WHEN s.mapping_version > before.mapping_version THEN s.mapping_version
+            ELSE coalesce(before.mapped_since, s.mapping_version) END,
+        coalesce(before.reader, 1), 'upgrade', {DECLARED}
+    FROM sources s
+    LEFT JOIN LATERAL (
+        SELECT mapping_version, mapped_since, reader FROM source_versions v
+        WHERE v.source_name = s.name ORDER BY version DESC LIMIT 1) before ON true
+    WHERE NOT EXISTS (SELECT 1 FROM source_versions v WHERE v.source_name = s.name AND v.version = s.version)
+    ON CONFLICT DO NOTHING
+""")
 # One that is driven again at the moment has its turn later.
 _OLDER = text(f"""
     SELECT s.name, s.version, v.document, v.reader FROM sources s

@@ -14,7 +14,7 @@ from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import AlreadyActiveError, LeaseLostError, NothingToReplayError, OlderReleaseError
 from etl.records import Position
 from etl.runs.outcome import Status
-from etl.runs.replays import MOST_BYTES, MOST_RECORDS, RawCursor, Scope
+from etl.runs.replays import MOST_BYTES, MOST_RECORDS, MOST_WALKED, RawCursor, Scope
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -57,8 +57,7 @@ def queue_replay(
     """
     if not are_of_one_release(connection):
         raise OlderReleaseError("a process of another release is alive; ask again once all are upgraded")
-    if next_rows(connection, source_name, scope, RawCursor(), most=1).last is None:
-        raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
+    check_replayable(connection, source_name, scope)
     values = {
         "run_id": run_id,
         "source_name": source_name,
@@ -70,6 +69,17 @@ def queue_replay(
         active = connection.execute(_ACTIVE, {"name": source_name}).scalar()
         raise AlreadyActiveError(f"{source_name!r} has an active replay: {active}", active_run_id=active)
     record_event(connection, run_id, "queued", trigger=trigger)
+
+
+def check_replayable(connection: Connection, source_name: str, scope: Scope) -> None:
+    """Look at the first rows of a source; of very many, none of the first may be meant, and later ones may.
+
+    Raises:
+        NothingToReplayError: nothing is stored of what is asked for.
+    """
+    found = next_rows(connection, source_name, scope, RawCursor(), most=1)
+    if found.is_end and not found.ids:
+        raise NothingToReplayError(f"there is nothing to drive again: no stored record of {source_name!r} is meant")
 
 
 def older_runs(connection: Connection, claim: RunClaim) -> list[UUID]:
@@ -101,22 +111,20 @@ def take_next(connection: Connection, claim: RunClaim, lease: float) -> Taken:
         position = msgspec.convert(run.position, Position)
         return Taken(_stored(connection, claim), position, _open(connection, claim))
     cursor = RawCursor.of(claim.position) or RawCursor()
-    found = next_rows(connection, claim.source_name, _bounded(claim.scope, run.created_at), cursor, MOST_RECORDS)
+    # What is fetched from here on is read by the present mapping, and need not be driven again.
+    until = cursor.until or claim.scope.until or run.now
+    scope = msgspec.structs.replace(claim.scope, until=until)
+    found = next_rows(connection, claim.source_name, scope, cursor, MOST_RECORDS)
     batch_id = _insert(connection, claim, found) if found.ids else None
-    after = cursor if found.last is None else RawCursor(found.last)
-    position = Position(cursor=msgspec.to_builtins(after), finished=found.last is None)
+    after = RawCursor(cursor.after if found.last is None else found.last, until)
+    position = Position(cursor=msgspec.to_builtins(after), finished=found.is_end)
     values = {"run_id": claim.run_id, "position": _json(position), "finished": position.finished, "lease": lease}
     connection.execute(_ADVANCE, values | {"batches": claim.batches + bool(found.ids)})
     return Taken(batch_id, position, _open(connection, claim))
 
 
-def _bounded(scope: Scope, created_at: Any) -> Scope:
-    """What is fetched from now on is read by the present mapping, and need not be driven again."""
-    return scope if scope.until is not None else msgspec.structs.replace(scope, until=created_at)
-
-
 _LOCK = text("""
-    SELECT batches, token, status, extracted_at, position, created_at FROM etl_runs
+    SELECT batches, token, status, extracted_at, position, clock_timestamp() AS now FROM etl_runs
     WHERE run_id = :run_id FOR NO KEY UPDATE
 """)
 _ADVANCE = text("""
@@ -143,29 +151,47 @@ def _open(connection: Connection, claim: RunClaim) -> frozenset[int]:
 def next_rows(connection: Connection, source_name: str, scope: Scope, cursor: RawCursor, most: int) -> Row[Any]:
     """The raw ids that follow (`ids`), and the span of time (`since`, `until`) in which they were stored.
 
-    `last` is the last one that was looked at, None at the end: of those on the way, a newer record may be served.
+    `last` is the last row that was looked at, and `is_end` says that none follows: on the way there may be many that
+    are not meant.
     """
     conditions, values = _chosen(scope)
     # By name and id, so that the rows of other sources are not passed on the way. Each is looked up among the items by
     # itself: to hash all items of a large source for each batch takes far longer.
     query = text(f"""
         SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off;
-        SELECT coalesce(array_agg(id ORDER BY id) FILTER (WHERE is_meant), '{{}}') AS ids, max(id) AS last,
-            min(ingested_at) AS since, max(ingested_at) AS until
-        FROM (
-            SELECT p.id, p.ingested_at, {"true" if scope.cases else _IS_NEWEST} AS is_meant
-            FROM (
-                SELECT *, sum(size) OVER (ORDER BY id) - size AS before FROM (
-                    SELECT p.id, p.ingested_at, p.source_name, p.source_id, pg_column_size(p.raw_payload) AS size
-                    FROM raw_data p
-                    WHERE p.source_name = :source_name AND p.id > :after AND {" AND ".join(conditions)}
-                    ORDER BY p.source_name, p.id LIMIT :most) following
-            ) p
-            WHERE before < :bytes
-        ) looked
+        WITH walked AS MATERIALIZED (
+            SELECT p.id, p.ingested_at, p.run_id, p.source_name, p.source_id, pg_column_size(p.raw_payload) AS size
+            FROM raw_data p
+            WHERE p.source_name = :source_name AND p.id > :after AND {_span(scope)}
+            ORDER BY p.source_name, p.id LIMIT :walked
+        ), met AS MATERIALIZED (
+            SELECT *, sum(size) OVER (ORDER BY id) - size AS before FROM (
+                SELECT p.id, p.ingested_at, p.size FROM walked p WHERE {" AND ".join(conditions)}
+                ORDER BY p.id LIMIT :most) p
+        ), taken AS (
+            SELECT coalesce(array_agg(id ORDER BY id), '{{}}') AS ids, max(id) AS last,
+                min(ingested_at) AS since, max(ingested_at) AS until
+            FROM met WHERE before < :bytes
+        ), passed AS (
+            SELECT max(id) AS last, count(*) AS rows FROM walked
+        )
+        SELECT t.ids, t.since, t.until, is_cut, passed.rows < :walked AND NOT is_cut AS is_end,
+            CASE WHEN is_cut THEN t.last ELSE passed.last END AS last
+        FROM taken t, passed, LATERAL (
+            SELECT cardinality(t.ids) = :most OR (SELECT count(*) FROM met) > cardinality(t.ids) AS is_cut) cut
     """)
     values |= {"source_name": source_name, "after": cursor.after, "most": most, "bytes": MOST_BYTES}
-    return connection.execute(query, values).one()
+    return connection.execute(query, values | {"walked": MOST_WALKED}).one()
+
+
+def _span(scope: Scope) -> str:
+    """Of one run the rows between its first and its last."""
+    if scope.run_id is None:
+        return "true"
+    return """
+        p.id BETWEEN (SELECT min(first_raw_id) FROM etl_batches WHERE run_id = CAST(:run_id AS uuid))
+            AND (SELECT max(last_raw_id) FROM etl_batches WHERE run_id = CAST(:run_id AS uuid))
+    """
 
 
 def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
@@ -174,7 +200,9 @@ def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
         if (value := getattr(scope, name)) is not None:
             conditions.append(condition)
             values[name] = value
-    if scope.cases is not None:
+    if scope.cases is None:
+        conditions += [_IS_NEWEST, _IS_VALID] + ([_IS_LOADED] if scope.run_id is None else [])
+    else:
         conditions.append(f"""
             p.id = ANY (ARRAY(SELECT r.raw_data_id FROM rejected_records r
                 WHERE r.source_name = :source_name AND r.state = 'open' AND r.raw_data_id > :after
@@ -186,6 +214,19 @@ def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
 _IS_NEWEST = """NOT EXISTS (
     SELECT 1 FROM unified_items i
     WHERE i.source_name = p.source_name AND i.external_id = p.source_id AND i.raw_data_id > p.id)"""
+# What was taken back by its source, or put away by somebody, is not to be served; unless it is, or stands open again.
+_IS_VALID = """NOT EXISTS (
+    SELECT 1 FROM rejected_records r
+    WHERE r.source_name = p.source_name AND r.raw_data_id = p.id AND r.state IN ('superseded', 'discarded')
+      AND NOT EXISTS (SELECT 1 FROM rejected_records o WHERE o.source_name = p.source_name AND o.raw_data_id = p.id
+                      AND o.state = 'open')
+      AND NOT EXISTS (SELECT 1 FROM unified_items i WHERE i.source_name = p.source_name AND i.external_id = p.source_id
+                      AND i.raw_data_id = p.id))"""
+# What a run stored and did not load has been fetched again since, or is what it was before.
+_IS_LOADED = """NOT EXISTS (
+    SELECT 1 FROM etl_batches b
+    WHERE b.source_name = p.source_name AND b.run_id = p.run_id AND b.state = 'dropped'
+      AND p.id BETWEEN b.first_raw_id AND b.last_raw_id)"""
 _CONDITIONS = {
     "since": "p.ingested_at >= :since",
     "until": "p.ingested_at < :until",

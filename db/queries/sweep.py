@@ -101,7 +101,7 @@ _UNDELIVERED = """
      OR (claimed_at IS NULL
          AND dispatched_at < clock_timestamp() - make_interval(secs => :gap * 2 ^ least(dispatch_count, 10))
          AND CASE WHEN {low} THEN :low_empty ELSE :queue_empty OR dispatched_at < (
-             SELECT max(dispatched_at) FROM {table} WHERE claimed_at IS NOT NULL) END))
+             SELECT max(dispatched_at) FROM {table} WHERE claimed_at IS NOT NULL AND NOT ({low})) END))
 """
 
 _DUE_RUNS = text(f"""

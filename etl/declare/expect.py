@@ -92,18 +92,15 @@ def _check_rules(key: str, kind: Kind | None, expectation: Expectation) -> None:
             )
     if expectation.enum == []:
         raise ValueError(f"{key}.enum` is an empty list")
+    for choice in (expectation.enum or ()) if kind is Kind.NUMBER else ():
+        _read(f"{key}.enum`", choice, number)
     if expectation.pattern is not None:
         compiled_pattern(expectation.pattern, f"{key}.pattern`")
 
 
 def _check_range(key: str, expectation: Expectation, read: Callable[[Any], Any]) -> None:
-    limits = []
-    for rule in ("min", "max"):
-        if (value := getattr(expectation, rule)) is not None:
-            try:
-                limits.append(read(value))
-            except (ValueError, InvalidOperation) as error:
-                raise ValueError(f"{key}.{rule}`: {value!r} is not what it is compared with") from error
+    given = ((rule, getattr(expectation, rule)) for rule in ("min", "max"))
+    limits = [_read(f"{key}.{rule}`", value, read) for rule, value in given if value is not None]
     if limits != sorted(limits):
         raise ValueError(f"{key}.min` is above `max`")
 
@@ -121,9 +118,23 @@ def _check_actions(key: str, name: str, expectation: Expectation) -> None:
         )
 
 
+def _read(key: str, value: Any, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(value)
+    except (ValueError, InvalidOperation) as error:
+        raise ValueError(f"{key}: {value!r} is not what it is compared with") from error
+
+
 def number(value: float | str) -> Decimal:
-    """A limit as it is written."""
-    return Decimal(str(value))
+    """A limit as it is written.
+
+    Raises:
+        ValueError, InvalidOperation: it is no number, or one that nothing can be compared with.
+    """
+    found = Decimal(str(value))
+    if isinstance(value, bool) or not found.is_finite():
+        raise ValueError("not a finite number")
+    return found
 
 
 def compiled_pattern(pattern: str, key: str) -> Any:

@@ -206,7 +206,8 @@ def _enum(choices: list[Any], kind: Kind | None, _: Any) -> _Rule:
     if kind is Kind.TAGS:
         return _each("enum", choices, known.issuperset)
     if kind is None:
-        return _each("enum", choices, lambda value: str(value) in known)
+        free = frozenset(map(_plain, choices))
+        return _each("enum", choices, lambda value: _plain(value) in free)
     return _Rule("enum", choices, known.__contains__, known.issuperset)
 
 
@@ -219,6 +220,13 @@ def _pattern(pattern: str, *_: Any) -> _Rule:
 
 def _max_length(most: int, *_: Any) -> _Rule:
     return _Rule("max_length", most, lambda value: len(value) <= most, lambda values: max(map(len, values)) <= most)
+
+
+def _plain(value: Any) -> tuple[str, Any]:
+    """A value by which equal ones are known, however they are written: 10 is 10.0, and neither "10" nor true."""
+    if _is_number(value):
+        return "number", Decimal(str(value))
+    return type(value).__name__, value if isinstance(value, str | bool) else str(value)
 
 
 def _is_number(value: Any) -> bool:

@@ -9,6 +9,8 @@ import msgspec
 
 from etl.records import Cursor
 
+# Rows that are looked at in one step, in which there may be none that is meant.
+MOST_WALKED = 20_000
 # Records of a batch, and the bytes that they take where they are stored, perhaps compressed.
 MOST_RECORDS = 5_000
 MOST_BYTES = 4 * 1024 * 1024
@@ -43,6 +45,7 @@ EVERYTHING = Scope()
 
 
 class RawCursor(Cursor, frozen=True):
-    """The last raw id that is in a batch."""
+    """The last raw id that was looked at; and up to when rows are driven, which is known once it begins."""
 
     after: int = 0
+    until: datetime | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 from testkit.service import Servers, Service, wait_until
@@ -30,7 +31,7 @@ def test_a_replay_loses_nothing_when_workers_broker_and_database_die(service: Se
     time.sleep(1)
     service.flush_broker()
     wait_until(lambda: driven(service, run_id) > COUNT // 4)
-    servers.kill("postgres")
+    servers.crash("postgres", signal.SIGKILL)
     servers.start("postgres")
     run = service.await_end(run_id)
     assert (run["status"], run["records_extracted"], run["records_not_loaded"]) == ("success", COUNT, 0)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 
+from db.queries.closing import end_run
 from db.queries.readers import renew_readers
 from db.queries.replays import queue_replay
 from db.queries.sweep import due_runs
@@ -16,7 +17,7 @@ from db.queries.totals import roll_up
 from etl.errors import AlreadyActiveError, NothingToReplayError
 from etl.mapping.reader import READER
 from etl.runs.messages import ExtractMessage
-from etl.runs.outcome import Trigger
+from etl.runs.outcome import Outcome, Status, Trigger
 from etl.runs.replays import CaseFilter, Scope
 from testkit.runner import SourceRunner
 
@@ -192,8 +193,8 @@ def test_a_source_has_one_replay_at_a_time_and_may_fetch_beside(runner: SourceRu
     assert counts(runner.run("shop")) == {"extracted": 4, "unchanged": 3, "inserted": 1}
     runner.messages.append(ExtractMessage(run_id, low=True))
     runner.drain()
-    # What came after it was asked for is not driven.
-    assert counts(runner.show(run_id)) == {"extracted": 3, "unchanged": 3}
+    # It drives what there is when it begins.
+    assert counts(runner.show(run_id)) == {"extracted": 4, "unchanged": 4}
 
 
 def test_a_release_that_reads_otherwise_drives_all_again(runner: SourceRunner) -> None:
@@ -240,4 +241,63 @@ def test_it_waits_for_a_run_of_the_mapping_before(runner: SourceRunner) -> None:
     runner.messages.append(ExtractMessage(run_id, low=True))
     runner.drain()
     assert runner.show(fetching)["status"] == runner.show(run_id)["status"] == "success"
+    # Of these two thirds were stored after it was asked for.
     assert set(runner.sql("SELECT title FROM unified_items")) == {f"acme {n}" for n in range(3)}
+
+
+def test_what_a_source_has_taken_back_is_not_served(runner: SourceRunner) -> None:
+    rows = "id,name,price\n1,pot,{}\n2,pan,5\n"
+    mapping = {"external_id": "id", "title": "name", "amount": "price"}
+    runner.write("shop.csv", rows.format("10"))
+    runner.declare(shop(map=mapping))
+    runner.run("shop")
+    runner.write("shop.csv", rows.format("n/a"))
+    assert runner.run("shop")["records_failed"] == 1
+    runner.write("shop.csv", rows.format("10"))
+    assert counts(runner.run("shop")) == {"extracted": 2, "unchanged": 2}
+    # The rejected record would fit now; it is not what the source says.
+    runner.declare(shop(map=mapping, nulls=["n/a"]))
+    assert counts(runner.replay("shop")) == {"extracted": 2, "unchanged": 2}
+    assert runner.sql("SELECT amount FROM unified_items WHERE external_id = '1'") == [10]
+
+
+def test_what_a_cancelled_run_has_stored_is_not_served(runner: SourceRunner) -> None:
+    runner.settings = replace(runner.settings, worker_processes=99)
+    runner.write("shop.csv", table(2, price="10"))
+    runner.declare(shop(map=BY_NAME))
+    runner.run("shop")
+    runner.write("shop.csv", table(2, price="12"))
+    cancelled = runner.queue("shop")
+    runner.step()
+    runner.database.transact(end_run, cancelled, Outcome(Status.CANCELLED))
+    runner.drain()
+    runner.write("shop.csv", table(2, price="10") + "\n")
+    assert counts(runner.run("shop")) == {"extracted": 2, "unchanged": 2}
+    runner.declare(shop(map=BY_BRAND))
+    assert counts(runner.replay("shop"))["extracted"] == 2
+    assert set(runner.sql("SELECT amount FROM unified_items")) == {10}
+    # Unless it is that run which is asked for.
+    assert counts(runner.replay("shop", Scope(run_id=cancelled))) == {"extracted": 2, "updated": 2}
+
+
+def test_few_among_many_are_found_in_bounded_steps(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.queries.replays.MOST_WALKED", 3)
+    runner.write("shop.csv", table(10))
+    runner.declare(shop(map=BY_NAME))
+    runner.run("shop")
+    runner.write("shop.csv", table(10) + "10,pot 10,acme 10,1\n")
+    last = runner.run("shop")
+    runner.declare(shop(map=BY_BRAND))
+    assert counts(runner.replay("shop", Scope(run_id=last["run_id"])))["extracted"] == 1
+    (at,) = runner.sql("SELECT max(ingested_at) FROM raw_data")
+    assert counts(runner.replay("shop", Scope(since=at)))["extracted"] == 1
+    assert counts(runner.replay("shop"))["extracted"] == 11
+
+
+def test_versions_that_an_older_release_has_made_are_kept(runner: SourceRunner) -> None:
+    runner.declare(shop(map=BY_NAME))
+    # As it would, beside tables that it does not know.
+    runner.sql("UPDATE sources SET version = 2, mapping_version = 2 RETURNING 1")
+    runner.database.transact(renew_readers)
+    kept = "SELECT ROW(version, mapping_version, mapped_since, made_by)::text FROM source_versions ORDER BY version"
+    assert runner.sql(kept) == ["(1,1,1,file)", "(2,2,2,upgrade)"]

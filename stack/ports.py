@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Below the ports that systems hand out to clients: one of those could be taken again before a server listens there.
 _RANGE = range(20_000, 32_000)
+# What this process was given and may not listen on yet: two servers are set up before either is started.
+_given: set[int] = set()
 # In the tables of the kernel.
 _LISTENING = "0A"
 
@@ -32,9 +34,11 @@ def free_port(preferred: int | None = None) -> int:
     """The preferred port if it is free, else a random one, which nobody takes who does not ask for it by number."""
     if preferred is not None and is_free(preferred):
         return preferred
-    found = next((port for port in random.sample(_RANGE, len(_RANGE)) if is_free(port)), None)
+    others = (port for port in random.sample(_RANGE, len(_RANGE)) if port not in _given)
+    found = next(filter(is_free, others), None)
     if found is None:
         raise PortTakenError(f"in use: all ports from {_RANGE.start} to {_RANGE.stop - 1}")
+    _given.add(found)
     return found
 
 

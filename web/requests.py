@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+# No row has an id that its column cannot hold.
+MAX_ID = 2**63 - 1
 
 
 class StrictParser(FlaskParser):

@@ -19,7 +19,7 @@ from web.extensions import service
 from web.present.items import present_items
 from web.present.lineage import present_lineage
 from web.questions import naming_a_source, read_question
-from web.requests import Resource
+from web.requests import MAX_ID, Resource
 from web.schemas.data import DataQuerySchema, DataSchema, ItemSchema, LineageSchema
 from web.schemas.problem import NoQuerySchema
 
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from db.queries.items import Page, Total
     from web.questions import Question
-
-MAX_ID = 2**63 - 1
 
 blueprint = Resource("data", __name__, description="What was loaded.")
 
@@ -84,7 +82,6 @@ class ItemLineage(MethodView):
 
 
 def _known(item_id: int) -> int:
-    """No item has an id that PostgreSQL cannot hold."""
     if item_id > MAX_ID:
         raise UnknownItemError(f"there is no item {item_id}")
     return item_id

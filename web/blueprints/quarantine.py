@@ -19,7 +19,7 @@ from etl.runs.outcome import Trigger
 from etl.runs.replays import CaseFilter, Scope
 from web.extensions import service
 from web.present.quarantine import present_case, present_cases, present_groups
-from web.requests import Resource
+from web.requests import MAX_ID, Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.quarantine import (
     CaseDetailSchema,
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from db.queries.quarantine import Meant
 
 blueprint = Resource("quarantine", __name__, description="Rejected records: kept, explained, driven again.")
-MAX_ID = 2**63 - 1
 _FILTERS = ("source_name", "field", "rule", "run_id", "state", "ids")
 
 

@@ -228,6 +228,12 @@ class NothingToReplayError(ETLError):
     code = "nothing_to_replay"
 
 
+class NoSnapshotError(ETLError):
+    """What a source lacks is not deleted, so that there is nothing to accept."""
+
+    code = "no_snapshot"
+
+
 class UnknownItemError(ETLError):
     """No item has this id."""
 

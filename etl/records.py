@@ -102,6 +102,7 @@ class Page(msgspec.Struct, frozen=True):
     `cursor` leads to this page again, `following` to the next one and is None at the end. `validator` tells whether
     the page, fetched again, is still the same. `watermark` is the highest cursor value seen, for incremental sources;
     `kept` what the next run should know once everything up to here is loaded; `skipped` counts what was left out of it.
+    `known` says that it has no records because it is what it was when it was read before.
     """
 
     cursor: Cursor
@@ -112,6 +113,7 @@ class Page(msgspec.Struct, frozen=True):
     watermark: str | None = None
     kept: Kept | None = None
     skipped: int = 0
+    known: bool = False
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -120,7 +122,8 @@ class Position(msgspec.Struct, frozen=True):
     `cursor` is the JSON of a `Cursor`: slices of one run may be read by different versions.
     `tries` counts the calls that failed on this page so far, so that a wait across slices does not reset them.
     `config` is the fingerprint of the source's settings the cursor belongs to, `mapping` the version of the mapping at
-    the start; `kept` is that of the last whole page.
+    the start; `kept` is that of the last whole page. `known` says that a part was left out because it is what it was
+    when it was read before.
     """
 
     cursor: dict[str, Any] | None = None
@@ -132,6 +135,7 @@ class Position(msgspec.Struct, frozen=True):
     watermark: str | None = None
     finished: bool = False
     kept: Kept | None = None
+    known: bool = False
 
 
 class RawRecord(msgspec.Struct, frozen=True, gc=False):

@@ -22,7 +22,7 @@ STATE = Path(tempfile.gettempdir()) / f"kasparro-test-{os.getpid()}"
 isolate(STATE)
 
 TABLES = (
-    "sources, source_versions, etl_plans, etl_runs, etl_batches, etl_run_events, etl_checkpoints, raw_data, staged_items, unified_items, "
+    "sources, source_versions, etl_plans, etl_runs, etl_batches, etl_run_events, etl_checkpoints, raw_data, staged_items, seen_ids, unified_items, "
     "rejected_records, source_fields, etl_workers, etl_totals, etl_alarms, etl_looks"
 )
 

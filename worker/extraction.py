@@ -54,6 +54,7 @@ from etl.runs.slices import (
 )
 from worker.batch_writer import BatchWriter
 from worker.board import BOARD
+from worker.deleting import delete_missing
 from worker.lease import Lease, SlowShare, elsewhere
 from worker.replaying import make_batches
 from worker.reporter import RunReporter
@@ -133,7 +134,7 @@ class Slice:
         try:
             if self.lease.claim.lane is Lane.REPLAY:
                 return make_batches(self.lease, self._send, self._deadline)
-            return self._work(begin(self.lease.claim))
+            return self._delete() or self._work(begin(self.lease.claim))
         except (LeaseLostError, StorageError):
             raise
         except SoftTimeLimitExceeded:
@@ -168,7 +169,15 @@ class Slice:
                 self._send([BatchMessage(stored.batch_id, normalized=stored.normalized)])
             if end := after_batch(batch.position, len(stored.open_batches), self._deadline):
                 return end
-        return Finished(self._poll(start.source))
+        poll = self._poll(start.source)
+        if poll and self.lease.claim.deletes_after(self.lease.claim.position):
+            self.lease.transact(note_poll, self.lease.claim, poll)
+        return self._delete() or Finished(poll)
+
+    def _delete(self) -> SliceEnd | None:
+        """Delete what a source that was read to its end did not give; None where nothing is to be deleted."""
+        claim = self.lease.claim
+        return delete_missing(self.lease, self._deadline) if claim.deletes_after(claim.position) else None
 
     def _send(self, messages: Sequence[Message]) -> None:
         with elsewhere():

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from db.queries.deletions import DeletionStep
     from db.queries.extraction import Stored
     from db.queries.replays import Taken
     from db.session import Database
@@ -84,7 +85,14 @@ class Lease:
             position=batch.position,
         )
         self._renewed(self.seconds)
-        if batch.position.finished:
+        if batch.position.finished and not self.claim.deletes_after(batch.position):
+            BOARD.free()
+
+    def deleted(self, step: DeletionStep) -> None:
+        """The same for a step of deleting."""
+        self.claim = replace(self.claim, batches=step.batches, position=step.position)
+        self._renewed(self.seconds)
+        if step.is_last:
             BOARD.free()
 
     def took(self, taken: Taken) -> None:

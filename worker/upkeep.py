@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, plans, readers, retention, totals
+from db.queries import copies, deletions, plans, readers, retention, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +23,7 @@ RAW_IDS_SECONDS = 60.0
 LOOK_FOR_OLD_SECONDS = 10.0
 PURGE_SECONDS = 0.2
 MOST_PURGED = 1000
+MOST_FORGOTTEN = 20_000
 # A step that takes longer was too large: beside work each takes some tenths of a second.
 LONG_STEP = 1.0
 OLD_DOWNLOAD_SECONDS = 86_400.0
@@ -53,6 +54,7 @@ class Upkeep:
         self._rhythm = Rhythm()
         self._is_purging = False
         self._has_older = False
+        self._is_forgetting = False
         self._purged_at_once = MOST_PURGED
 
     @property
@@ -60,7 +62,7 @@ class Upkeep:
         """All of them, in their order."""
         return (
             *(self.roll_up, self.recount, self.add_partitions, self.purge),
-            *(self.remove_downloads, self.check_raw_ids, self.renew_readers),
+            *(self.remove_downloads, self.check_raw_ids, self.renew_readers, self.forget_seen),
         )
 
     def roll_up(self, database: Database) -> None:
@@ -112,6 +114,11 @@ class Upkeep:
             log.error("raw_ids_repeated", copies=look.copies)
         if self._rhythm.is_due("raw_ids", RAW_IDS_SECONDS) and database.transact(copies.advance_sequence):
             log.error("raw_ids_behind")
+
+    def forget_seen(self, database: Database) -> None:
+        """Remove the ids that runs which are over have met: some in each pass, until none are left."""
+        if self._is_forgetting or self._rhythm.is_due("seen", LOOK_FOR_OLD_SECONDS):
+            self._is_forgetting = database.transact(deletions.forget_seen, MOST_FORGOTTEN) == MOST_FORGOTTEN
 
     def renew_readers(self, database: Database) -> None:
         """Have what this release reads otherwise driven again."""

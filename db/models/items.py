@@ -109,6 +109,23 @@ class StagedRow(ItemContent, Base):
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
 
 
+class SeenRow(Base):
+    """An id that a run met in a source of which it reads all, each time that it did.
+
+    Unlogged: a crash empties it, and who deletes what was not seen notices.
+    """
+
+    __tablename__ = "seen_ids"
+    __table_args__ = (
+        PrimaryKeyConstraint("run_id", "external_id", "number"),
+        {"prefixes": ["UNLOGGED"]},
+    )
+
+    run_id: Mapped[UUID]
+    external_id: Mapped[str]
+    number: Mapped[int]
+
+
 class ItemRow(ItemContent, Base):
     """A thing as we serve it: one per source and external id."""
 

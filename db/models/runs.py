@@ -86,6 +86,9 @@ class RunRow(Base):
     records_failed: Mapped[int] = counter()
     records_corrected: Mapped[int] = counter()
     rows_skipped: Mapped[int] = counter()
+    ids_seen: Mapped[int] = counter()
+    ids_lacking: Mapped[int] = counter()
+    items_deleted: Mapped[int] = counter()
     pages: Mapped[int] = counter()
     bytes: Mapped[int] = counter()
     error_code: Mapped[str | None]
@@ -95,6 +98,7 @@ class RunRow(Base):
     rolled_up: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     slow: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     read_all: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    accept_deletions: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     failing_since: Mapped[datetime | None]
     scope: Mapped[dict[str, Any] | None]
 
@@ -103,7 +107,7 @@ class BatchRow(Base):
     """A range of a run's raw rows, and how far it has come. `part` tells the halves of a halved batch apart.
 
     One of a replay lists its rows, whichever run fetched them, and the span of time in which they were stored; it is
-    worked on after others.
+    worked on after others. `items_gained` is by how many more items are served since: fewer after a deletion.
     """
 
     __tablename__ = "etl_batches"
@@ -151,6 +155,7 @@ class BatchRow(Base):
     records_failed_again: Mapped[int] = counter()
     records_unmapped: Mapped[int] = counter()
     records_discarded: Mapped[int] = counter()
+    items_gained: Mapped[int | None]
     observed: Mapped[dict[str, Any] | None]
     reader: Mapped[int | None] = mapped_column(Integer)
     created_at: Mapped[datetime] = now()

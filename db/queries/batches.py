@@ -228,7 +228,8 @@ _CLOSE = text("""
     SET state = 'loaded', loaded_at = clock_timestamp(), lease_expires_at = NULL, failing_since = NULL, failure = NULL,
         raw_ids = NULL, records_inserted = records_inserted + :inserted, records_updated = records_updated + :updated,
         records_corrected = records_corrected + :corrected,
-        records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate
+        records_unchanged = records_unchanged + :unchanged, records_duplicate = records_duplicate + :duplicate,
+        items_gained = coalesce(items_gained, 0) + :inserted + :revived
     WHERE batch_id = :batch_id
 """)
 

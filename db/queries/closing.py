@@ -46,11 +46,11 @@ _TALLY = f"""
 
 def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
     """End a run if it is time; None when it is not, or it has ended already."""
-    tally = _tally(connection, run_id)
+    tally = tally_run(connection, run_id)
     if tally is None or tally.outcome() is None:
         return None
     lock_run(connection, run_id)
-    tally = _tally(connection, run_id)
+    tally = tally_run(connection, run_id)
     outcome = None if tally is None else tally.outcome()
     if tally is None or outcome is None:
         return None
@@ -61,20 +61,21 @@ def close_run(connection: Connection, run_id: UUID) -> Outcome | None:
 def end_run(connection: Connection, run_id: UUID, outcome: Outcome) -> bool:
     """End a run now, whatever stage it is in: cancelled, or given up. What is in flight then fails the fence."""
     lock_run(connection, run_id)
-    tally = _tally(connection, run_id)
+    tally = tally_run(connection, run_id)
     if tally is None:
         return False
     _finish(connection, run_id, outcome, tally)
     return True
 
 
-def _tally(connection: Connection, run_id: UUID) -> Tally | None:
+def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
+    """Where an active run stands; None when it has ended."""
     row = connection.execute(text(_TALLY), {"run_id": run_id}).first()
     if row is None:
         return None
     counts = Counts(**{name: getattr(row, name) for name in Counts.__struct_fields__})
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
-    limit = _limits(row.max_rejected)
+    limit = limits(row.max_rejected)
     position = msgspec.convert(row.position, Position)
     lane = Lane(row.lane)
     may_lack = bool(counts.failed) and _may_lack(connection, run_id, lane)
@@ -91,7 +92,8 @@ def _tally(connection: Connection, run_id: UUID) -> Tally | None:
     )
 
 
-def _limits(declared: float | dict[str, int] | None) -> RejectLimits:
+def limits(declared: float | dict[str, int] | None) -> RejectLimits:
+    """A limit as it is declared: a percentage or a number of records."""
     if isinstance(declared, dict):
         return RejectLimits(records=declared["records"])
     return RejectLimits() if declared is None else RejectLimits(float(declared))

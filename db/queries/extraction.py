@@ -13,6 +13,7 @@ from db.copy import HEX, NEXT, copy_lines
 from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from db.queries.cases import close_met, find_cases, put_unstorable
+from db.queries.deletions import note_seen
 from db.statement import text
 from db.states import OPEN_BATCH
 from etl.errors import LeaseLostError
@@ -116,6 +117,8 @@ def store_batch(
         _copy_raw(connection, claim, rows)
         batch_id = _insert_batch(connection, claim, batch, changes, rows)
         put_unstorable(connection, claim, changes.rejected)
+        if claim.is_snapshot:
+            note_seen(connection, claim, batch)
         close_met(connection, claim.source_name, changes)
         normalized = mapped is not None and _stage(connection, claim, batch_id, rows, mapped)
     open_batches = _advance(connection, claim, batch, lease)
@@ -243,9 +246,9 @@ _ADVANCE = text(f"""
     UPDATE etl_runs r
     SET position = CAST(:position AS jsonb), batches = :batches, attempt = 0,
         pages = pages + :pages, bytes = bytes + :bytes, rows_skipped = rows_skipped + :skipped,
-        lease_expires_at = CASE WHEN NOT :finished THEN clock_timestamp() + make_interval(secs => :lease) END,
-        extracted_at = CASE WHEN :finished THEN clock_timestamp() END,
-        stage = CASE WHEN :finished THEN 'loading' ELSE stage END
+        lease_expires_at = CASE WHEN NOT :over THEN clock_timestamp() + make_interval(secs => :lease) END,
+        extracted_at = CASE WHEN :over THEN clock_timestamp() END,
+        stage = CASE WHEN :over THEN 'loading' ELSE stage END
     WHERE run_id = :run_id
     RETURNING ARRAY(SELECT b.number FROM etl_batches b
                     WHERE b.run_id = r.run_id AND {OPEN_BATCH})
@@ -260,7 +263,7 @@ def _advance(connection: Connection, claim: RunClaim, batch: RawBatch, lease: fl
         "pages": batch.pages,
         "bytes": batch.size,
         "skipped": batch.skipped,
-        "finished": batch.position.finished,
+        "over": batch.position.finished and not claim.deletes_after(batch.position),
         "lease": lease,
     }
     return frozenset(connection.execute(_ADVANCE, values).scalar_one())

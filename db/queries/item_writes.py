@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def write_items(connection: Connection, values: dict[str, Any], *, revive: bool) -> Row[Any]:
-    """Write the items of a batch; how many were inserted, updated, corrected, unchanged and duplicate.
+    """Write the items of a batch; how many were inserted, updated, corrected, unchanged and duplicate, and came back.
 
     `revive` says that items which were deleted come back. Where none is there yet, to insert them costs a fifth less
     than to upsert them.
@@ -66,7 +66,7 @@ def _written(outcome: str) -> str:
 
 _INSERT = text(f"""
     {_written("RETURNING 1")}
-    SELECT count(*) AS inserted, 0 AS updated, 0 AS corrected, 0 AS unchanged,
+    SELECT count(*) AS inserted, 0 AS updated, 0 AS corrected, 0 AS unchanged, 0 AS revived,
         (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM written
 """)
@@ -93,7 +93,7 @@ _TAKE_OVER = f"""
 # statement.
 _UPSERT = text(f"""
     {_written(_TAKE_OVER)}, prior AS (
-        SELECT external_id, content_hash, run_id FROM unified_items
+        SELECT external_id, content_hash, run_id, status FROM unified_items
         WHERE source_name = :source_name AND external_id = ANY (ARRAY(SELECT external_id FROM latest))
     ), judged AS (
         SELECT CASE
@@ -101,13 +101,14 @@ _UPSERT = text(f"""
             WHEN prior.external_id IS NULL OR prior.run_id = :run_id THEN 'duplicate'
             WHEN written.changed THEN 'updated'
             ELSE 'unchanged'
-        END AS verdict, prior.content_hash = latest.content_hash AS same
+        END AS verdict, prior.content_hash = latest.content_hash AS same,
+            :revive AND prior.status = 'deleted' AND written.external_id IS NOT NULL AS revived
         FROM latest LEFT JOIN prior USING (external_id) LEFT JOIN written USING (external_id)
     )
     SELECT count(*) FILTER (WHERE verdict = 'inserted') AS inserted,
         count(*) FILTER (WHERE verdict = 'updated') AS updated,
         count(*) FILTER (WHERE verdict = 'updated' AND same) AS corrected,
-        count(*) FILTER (WHERE verdict = 'unchanged') AS unchanged,
+        count(*) FILTER (WHERE verdict = 'unchanged') AS unchanged, count(*) FILTER (WHERE revived) AS revived,
         count(*) FILTER (WHERE verdict = 'duplicate')
             + (SELECT count(*) FROM staged_items WHERE batch_id = :batch_id) - count(*) AS duplicate
     FROM judged

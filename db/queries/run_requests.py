@@ -9,6 +9,7 @@ from db.queries.share import count_set_aside, send_slow_runs
 from db.queries.sources import find_sources
 from db.statement import text
 from db.states import ACTIVE_RUN
+from etl.errors import NoSnapshotError
 from etl.runs.messages import ExtractMessage
 from etl.runs.run_requests import Refusal, Requested, RequestedRun, RequestStatus, WantedSource, first_refusal
 
@@ -31,21 +32,26 @@ def request_runs(
     run_id: UUID | None = None,
     *,
     read_all: bool = False,
+    accept_deletions: bool = False,
 ) -> Requested | Refusal:
     """Queue a run of each of these sources; without names, of all that are to run by themselves.
 
     A source that has an active run keeps it. Nothing is queued if one of those named may not run. `run_id` is that of
     the run, where one source is named. With `read_all` the runs forget how far the sources were read, and what of them
-    is unchanged.
+    is unchanged; with `accept_deletions` too, and they delete what is missing, however much it is.
 
     Raises:
         UnknownSourceError: one of the names is not known; nothing was queued.
+        NoSnapshotError: there are no deletions to accept; nothing was queued.
     """
     sources = [WantedSource(**row._asdict()) for row in find_sources(connection, names)]
     if refusal := first_refusal(sources):
         return refusal
     wanted = [one.name for one in sources]
-    values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE, "read_all": read_all}
+    if accept_deletions and (others := list(connection.execute(_NO_SNAPSHOTS, {"names": wanted}).scalars())):
+        raise NoSnapshotError(f"`accept_deletions`: the source {others[0]!r} is no `full_snapshot`")
+    values = {"names": wanted, "trigger": trigger, "run_id": run_id, "sent": SENT_AT_ONCE}
+    values |= {"read_all": read_all or accept_deletions, "accept_deletions": accept_deletions}
     rows = connection.execute(_QUEUE, values).all()
     queued = {row.source_name: row.run_id for row in rows}
     others = [name for name in wanted if name not in queued]
@@ -57,6 +63,9 @@ def request_runs(
     return Requested(runs, messages, count_set_aside(connection) if names is None else 0)
 
 
+_NO_SNAPSHOTS = text("""
+    SELECT name FROM sources WHERE name = ANY (:names) AND config -> 'full_snapshot' IS DISTINCT FROM 'true'::jsonb
+""")
 # In the order of names, so that two who ask for the same wait for each other once, and never in a circle.
 _QUEUE = text(f"""
     WITH wanted AS (
@@ -67,10 +76,10 @@ _QUEUE = text(f"""
             SELECT 1 FROM etl_runs r WHERE r.source_name = s.name AND r.lane = 'fetch' AND r.{ACTIVE_RUN})
     ), queued AS (
         INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, slow, dispatched_at,
-                              checkpoint_before, read_all)
+                              checkpoint_before, read_all, accept_deletions)
         SELECT coalesce(CAST(:run_id AS uuid), gen_random_uuid()), name, type, :trigger, 'queued', 'queued', slow,
             CASE WHEN NOT slow AND number <= :sent THEN clock_timestamp() END, checkpoint,
-            :read_all
+            :read_all, :accept_deletions
         FROM wanted ORDER BY name
         ON CONFLICT DO NOTHING
         RETURNING run_id, source_name, dispatched_at IS NOT NULL AS is_sent

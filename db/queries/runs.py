@@ -12,7 +12,7 @@ from db.queries.processes import PROCESSES
 from db.queries.run_locks import lock_run
 from db.queries.versions import BOUND, Bound
 from db.statement import text
-from db.states import ACTIVE_RUN, OPEN_BATCH
+from db.states import ACTIVE_RUN, OPEN_BATCH, has_room
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.records import Position
 from etl.runs.outcome import Failure, Lane, Stage, Status, Trigger
@@ -241,7 +241,7 @@ def fail_extraction(connection: Connection, claim: RunClaim, failure: Failure) -
 
 
 def resume_extraction(connection: Connection, run_id: UUID) -> bool:
-    """Mark a run that waits for its batches as dispatched again, once half of them are loaded.
+    """Mark a run that waits for its batches as dispatched again, once half of them are loaded, or all if it was read.
 
     One of a slow source waits for its share besides.
     """
@@ -249,8 +249,7 @@ def resume_extraction(connection: Connection, run_id: UUID) -> bool:
         UPDATE etl_runs r SET dispatched_at = clock_timestamp()
         WHERE run_id = :run_id AND status = 'running' AND stage = 'loading' AND extracted_at IS NULL
           AND lease_expires_at IS NULL AND dispatched_at IS NULL AND NOT slow
-          AND (SELECT count(*) FROM etl_batches b
-               WHERE b.run_id = r.run_id AND {OPEN_BATCH}) <= :most
+          AND {has_room("r", ":most")}
         RETURNING run_id
     """)
     return connection.execute(query, {"run_id": run_id, "most": MAX_OPEN_BATCHES // 2}).first() is not None
@@ -266,7 +265,7 @@ _SHOWN = """
         coalesce(live.unchanged, r.records_unchanged) AS records_unchanged,
         coalesce(live.duplicate, r.records_duplicate) AS records_duplicate,
         coalesce(live.failed, r.records_failed) AS records_failed,
-        coalesce(live.corrected, r.records_corrected) AS records_corrected, r.rows_skipped,
+        coalesce(live.corrected, r.records_corrected) AS records_corrected, r.rows_skipped, r.items_deleted,
         coalesce(live.total, 0) AS batches_total, coalesce(live.closed, 0) AS batches_closed
     FROM etl_runs r
     LEFT JOIN LATERAL (

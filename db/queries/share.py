@@ -14,7 +14,7 @@ from db.queries.events import record_event
 from db.queries.processes import PROCESSES
 from db.queries.run_locks import lock_run
 from db.statement import text
-from db.states import ACTIVE_RUN, OPEN_BATCH
+from db.states import ACTIVE_RUN, has_room
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Failure, Lane, Outcome, Status
 from etl.runs.share import MISS_COSTS, MOST_MISSES, SET_ASIDE, set_aside_for, slow_processes
@@ -41,9 +41,7 @@ _SEND = text(f"""
     FROM (SELECT q.run_id FROM etl_runs q JOIN sources s ON s.name = q.source_name
           WHERE q.slow AND {ACTIVE_RUN} AND q.extracted_at IS NULL AND q.dispatched_at IS NULL
             AND q.lease_expires_at IS NULL AND (q.not_before IS NULL OR q.not_before <= clock_timestamp())
-            AND (q.stage <> 'loading' OR :max_open > (
-                SELECT count(*) FROM etl_batches b
-                WHERE b.run_id = q.run_id AND {OPEN_BATCH}))
+            AND (q.stage <> 'loading' OR {has_room("q", ":max_open")})
           ORDER BY coalesce(q.not_before, q.created_at) + make_interval(secs => :costs * least(s.misses, :most))
           LIMIT :room FOR UPDATE OF q SKIP LOCKED) due
     WHERE r.run_id = due.run_id
@@ -65,7 +63,7 @@ def send_slow_runs(connection: Connection) -> list[ExtractMessage]:
     if room <= 0:
         return []
     rows = connection.execute(
-        _SEND, {"room": room, "max_open": MAX_OPEN_BATCHES, "costs": MISS_COSTS, "most": MOST_MISSES}
+        _SEND, {"room": room, "max_open": MAX_OPEN_BATCHES - 1, "costs": MISS_COSTS, "most": MOST_MISSES}
     )
     return [ExtractMessage(run_id) for run_id in rows.scalars()]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.queries.share import IS_SET_ASIDE
 from db.statement import text
-from db.states import ACTIVE_RUN, JUDGED_RUN, OPEN_BATCH
+from db.states import ACTIVE_RUN, JUDGED_RUN, OPEN_BATCH, gained
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
@@ -28,14 +28,14 @@ _TOTALS = f"""
         WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL AND lane = 'fetch'
         GROUP BY source_name
     ), loaded AS (
-        SELECT source_name, sum(records_inserted) AS inserted FROM etl_batches
+        SELECT source_name, sum({gained("b")}) AS gained FROM etl_batches b
         WHERE NOT rolled_up AND NOT ({OPEN_BATCH}) GROUP BY source_name
     ), totals AS (
         SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
             s.next_run_at, s.paused_until, s.not_before, s.not_before_reason, s.gone_reason,
             {{set_aside}} AS set_aside,
             s.config -> 'request' ->> 'url' AS url,
-            (coalesce(c.total_items, 0) + coalesce(l.inserted, 0))::bigint AS items,
+            (coalesce(c.total_items, 0) + coalesce(l.gained, 0))::bigint AS items,
             (coalesce(c.total_runs, 0) + coalesce(e.runs, 0))::bigint AS runs,
             (coalesce(c.total_success, 0) + coalesce(e.success, 0))::bigint AS success,
             (coalesce(c.total_partial, 0) + coalesce(e.partial, 0))::bigint AS partial,
@@ -90,7 +90,7 @@ _BY_TYPE = f"""
         WHERE NOT rolled_up AND completed_at IS NOT NULL AND source_type IS NOT NULL AND lane = 'fetch'
         GROUP BY source_type
     ), loaded AS (
-        SELECT r.source_type, sum(b.records_inserted) AS items FROM etl_batches b JOIN etl_runs r USING (run_id)
+        SELECT r.source_type, sum({gained("b")}) AS items FROM etl_batches b JOIN etl_runs r USING (run_id)
         WHERE NOT b.rolled_up AND NOT ({OPEN_BATCH}) GROUP BY r.source_type
     ), by_type AS (
         SELECT source_type, items, judged, seconds, last_success_at, last_failure_at FROM etl_totals
@@ -134,7 +134,7 @@ def known_items(connection: Connection, source_type: str | None, source_name: st
         query = f"""
             SELECT (coalesce((SELECT total_items FROM etl_checkpoints
                               WHERE source_name = :name AND (CAST(:type AS text) IS NULL OR source_type = :type)), 0)
-                + coalesce((SELECT sum(b.records_inserted) FROM etl_batches b JOIN etl_runs r USING (run_id)
+                + coalesce((SELECT sum({gained("b")}) FROM etl_batches b JOIN etl_runs r USING (run_id)
                             WHERE b.source_name = :name AND NOT b.rolled_up
                               AND NOT ({OPEN_BATCH})
                               AND (CAST(:type AS text) IS NULL OR r.source_type = :type)), 0))::bigint

@@ -8,7 +8,7 @@ from db.queries.closing import end_run
 from db.queries.events import record_event
 from db.queries.run_locks import lock_run
 from db.statement import text
-from db.states import ACTIVE_RUN, OPEN_BATCH
+from db.states import ACTIVE_RUN, OPEN_BATCH, has_room
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState, Failure, Outcome, Status
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
@@ -113,9 +113,7 @@ _DUE_RUNS = text(f"""
             -- those of slow sources are sent for as there is room
             AND NOT (slow AND dispatched_at IS NULL)
             AND (not_before IS NULL OR not_before <= clock_timestamp())
-            AND (stage <> 'loading' OR :max_open > (
-                SELECT count(*) FROM etl_batches b
-                WHERE b.run_id = q.run_id AND {OPEN_BATCH}))
+            AND (stage <> 'loading' OR {has_room("q", ":max_open")})
             AND {_UNDELIVERED.format(table="etl_runs", low="lane <> 'fetch'")}
           ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED) due
     WHERE r.run_id = due.run_id
@@ -142,7 +140,7 @@ def due_runs(connection: Connection, *, queue_empty: bool, low_empty: bool = Tru
     `low_empty` says so of the queue of what others go before.
     """
     values = {"limit": LIMIT, "gap": GAP, "queue_empty": queue_empty, "low_empty": low_empty}
-    rows = connection.execute(_DUE_RUNS, values | {"max_open": MAX_OPEN_BATCHES}).all()
+    rows = connection.execute(_DUE_RUNS, values | {"max_open": MAX_OPEN_BATCHES - 1}).all()
     return [ExtractMessage(row.run_id, low=row.low) for row in rows]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.statement import text
-from db.states import JUDGED_RUN, OPEN_BATCH
+from db.states import JUDGED_RUN, OPEN_BATCH, gained
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -50,13 +50,13 @@ _ROLL_UP_BATCHES = text(f"""
             SELECT batch_id FROM etl_batches
             WHERE NOT rolled_up AND NOT ({OPEN_BATCH})
             ORDER BY batch_id LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING run_id, source_name, records_inserted
+        RETURNING run_id, source_name, {gained("etl_batches")} AS gained
     ), totals AS (
-        SELECT ended.source_name, max(r.source_type) AS source_type, sum(ended.records_inserted) AS inserted
+        SELECT ended.source_name, max(r.source_type) AS source_type, sum(ended.gained) AS gained
         FROM ended JOIN etl_runs r USING (run_id) GROUP BY ended.source_name
     )
     INSERT INTO etl_checkpoints AS c (source_name, source_type, total_items)
-    SELECT source_name, source_type, inserted FROM totals WHERE inserted > 0 ORDER BY source_name
+    SELECT source_name, source_type, gained FROM totals WHERE gained <> 0 ORDER BY source_name
     ON CONFLICT (source_name) DO UPDATE SET total_items = c.total_items + excluded.total_items
 """)
 

@@ -62,6 +62,8 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "numbers": "How numbers are written, if not as 1234.5",
         "nulls": "Texts that mean: no value",
         "max_rejected": "Percentage of rejected records above which a run fails, or {records: how many}",
+        "full_snapshot": "true: an item that a complete run does not meet any more is deleted",
+        "max_deleted": "Percentage of missing items above which none is deleted, or {records: how many}",
         "expect": "Field of an item, or metadata.KEY: rules on its values, and what becomes of records that break them",
     },
     Expectation: {
@@ -75,7 +77,7 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "action": "Of a record that breaks a rule: reject it, leave the value out (null), or fail the run",
         "actions": "The same for single rules",
     },
-    RejectLimit: {"records": "Rejected records above which a run fails"},
+    RejectLimit: {"records": "The greatest number that there may be"},
     ApiSource: {
         "request": "The request for the first page",
         "records": "JMESPath to the list of records",

@@ -35,7 +35,17 @@ MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates"
 CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
-    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "identity_change", "expect"),
+    *(
+        "enabled",
+        "schedule",
+        "timeout",
+        "rate",
+        "honour_cache",
+        "max_rejected",
+        "max_deleted",
+        "identity_change",
+        "expect",
+    ),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -100,6 +110,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     numbers: Numbers | None = None
     nulls: list[str] = []
     max_rejected: Annotated[float, Meta(ge=0, le=100)] | RejectLimit = 50
+    full_snapshot: bool = False
+    max_deleted: Annotated[float, Meta(ge=0, le=100)] | RejectLimit = 10
     expect: dict[str, Expectation] = {}
 
     def __post_init__(self) -> None:
@@ -150,6 +162,8 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
             check_path(self.success, "success")
         self._check_shape()
         self._check_since()
+        if self.full_snapshot and self.incremental is not None:
+            raise ValueError("`full_snapshot`: with `incremental` only a part of the source is read")
         if isinstance(self.paginate, NextUrlPaging | LinkPaging) and "${" in self.request.url.partition("?")[0][2:]:
             raise ValueError("`request.url`: a secret in the path would be stored with the addresses of the next pages")
 
@@ -198,6 +212,8 @@ class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
             raise ValueError("exactly one of `file` and `request` is needed")
         if self.mode == "append" and self.file is None:
             raise ValueError("`mode`: only a `file` can be read in mode append")
+        if self.mode == "append" and self.full_snapshot:
+            raise ValueError("`full_snapshot`: in mode append only what was added is read")
         if self.mode == "append" and self.csv.skip_footer:
             raise ValueError("`csv.skip_footer`: a file that grows, as in mode append, has no footer")
 

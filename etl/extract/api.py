@@ -126,7 +126,7 @@ class ApiExtractor:
     ) -> Page:
         if answer.unchanged:
             known = replace(answer, unchanged=answer.digest == "")
-            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known))
+            return Page(cursor, [], None, size=answer.size, kept=self._context.kept(target, known), known=True)
         success = self._source.success
         others = [*self._pager.paths, *([success] if success else [])]
         try:

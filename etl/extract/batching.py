@@ -99,7 +99,8 @@ def _already_done(page: Page, start: Position) -> int:
 
 def _after(page: Page, done: int, before: Position) -> Position:
     """Where to go on once `done` records of a page are stored; `before` is the position before the page."""
-    after = replace(before, tries=0, watermark=page.watermark or before.watermark)
+    known = before.known or page.known
+    after = replace(before, tries=0, watermark=page.watermark or before.watermark, known=known)
     if done < len(page.records):
         return replace(after, cursor=to_builtins(page.cursor), done=done, validator=page.validator)
     kept, finished = page.kept or before.kept, page.following is None

@@ -45,7 +45,7 @@ class CsvDownload:
         context.reporter.answered(answer.fresh, answer.moved_to)
         kept = context.kept(target, answer)
         if is_known:
-            yield Page(CsvCursor(name=""), [], None, size=answer.size, kept=kept)
+            yield Page(CsvCursor(name=""), [], None, size=answer.size, kept=kept, known=True)
         else:
             yield from self._read(answer.digest, kept, cursor)
 

@@ -46,12 +46,14 @@ class CsvFiles:
         if not found:
             yield self._emptied(self._source.file, done)
             return
+        is_anew = self._source.full_snapshot and not (cursor is None and self._are_known(found))
         for name, path in found.items():
             if name in done:
                 continue
             begun = cursor if cursor is not None and cursor.name == name else None
             try:
-                for page in self._file(name, path, begun, done):
+                before = None if is_anew else self._context.checkpoint.kept.files.get(name)
+                for page in self._file(name, path, begun, before, done):
                     done = page.kept.files if page.kept else done
                     yield replace(page, following=page.following or CsvCursor(name=name, file="read"))
             except (WaitError, PostponedError):
@@ -64,6 +66,17 @@ class CsvFiles:
             raise failures[0]
         yield Page(CsvCursor(name=""), [], None, kept=Kept(files=done))
 
+    def _are_known(self, found: dict[str, Path]) -> bool:
+        """Whether these are the files that the run before has read, as they were: only all together are a snapshot."""
+        known = self._context.checkpoint.kept.files
+        return known.keys() == found.keys() and all(
+            mark.digest == self._digest(found[name]) for name, mark in known.items()
+        )
+
+    def _digest(self, path: Path) -> str:
+        with open_file(path, self._context.roots) as file:
+            return digest_of(file, os.fstat(file.fileno()).st_size, self._context.reporter.alive)
+
     def _emptied(self, declared: str, done: dict[str, FileMark]) -> Page:
         """The page of a folder whose files are gone: what was read of them is kept in mind.
 
@@ -73,11 +86,16 @@ class CsvFiles:
         if not done and not self._context.was_read:
             raise FormatError(f"{declared}: there are no files", code="file_not_found")
         self._context.reporter.warn("no_files", f"{declared}: there are no files any more")
-        return Page(CsvCursor(name=""), [], None, kept=Kept(files={**self._context.checkpoint.kept.files, **done}))
+        kept = Kept(files={**self._context.checkpoint.kept.files, **done})
+        return Page(CsvCursor(name=""), [], None, kept=kept, known=True)
 
-    def _file(self, name: str, path: Path, begun: CsvCursor | None, done: dict[str, FileMark]) -> Iterator[Page]:
-        """The pages of one file, which this run may have `begun`; `done` are those that it has read."""
-        before = self._context.checkpoint.kept.files.get(name)
+    def _file(
+        self, name: str, path: Path, begun: CsvCursor | None, before: FileMark | None, done: dict[str, FileMark]
+    ) -> Iterator[Page]:
+        """The pages of one file, which this run may have `begun`.
+
+        `before` is what the last run has read of it, `done` are the files that this one has read.
+        """
         with open_file(path, self._context.roots) as file:
             if self._source.mode == "append":
                 _check_appendable(file, self._source.csv.encoding)
@@ -90,7 +108,7 @@ class CsvFiles:
             digest = digest or digest_of(file, size, self._context.reporter.alive)
             during, after = Kept(files=done), Kept(files={**done, name: FileMark(digest, size)})
             if begun is None and before is not None and before.digest == digest and not before.appending:
-                yield Page(replace(start, offset=size), [], None, kept=after)
+                yield Page(replace(start, offset=size), [], None, kept=after, known=True)
                 return
             start = replace(start, digest=digest)
             if is_plain(file, self._source.csv.encoding):

@@ -49,7 +49,8 @@ class FeedExtractor:
         )
         if is_fresh and context.is_known(target, answer):
             context.reporter.answered(answer.fresh, answer.moved_to)
-            yield Page(FeedCursor(), [], None, size=answer.size, kept=context.kept(target, answer))
+            kept = context.kept(target, answer)
+            yield Page(FeedCursor(), [], None, size=answer.size, kept=kept, known=True)
             return
         feed = self._parse(answer, body)
         context.reporter.answered(answer.fresh, answer.moved_to)

@@ -44,6 +44,7 @@ class Stage(StrEnum):
     EXTRACTING = "extracting"
     WAITING = "waiting"
     LOADING = "loading"
+    DELETING = "deleting"
     DONE = "done"
 
 

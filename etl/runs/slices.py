@@ -70,6 +70,15 @@ class RunClaim:
     deaths: int = 0
     alone: bool = False
 
+    @property
+    def is_snapshot(self) -> bool:
+        """Whether the run reads all that its source has, so that what it does not meet is gone."""
+        return self.lane is Lane.FETCH and bool(self.config.get("full_snapshot"))
+
+    def deletes_after(self, position: Position) -> bool:
+        """Whether, at a position, all was read, and what was not met is to be deleted."""
+        return self.is_snapshot and position.finished and not position.known
+
 
 @dataclass(frozen=True)
 class Deadline:

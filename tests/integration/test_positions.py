@@ -43,9 +43,10 @@ class Slices:
         source, mapper = self._source, Mapper(self._source, 10**6)
         extractor = open_source(source, target_for(source, dict.fromkeys(secrets_of(source), "")), self._context)
         batch = next(iter(Batcher(mapper, BATCH).batches(extractor.pages(start), start)))
-        return [json.loads(each.payload)["id"] for each in batch.records], json.loads(
-            msgspec.json.encode(batch.position)
-        )
+        position = json.loads(msgspec.json.encode(batch.position))
+        # What older releases do not know, and write.
+        assert position.pop("known") is False
+        return [json.loads(each.payload)["id"] for each in batch.records], position
 
 
 def written(cursor: dict[str, Any] | None, **facts: Any) -> dict[str, Any]:

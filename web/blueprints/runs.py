@@ -57,11 +57,13 @@ class Runs(MethodView):
         """Run sources now.
 
         Without `source` or `sources`, all that are enabled. The runs start as soon as a worker is free, also when the
-        message broker is away for the moment. With `full` all of a source is read again, whatever is known of it.
+        message broker is away for the moment. With `full` all of a source is read again, whatever is known of it;
+        with `accept_deletions` too, and what is missing from it is deleted, however much that is.
         """
         parts = service()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
-        answer = parts.database.transact(request_runs, names, Trigger.API, read_all=wanted["full"])
+        options = {"read_all": wanted["full"], "accept_deletions": wanted["accept_deletions"]}
+        answer = parts.database.transact(request_runs, names, Trigger.API, **options)
         if isinstance(answer, Refusal):
             raise _refused(answer)
         if not answer.queued:

@@ -24,6 +24,18 @@ class RunRequestSchema(Schema):
         metadata={"description": "read all again under today's mapping, whatever is known of the source"},
     )
 
+    accept_deletions = fields.Boolean(
+        load_default=False,
+        truthy={True},
+        falsy={False},
+        metadata={"description": "of one source with `full_snapshot`: delete what is missing from it, however much"},
+    )
+
+    @validates_schema
+    def _deletions_of_one(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("accept_deletions") and "source" not in data:
+            raise ValidationError("Give the one `source` whose deletions you accept.", "accept_deletions")
+
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:
         if "source" in data and "sources" in data:
@@ -87,6 +99,7 @@ class RunSchema(Schema):
     records_corrected = fields.Integer(
         metadata={"description": "of those updated: the same records as before, read otherwise"}
     )
+    items_deleted = fields.Integer(metadata={"description": "items that its source has no more; in no other count"})
     rows_skipped = fields.Integer(metadata={"description": "what is no record by `where` or the rules of its file"})
     records_inserted = fields.Integer()
     records_updated = fields.Integer()

@@ -42,6 +42,7 @@ COMMON: dict[str, Any] = {
     "numbers": {"decimal": ",", "thousands": " ", "percent": "fraction"},
     "nulls": ["N/A"],
     "max_rejected": 12.5,
+    "max_deleted": {"records": 3},
     "expect": {
         "title": {"required": True, "max_length": 200, "pattern": "^[A-Z]", "actions": {"pattern": "null"}},
         "amount": {"min": 0, "max": 1e6, "action": "fail"},
@@ -122,7 +123,7 @@ FULL: list[dict[str, Any]] = [
     ),
     {**CSV, **COMMON, "mode": "append", "csv": DIALECT},
     {**CSV, "file": None, "request": REQUEST, "mode": "full", "csv": {"skip_footer": 2, "fallback_encoding": None}},
-    {**RSS, **COMMON, "entry_id": "guid", "id_form": "resolved"},
+    {**RSS, **COMMON, "entry_id": "guid", "id_form": "resolved", "full_snapshot": True},
 ]
 
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.

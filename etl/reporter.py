@@ -4,9 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from etl.errors import ETLError
     from etl.runs.share import Pace
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """An HTTP request that was made: what was asked, without secrets, and what came of it.
+
+    `at` is when it began, in seconds since 1970. It took `seconds` until `bytes` of a body had come in. `attempt` is
+    the number of the try; without an answer there is an `error` and no `status`.
+    """
+
+    at: float
+    method: str
+    url: str
+    status: int | None
+    bytes: int
+    seconds: float
+    attempt: int
+    error: str | None
 
 
 class Reporter(Protocol):
@@ -31,6 +50,9 @@ class Reporter(Protocol):
 
     def warn(self, code: str, message: str) -> None:
         """Something an operator should know, though the run goes on."""
+
+    def asked(self, request: Asked) -> None:
+        """A request was made, each time that one is."""
 
     def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         """After an error, the next of so many tries comes in so many seconds."""

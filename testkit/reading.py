@@ -23,6 +23,7 @@ from etl.http.call import Policy
 from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
 from etl.records import BadRecord, Checkpoint, Cursor, Kept, Page, Position, RawRecord
+from etl.reporter import Asked
 from etl.runs.share import Pace
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Recorder:
         self.warnings: list[str] = []
         self.fresh: list[float] = []
         self.moved: list[str | None] = []
+        self.requests: list[Asked] = []
         self.quiet: tuple[list[int], list[int], float] | None = None
         self.states = States()
         self.limiter = HostLimiter(self.states, BreakerPolicy(5, 60), "test")
@@ -79,6 +81,9 @@ class Recorder:
 
     def warn(self, code: str, message: str) -> None:
         self.warnings.append(code)
+
+    def asked(self, request: Asked) -> None:
+        self.requests.append(request)
 
     def alive(self) -> None:
         pass

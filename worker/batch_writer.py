@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING
 
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
+from msgspec.structs import replace
 
+from db.queries.erasures import find_erased
 from db.queries.extraction import Stored, find_in_flight, find_known, store_batch
 from etl.errors import ExpectationError
 from etl.mapping.observe import map_records
 from etl.records import StoredRecord
-from etl.runs.changes import Changes, candidates, changed_records
+from etl.runs.changes import Changes, candidates, changed_records, without_erased
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from etl.mapping.mapper import Mapper
     from etl.records import Mapped, RawBatch, RawRecord
+    from etl.reporter import Asked
     from etl.runs.changes import InFlightIds
     from worker.lease import Lease
 
@@ -33,12 +38,15 @@ class BatchWriter:
         self._processes = processes
         self._in_flight: InFlightIds | None = None
 
-    def write(self, batch: RawBatch) -> Stored:
-        """Store what of a batch has changed. Mapping takes its time while no transaction is open."""
+    def write(self, batch: RawBatch, asked: list[Asked]) -> Stored:
+        """Store what of a batch has changed, with the requests that were made since the last one.
+
+        Mapping takes its time while no transaction is open.
+        """
         lease = self._lease
         changes = self._changes(batch) if batch.extracted else Changes([], [])
         staged = self._normalize(changes.records) if changes.records and self._backlog_is_long() else None
-        stored = lease.transact(store_batch, lease.claim, batch, changes, lease.seconds, staged)
+        stored = lease.transact(store_batch, lease.claim, batch, changes, lease.seconds, staged, asked)
         if self._in_flight is not None:
             self._in_flight.stored(lease.claim.batches, batch, stored.open_batches)
         lease.advance(batch, stored)
@@ -48,8 +56,17 @@ class BatchWriter:
         claim = self._lease.claim
         if self._in_flight is None:
             self._in_flight = self._lease.read(find_in_flight, claim)
-        found = candidates(batch, self._in_flight, ignores=self._ignores)
-        return changed_records(found, self._lease.read(find_known, claim, found))
+        return self._lease.read(self._compare, batch, self._in_flight)
+
+    def _compare(self, connection: Connection, batch: RawBatch, in_flight: InFlightIds) -> Changes:
+        claim = self._lease.claim
+        ids = [record.external_id for record in batch.records if record.external_id is not None]
+        kept, erased = without_erased(batch, find_erased(connection, claim.source_name, ids))
+        found = candidates(kept, in_flight, ignores=self._ignores)
+        changes = changed_records(found, find_known(connection, claim, found))
+        if not erased:
+            return changes
+        return replace(changes, failed_again=changes.failed_again + erased, discarded=changes.discarded + erased)
 
     def _backlog_is_long(self) -> bool:
         """Whether it is quicker to normalise here than to have another process read the rows back.

@@ -164,7 +164,7 @@ class Slice:
         writer = BatchWriter(self.lease, mapper, settings.worker_processes, ignores=bool(start.source.ignore))
         batcher = Batcher(mapper, settings.batch_size, self._deadline.is_over)
         for batch in batcher.batches(extractor.pages(start.position), start.position):
-            stored = writer.write(batch)
+            stored = writer.write(batch, self._reporter.requests.take())
             if stored.batch_id is not None:
                 self._send([BatchMessage(stored.batch_id, normalized=stored.normalized)])
             if end := after_batch(batch.position, len(stored.open_batches), self._deadline):
@@ -224,6 +224,7 @@ class Slice:
 
     def apply(self, end: SliceEnd) -> None:
         """Do what the end of the slice asks for: all that it leaves behind is written here."""
+        self._reporter.requests.store()
         match end:
             case Finished(poll):
                 if poll:

@@ -12,11 +12,13 @@ from db.queries.share import send_slow_runs
 from etl.runs.polling import Heard
 from etl.runs.schedule import QuietHours
 from etl.secrets import hide
+from worker.request_log import RequestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from etl.errors import ETLError
+    from etl.reporter import Asked
     from etl.runs.share import Pace
     from worker.lease import Lease, SlowShare
     from worker.process import Publish
@@ -34,6 +36,7 @@ class RunReporter:
     def __init__(self, lease: Lease, share: SlowShare, publish: Publish, clock: Callable[[], float]) -> None:
         """`clock` is monotonic."""
         self.heard: Heard | None = None
+        self.requests = RequestLog(lease)
         self._lease = lease
         self._share = share
         self._publish = publish
@@ -83,6 +86,10 @@ class RunReporter:
         """Keep the quiet hours, which come with an answer."""
         assert self.heard is not None
         self.heard = replace(self.heard, quiet=QuietHours(hours, days, interval))
+
+    def asked(self, request: Asked) -> None:
+        """Keep what was asked."""
+        self.requests.add(request)
 
     def retrying(self, error: ETLError, tries: int, seconds: float) -> None:
         """Put it on the run's record."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, deletions, plans, readers, retention, totals
+from db.queries import copies, deletions, erasures, plans, readers, retention, totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ class Upkeep:
         """All of them, in their order."""
         return (
             *(self.roll_up, self.recount, self.add_partitions, self.purge),
-            *(self.remove_downloads, self.check_raw_ids, self.renew_readers, self.forget_seen),
+            *(self.remove_downloads, self.check_raw_ids, self.renew_readers, self.forget_seen, self.erase),
         )
 
     def roll_up(self, database: Database) -> None:
@@ -119,6 +119,12 @@ class Upkeep:
         """Remove the ids that runs which are over have met: some in each pass, until none are left."""
         if self._is_forgetting or self._rhythm.is_due("seen", LOOK_FOR_OLD_SECONDS):
             self._is_forgetting = database.transact(deletions.forget_seen, MOST_FORGOTTEN) == MOST_FORGOTTEN
+
+    def erase(self, database: Database) -> None:
+        """Erase what was asked for, as much as a part of each pass allows for."""
+        ends = time.monotonic() + PURGE_SECONDS
+        while time.monotonic() < ends and database.transact(erasures.erase_some):
+            pass
 
     def renew_readers(self, database: Database) -> None:
         """Have what this release reads otherwise driven again."""

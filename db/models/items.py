@@ -10,8 +10,11 @@ from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Computed,
+    DateTime,
+    Double,
     Identity,
     Index,
     Integer,
@@ -23,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Xid8, now
+from db.models.base import Base, Xid8, counter, now
 from db.queries.item_paths import BY_TYPE, CATEGORY_KEY, TITLE_KEY
 from etl.declare.source import SOURCE_TYPES
 
@@ -127,7 +130,7 @@ class SeenRow(Base):
 
 
 class ItemRow(ItemContent, Base):
-    """A thing as we serve it: one per source and external id."""
+    """A thing as we serve it: one per source and external id. `earlier` are the records that it came from before."""
 
     __tablename__ = "unified_items"
     __table_args__ = (
@@ -171,5 +174,35 @@ class ItemRow(ItemContent, Base):
     run_id: Mapped[UUID]
     content_hash: Mapped[bytes]
     mapping_version: Mapped[int] = mapped_column(Integer)
+    earlier: Mapped[list[int] | None]
+    erased_at: Mapped[datetime | None]
     change_xid: Mapped[str] = mapped_column(Xid8, server_default=text("pg_current_xact_id()"))
     search: Mapped[str | None] = mapped_column(TSVECTOR, Computed(SEARCH, persisted=True))
+
+
+class ErasureRow(Base):
+    """A record that was erased, why, and how far its source's stored records were looked through for more of it.
+
+    `settled` says that no run is left which began before and may store it. It stays, so that it does not come back.
+    """
+
+    __tablename__ = "erasures"
+    __table_args__ = (
+        UniqueConstraint("source_name", "external_id"),
+        Index("ix_erasures_item", "item_id"),
+        Index("ix_erasures_open", "looked_at", postgresql_where=text("done_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    item_id: Mapped[int]
+    source_name: Mapped[str]
+    external_id: Mapped[str]
+    reason: Mapped[str]
+    asked_at: Mapped[datetime] = now()
+    emptied_at: Mapped[datetime | None]
+    after: Mapped[int] = counter()
+    records: Mapped[int] = counter()
+    settled: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
+    waits: Mapped[float] = mapped_column(Double, server_default="0")
+    looked_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default="-infinity")
+    done_at: Mapped[datetime | None]

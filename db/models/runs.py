@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import (
     Boolean,
     CheckConstraint,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -89,6 +90,7 @@ class RunRow(Base):
     ids_seen: Mapped[int] = counter()
     ids_lacking: Mapped[int] = counter()
     items_deleted: Mapped[int] = counter()
+    requests: Mapped[int] = small()
     pages: Mapped[int] = counter()
     bytes: Mapped[int] = counter()
     error_code: Mapped[str | None]
@@ -175,3 +177,21 @@ class EventRow(Base):
     at: Mapped[datetime] = now()
     event: Mapped[str]
     detail: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+
+
+class RequestRow(Base):
+    """An HTTP request of a run: what was asked, without secrets, and what came of it."""
+
+    __tablename__ = "etl_requests"
+    __table_args__ = (Index("ix_etl_requests_run", "run_id", "request_id"),)
+
+    request_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("etl_runs.run_id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    method: Mapped[str]
+    url: Mapped[str]
+    status: Mapped[int | None] = mapped_column(Integer)
+    bytes: Mapped[int] = counter()
+    seconds: Mapped[float] = mapped_column(Double)
+    attempt: Mapped[int] = mapped_column(Integer)
+    error: Mapped[str | None]

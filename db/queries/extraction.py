@@ -14,6 +14,7 @@ from db.errors import translate
 from db.queries.batches import BatchClaim, stage_new
 from db.queries.cases import close_met, find_cases, put_unstorable
 from db.queries.deletions import note_seen
+from db.queries.requests import note_requests
 from db.statement import text
 from db.states import OPEN_BATCH
 from etl.errors import LeaseLostError
@@ -23,9 +24,12 @@ from etl.runs.changes import InFlightIds, KnownContent
 from etl.runs.outcome import BatchState, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from sqlalchemy import Connection, Row
 
     from etl.records import Mapped, RawBatch
+    from etl.reporter import Asked
     from etl.runs.changes import Candidates, Changes
     from etl.runs.slices import RunClaim
 
@@ -95,9 +99,15 @@ def _served(connection: Connection, ids: list[str], values: dict[str, Any]) -> t
 
 
 def store_batch(
-    connection: Connection, claim: RunClaim, batch: RawBatch, changes: Changes, lease: float, mapped: Mapped | None
+    connection: Connection,
+    claim: RunClaim,
+    batch: RawBatch,
+    changes: Changes,
+    lease: float,
+    mapped: Mapped | None = None,
+    asked: Sequence[Asked] = (),
 ) -> Stored:
-    """Store a batch, the position after it and a renewed lease: all or nothing.
+    """Store a batch, the position after it and a renewed lease: all or nothing; and what was `asked` for it.
 
     With `mapped` its rows are staged as well, which saves reading them back, unless PostgreSQL refuses one of them.
     Safe to repeat when the outcome of the commit is unknown.
@@ -121,6 +131,8 @@ def store_batch(
             note_seen(connection, claim, batch)
         close_met(connection, claim.source_name, changes)
         normalized = mapped is not None and _stage(connection, claim, batch_id, rows, mapped)
+    if asked:
+        note_requests(connection, claim.run_id, list(asked))
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
 

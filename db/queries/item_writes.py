@@ -13,6 +13,9 @@ from etl.item import COLUMNS, FIELDS, Kind
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row
 
+# How many earlier records of an item are known.
+MOST_EARLIER = 20
+
 
 def write_items(connection: Connection, values: dict[str, Any], *, revive: bool) -> Row[Any]:
     """Write the items of a batch; how many were inserted, updated, corrected, unchanged and duplicate, and came back.
@@ -76,15 +79,19 @@ _STATUS, _DELETED_AT = (
     "CASE WHEN :revive THEN 'active' ELSE item.status END",
     "CASE WHEN NOT :revive THEN item.deleted_at END",
 )
+# The link to the record before, and with it to those before that.
+_EARLIER = f"""CASE WHEN excluded.raw_data_id > item.raw_data_id
+                THEN (array_prepend(item.raw_data_id, item.earlier))[1:{MOST_EARLIER}] ELSE item.earlier END"""
 _OTHERWISE = f"""(item.status, {", ".join(f"item.{name}{_WRITTEN.get(name, '')}" for name in _SERVED)}) IS DISTINCT FROM
                 ({_STATUS}, {", ".join(f"excluded.{name}{_WRITTEN.get(name, '')}" for name in _SERVED)})"""
 _TAKE_OVER = f"""
         ON CONFLICT (source_name, external_id) DO UPDATE SET
             {", ".join(f"{name} = excluded.{name}" for name in ("source_type", "run_id", "mapping_version", *_TAKEN))},
-            status = {_STATUS}, deleted_at = {_DELETED_AT},
+            status = {_STATUS}, deleted_at = {_DELETED_AT}, earlier = {_EARLIER},
             updated_at = CASE WHEN {_OTHERWISE} THEN clock_timestamp() ELSE item.updated_at END,
             change_xid = CASE WHEN {_OTHERWISE} THEN pg_current_xact_id() ELSE item.change_xid END
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
+          AND item.erased_at IS NULL
         RETURNING external_id, xmax = 0 AS inserted, change_xid = pg_current_xact_id() AS changed
 """
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+# Of an earlier record what is larger is not shown: bytes.
+LARGEST = 65_536
+
 
 def get_item(connection: Connection, item_id: int) -> str:
     """One item as JSON, whatever its status.
@@ -33,10 +36,12 @@ _ITEM = text(f"SELECT row_to_json(item)::text FROM (SELECT {SHOWN} FROM unified_
 
 @dataclass(frozen=True)
 class Lineage:
-    """An item (JSON), and what made it; None of what is not kept any more.
+    """An item (JSON), and what made it; None of what is not kept any more. `earlier` is JSON too.
 
     `payload` is the record as the source gave it, as JSON. `fetched_by` is the run that stored it, `written_by` the one
-    that wrote the item last: another one after a replay. `document` is that of the mapping version.
+    that wrote the item last: another one after a replay. `request` is the last one that came before the record was
+    stored (small pages share a batch, so it may be that of a page after it). `document` is that of the mapping version.
+    `earlier` are the records that the item came from before, newest first, and `erasure` tells that it was erased.
     """
 
     item: str
@@ -49,6 +54,9 @@ class Lineage:
     made_at: datetime | None
     made_by: str | None
     document: dict[str, Any] | None
+    earlier: str
+    request: dict[str, Any] | None
+    erasure: dict[str, Any] | None
 
 
 def get_lineage(connection: Connection, item_id: int) -> Lineage:
@@ -58,7 +66,7 @@ def get_lineage(connection: Connection, item_id: int) -> Lineage:
         UnknownItemError: there is none with this id.
     """
     item = get_item(connection, item_id)
-    row = connection.execute(_LINEAGE, {"id": item_id}).first()
+    row = connection.execute(_LINEAGE, {"id": item_id, "largest": LARGEST}).first()
     if row is None:
         raise UnknownItemError(f"there is no item {item_id}")
     return Lineage(item=item, **row._asdict())
@@ -66,7 +74,17 @@ def get_lineage(connection: Connection, item_id: int) -> Lineage:
 
 _LINEAGE = text("""
     SELECT i.raw_data_id, i.raw_ingested_at, p.raw_payload::text AS payload, p.run_id AS fetched_by,
-        i.run_id AS written_by, i.mapping_version, v.made_at, v.made_by, v.document
+        i.run_id AS written_by, i.mapping_version, v.made_at, v.made_by, v.document,
+        coalesce((
+            SELECT jsonb_agg(jsonb_build_object('raw_data_id', e.id, 'ingested_at', e.ingested_at, 'run_id', e.run_id,
+                'payload', CASE WHEN pg_column_size(e.raw_payload) <= :largest THEN e.raw_payload END)
+                ORDER BY e.id DESC)
+            FROM raw_data e WHERE e.source_name = i.source_name AND e.id = ANY (i.earlier)), '[]')::text AS earlier,
+        (SELECT to_jsonb(q) - 'run_id' - 'request_id' FROM etl_requests q
+         WHERE q.run_id = p.run_id AND q.at <= i.raw_ingested_at AND q.error IS NULL
+         ORDER BY q.request_id DESC LIMIT 1) AS request,
+        (SELECT jsonb_build_object('reason', x.reason, 'asked_at', x.asked_at, 'done_at', x.done_at)
+         FROM erasures x WHERE x.item_id = i.id) AS erasure
     FROM unified_items i
     LEFT JOIN raw_data p ON p.id = i.raw_data_id AND p.ingested_at = i.raw_ingested_at
     LEFT JOIN LATERAL (

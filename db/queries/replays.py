@@ -210,10 +210,11 @@ def _chosen(scope: Scope) -> tuple[list[str], dict[str, Any]]:
     return conditions, values
 
 
-# A record of which a newer one is served would change nothing.
+# A record of which a newer one is served would change nothing, and one that was erased is not to come back.
 _IS_NEWEST = """NOT EXISTS (
     SELECT 1 FROM unified_items i
-    WHERE i.source_name = p.source_name AND i.external_id = p.source_id AND i.raw_data_id > p.id)"""
+    WHERE i.source_name = p.source_name AND i.external_id = p.source_id
+      AND (i.raw_data_id > p.id OR i.erased_at IS NOT NULL))"""
 # What was taken back by its source, or put away by somebody, is not to be served; unless it is, or stands open again.
 _IS_VALID = """NOT EXISTS (
     SELECT 1 FROM rejected_records r

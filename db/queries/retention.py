@@ -35,7 +35,7 @@ def purge_runs(connection: Connection, retention: timedelta, limit: int) -> int:
     values = {"seconds": retention.total_seconds(), "limit": limit}
     old = {"ids": list(connection.execute(_OLD, values).scalars())}
     # Batches and events go first and by sets: left to the foreign keys, they would be deleted run by run.
-    for table in ("etl_run_events", "etl_batches", "etl_runs"):
+    for table in ("etl_requests", "etl_run_events", "etl_batches", "etl_runs"):
         connection.execute(text(f"DELETE FROM {table} WHERE run_id = ANY (:ids)"), old)
     return len(old["ids"])
 

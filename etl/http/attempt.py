@@ -47,13 +47,14 @@ def into(file: BinaryIO, limit: int) -> Opener:
 
 @dataclass(frozen=True)
 class Attempt:
-    """A request, and where its body goes: `open` is called once the answer is good."""
+    """A request, and where its body goes: `open` is called once the answer is good. `number` is that of the try."""
 
     target: PreparedRequest
     limit: TimeLimit
     open: Opener
     known: Validator | None = None
     part: Part | None = None
+    number: int = 1
 
     @property
     def conditions(self) -> dict[str, str]:

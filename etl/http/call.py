@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NoReturn
 
@@ -75,7 +75,7 @@ class Caller:
         while True:
             admission = self._admit(attempt, tries)
             try:
-                answer = self._attempt(attempt)
+                answer = self._attempt(replace(attempt, number=tries + 1))
             except FetchError as error:
                 tries = 1 if attempt.part and attempt.part.has_grown() else tries + 1
                 self._after_failure(host, error, admission, tries)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
 from etl import payload
-from etl.errors import FetchError, RefusedError
+from etl.errors import ETLError, FetchError, RefusedError
 from etl.http.address import check_url, same_origin
 from etl.http.attempt import FetchResult
 from etl.http.body import Received, first_words, receive
@@ -16,10 +17,13 @@ from etl.http.download import Arrivals
 from etl.http.failure import translated
 from etl.http.freshness import freshness
 from etl.http.status import PERMANENT, REDIRECTS, check_status
+from etl.reporter import Asked
 from etl.runs.share import LEAST_RATE, QUICK_ANSWER
-from etl.secrets import holds_secret
+from etl.secrets import hide, holds_secret
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import requests
 
     from etl.http.attempt import Attempt
@@ -29,6 +33,18 @@ if TYPE_CHECKING:
 
 USER_AGENT = "kasparro-etl/1.0 (+https://github.com/kasparro/etl)"
 MAX_REDIRECTS = 5
+# What of an address is kept on record: characters.
+MAX_SHOWN = 2000
+
+
+@dataclass
+class _Noted:
+    """What is known of a request so far."""
+
+    url: str
+    status: int | None = None
+    size: int = 0
+    error: str | None = None
 
 
 class Exchange:
@@ -70,11 +86,13 @@ class Exchange:
         target, url, permanent = self._target, self._target.url, True
         started = time.monotonic()
         for _ in range(MAX_REDIRECTS + 1):
-            with closing(self._send(url)) as response:
+            with self._noted(url) as noted, closing(self._send(url)) as response:
+                noted.url, noted.status = str(response.request.url), response.status_code
                 if response.status_code not in REDIRECTS or "location" not in response.headers:
                     began = time.monotonic() - started
                     moved = permanent and url != target.url and "${" not in target.shown
                     answer = self._take(response, self._settled(url) if moved else None)
+                    noted.size = answer.size
                     took = time.monotonic() - started - began
                     # A token's server is another one.
                     if target.form is None and (took < QUICK_ANSWER or answer.size > LEAST_RATE * took):
@@ -83,6 +101,28 @@ class Exchange:
                 url = self._next_hop(response)
                 permanent = permanent and response.status_code in PERMANENT
         raise RefusedError(f"more than {MAX_REDIRECTS} redirects", code="too_many_redirects")
+
+    @contextmanager
+    def _noted(self, url: str) -> Iterator[_Noted]:
+        """A request that is reported, however it ends."""
+        noted, at, started = _Noted(url), time.time(), time.monotonic()
+        try:
+            yield noted
+        except Exception as error:
+            noted.error = error.code if isinstance(error, ETLError) else type(error).__name__
+            raise
+        finally:
+            asked = Asked(
+                at=at,
+                method="POST" if self._target.is_post else "GET",
+                url=hide(self._target.without_secrets(noted.url))[:MAX_SHOWN],
+                status=noted.status,
+                bytes=noted.size,
+                seconds=round(time.monotonic() - started, 3),
+                attempt=self._attempt.number,
+                error=noted.error,
+            )
+            self._reporter.asked(asked)
 
     def _settled(self, url: str) -> str | None:
         """Where the source has moved to; an address that holds a secret is not kept."""

@@ -46,7 +46,8 @@ class KnownContent(msgspec.Struct, frozen=True):
 class Changes(msgspec.Struct, frozen=True):
     """What of a batch must be stored: `records`, and `rejected` that are new to quarantine. The rest is counted.
 
-    `failed_again` counts those that are in quarantine already, as they are; of them `discarded` were put away.
+    `failed_again` counts those that are in quarantine already, as they are, or erased; of them `discarded` were put
+    away by somebody.
     `reverted` are ids of which a later record is in quarantine, and which are now as they are served; `identified` the
     hashes of records in quarantine that had no id, and now have one.
     """
@@ -80,6 +81,14 @@ class InFlightIds:
         """Those of the ids that are not in flight, in the same order."""
         met = set[str]().union(*(ids.intersection(external_ids) for ids in self._batches.values()))
         return [external_id for external_id in external_ids if external_id not in met] if met else external_ids
+
+
+def without_erased(batch: RawBatch, erased: frozenset[str]) -> tuple[RawBatch, int]:
+    """A batch without the records of erased ids, and how many those are."""
+    if not erased:
+        return batch, 0
+    records = [record for record in batch.records if record.external_id not in erased]
+    return replace(batch, records=records), len(batch.records) - len(records)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 
+from db.queries.erasures import erase_some
+from db.queries.requests import note_requests
+from db.queries.retention import purge_runs
+from db.queries.stats import known_items
+from db.queries.totals import roll_up
+from etl.reporter import Asked
+from testkit.fake_server import FakeServer, Response, as_json
 from testkit.runner import SourceRunner
 from web.app import create_app
+from web.keys import hash_key
+
+KEY = "k" * 40
 
 
 @pytest.fixture
@@ -17,7 +29,8 @@ def client(runner: SourceRunner) -> Iterator[FlaskClient]:
     runner.write("shop.csv", "id,name,price\n1,pot,1.50\n")
     runner.declare(shop(title="name"))
     runner.run("shop")
-    with create_app(runner.settings, runner.database).test_client() as client:
+    settings = replace(runner.settings, api_keys=(hash_key(KEY),))
+    with create_app(settings, runner.database).test_client() as client:
         yield client
 
 
@@ -65,3 +78,175 @@ def test_a_lineage_leads_to_the_record_the_runs_and_the_mapping(client: FlaskCli
     lineage = get(client, f"/data/{listed['id']}/lineage")
     assert (lineage["record"]["payload"], lineage["fetched_by"], lineage["mapping"]["document"]) == (None, None, None)
     assert lineage["written_by"] == replayed
+
+
+def erase(runner: SourceRunner, client: FlaskClient, title: str = "pot") -> int:
+    (item_id,) = runner.sql("SELECT id FROM unified_items WHERE title = :title", title=title)
+    answer = client.post(f"/data/{item_id}/erase", json={"reason": "asked to"}, headers={"X-API-Key": KEY})
+    assert answer.status_code == 202, answer.text
+    assert answer.get_json()["item_id"] == item_id
+    return int(item_id)
+
+
+def work(runner: SourceRunner) -> None:
+    while runner.database.transact(erase_some):
+        pass
+
+
+def test_earlier_records_of_an_item_are_known(client: FlaskClient, runner: SourceRunner) -> None:
+    for price in ("10.50", "12.25", "10.50"):
+        runner.write("shop.csv", f"id,name,price\n1,pot,{price}\n")
+        runner.run("shop")
+    lineage = get(client, f"/data/{get(client, '/data')['items'][0]['id']}/lineage")
+    assert lineage["record"]["payload"]["price"] == "10.50"
+    assert [one["payload"]["price"] for one in lineage["earlier"]] == ["12.25", "10.50", "1.50"]
+    ids = [lineage["record"]["raw_data_id"], *(one["raw_data_id"] for one in lineage["earlier"])]
+    assert ids == sorted(ids, reverse=True)
+    # A replay is no other record.
+    runner.declare(shop(title="id"))
+    runner.replay("shop")
+    assert len(get(client, f"/data/{lineage['item']['id']}/lineage")["earlier"]) == 3
+
+
+def test_at_most_twenty_earlier_records_are_known(client: FlaskClient, runner: SourceRunner) -> None:
+    for price in range(25):
+        runner.write("shop.csv", f"id,name,price\n1,pot,{price}\n")
+        runner.run("shop")
+    lineage = get(client, f"/data/{get(client, '/data')['items'][0]['id']}/lineage")
+    assert [one["payload"]["price"] for one in lineage["earlier"]] == [str(n) for n in range(23, 3, -1)]
+
+
+def test_the_requests_of_a_run_are_on_record(
+    runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hush-hush-hush")
+    answers = [Response(b"no", 503), as_json([{"id": 1}])]
+    fake_server.on("/old", Response(status=302, headers={"Location": "/items?page=2"}))
+    fake_server.on("/items", answers)
+    auth = {"kind": "query", "name": "key", "value": "${TOKEN}"}
+    runner.declare({"name": "api", "type": "api", "request": {"url": f"{fake_server.url}/old", "auth": auth}})
+    run = runner.run("api")
+    rows = runner.sql("SELECT method, url, status, bytes, attempt, error FROM etl_requests ORDER BY request_id")
+    assert [row[2:] for row in rows] == [
+        (302, 0, 1, None),
+        (503, 0, 1, "http_503"),
+        (302, 0, 2, None),
+        (200, 10, 2, None),
+    ]
+    assert all(row[0] == "GET" and row[1].startswith(fake_server.url) and "hush" not in row[1] for row in rows)
+    assert rows[0][1].endswith("/old")
+    with create_app(runner.settings, runner.database).test_client() as client:
+        (item,) = get(client, "/data?source_name=api")["items"]
+        request = get(client, f"/data/{item['id']}/lineage")["request"]
+    assert (request["status"], request["attempt"], request["bytes"]) == (200, 2, 10)
+    # They go with their run.
+    assert runner.sql("SELECT count(*) FROM etl_requests WHERE run_id = :id", id=run["run_id"]) == [4]
+    runner.database.transact(roll_up)
+    runner.database.transact(purge_runs, timedelta(0), 100)
+    assert runner.sql("SELECT count(*) FROM etl_requests") == [0]
+
+
+def test_of_very_many_requests_the_first_are_kept(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.queries.requests.MOST_KEPT", 5)
+    runner.write("shop.csv", "id\n1\n")
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    run_id = runner.run("shop")["run_id"]
+    asked = [Asked(float(n), "GET", "http://a.example", 200, 1, 0.1, 1, None) for n in range(4)]
+    for _ in range(3):
+        runner.database.transact(note_requests, run_id, asked)
+    assert runner.sql("SELECT count(*) FROM etl_requests") == [5]
+    assert runner.sql("SELECT requests FROM etl_runs WHERE run_id = :id", id=run_id) == [12]
+
+
+def test_an_erased_record_is_nowhere(runner: SourceRunner, client: FlaskClient) -> None:
+    rows = "id,name,price\n1,pot,{price}\n2,pan,2\n"
+    for price in ("3", "x", "4"):
+        runner.write("shop.csv", rows.format(price=price))
+        runner.run("shop")
+    item_id = erase(runner, client)
+    work(runner)
+    item = get(client, f"/data/{item_id}")
+    assert item.pop("status") == "deleted"
+    assert item.pop("metadata") == {}
+    assert {name for name, value in item.items() if value is not None} == {
+        *("id", "external_id", "source_name", "source_type", "created_at", "updated_at")
+    }
+    for table, column in (("raw_data", "raw_payload"), ("rejected_records", "errors"), ("unified_items", "title")):
+        assert runner.sql(f"SELECT count(*) FROM {table} WHERE {column}::text LIKE '%pot%'") == [0]
+    assert runner.sql("SELECT count(*) FROM raw_data") == [1]
+    assert runner.sql("SELECT count(*) FROM rejected_records") == [0]
+    lineage = get(client, f"/data/{item_id}/lineage")
+    assert (lineage["record"]["payload"], lineage["earlier"]) == (None, [])
+    assert lineage["erasure"]["reason"] == "asked to"
+    assert lineage["erasure"]["done_at"]
+    with runner.database.transaction() as connection:
+        assert known_items(connection, None, "shop") == 1
+
+
+def test_an_erased_record_does_not_come_back(runner: SourceRunner, client: FlaskClient) -> None:
+    item_id = erase(runner, client)
+    work(runner)
+    for price in (5, 6):
+        runner.write("shop.csv", f"id,name,price\n1,pot,{price}\n2,pan,{price}\n1,pot,0\n")
+        run = runner.run("shop")
+        assert (run["status"], run["records_failed"], run["records_loaded"]) == ("success", 2, 1)
+    assert runner.run("shop")["status"] == "success"
+    runner.declare(shop(title="id"))
+    assert runner.replay("shop")["records_extracted"] == 1
+    assert get(client, f"/data/{item_id}")["status"] == "deleted"
+    assert runner.sql("SELECT DISTINCT source_id FROM raw_data") == ["2"]
+    # To ask again changes nothing.
+    before = runner.sql("SELECT * FROM erasures")
+    answer = client.post(f"/data/{item_id}/erase", json={"reason": "again"}, headers={"X-API-Key": KEY})
+    assert answer.status_code == 202
+    assert runner.sql("SELECT * FROM erasures") == before
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_what_a_run_has_in_hand_is_erased_after_it(runner: SourceRunner, client: FlaskClient, steps: int) -> None:
+    runner.write("shop.csv", "id,name,price\n1,pot,7\n2,pan,2\n")
+    run_id = runner.queue("shop")
+    for _ in range(steps - 1):
+        runner.step()
+    item_id = erase(runner, client)
+    work(runner)
+    if steps > 1:
+        # The batch that holds the record is open.
+        assert runner.sql("SELECT count(*) FROM raw_data WHERE source_id = '1'") == [1]
+        assert runner.sql("SELECT done_at FROM erasures") == [None]
+    runner.drain()
+    assert runner.show(run_id)["status"] == "success"
+    runner.sql("UPDATE erasures SET looked_at = '-infinity'")
+    work(runner)
+    assert runner.sql("SELECT count(*) FROM raw_data WHERE source_id = '1'") == [0]
+    assert runner.sql("SELECT done_at IS NOT NULL FROM erasures") == [True]
+    assert get(client, f"/data/{item_id}")["title"] is None
+
+
+def test_many_records_are_looked_through_in_steps(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("db.queries.erasures.MOST_WALKED", 3)
+    for price in range(8):
+        runner.write("shop.csv", f"id,name,price\n1,pot,{price}\n2,pan,{price}\n")
+        runner.run("shop")
+    erase(runner, client)
+    runner.sql("UPDATE unified_items SET earlier = NULL")
+    work(runner)
+    assert runner.sql("SELECT DISTINCT source_id FROM raw_data") == ["2"]
+    assert runner.sql("SELECT records FROM erasures") == [8]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/data/999/erase", {"reason": "x"}, 404),
+        (f"/data/{2**63}/erase", {"reason": "x"}, 404),
+        ("/data/1/erase", {}, 422),
+        ("/data/1/erase", {"reason": ""}, 422),
+        ("/data/1/erase", {"reason": "x", "why": 1}, 422),
+    ],
+)
+def test_what_cannot_be_erased_is_refused(client: FlaskClient, path: str, body: Any, status: int) -> None:
+    assert client.post(path, json=body, headers={"X-API-Key": KEY}).status_code == status
+    assert client.post(path, json=body).status_code == 401

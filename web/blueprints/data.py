@@ -10,6 +10,7 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
+from db.queries.erasures import ask_to_erase
 from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
 from db.queries.lineage import get_item, get_lineage
@@ -20,7 +21,14 @@ from web.present.items import present_items
 from web.present.lineage import present_lineage
 from web.questions import naming_a_source, read_question
 from web.requests import MAX_ID, Resource
-from web.schemas.data import DataQuerySchema, DataSchema, ItemSchema, LineageSchema
+from web.schemas.data import (
+    DataQuerySchema,
+    DataSchema,
+    ErasedSchema,
+    ErasureRequestSchema,
+    ItemSchema,
+    LineageSchema,
+)
 from web.schemas.problem import NoQuerySchema
 
 if TYPE_CHECKING:
@@ -79,6 +87,25 @@ class ItemLineage(MethodView):
         """Show the stored record of an item, the runs that fetched and wrote it, and the mapping that made it."""
         found = present_lineage(service().database.read(get_lineage, _known(item_id)))
         return Response(msgspec.json.encode(found), mimetype="application/json")
+
+
+@blueprint.route("/data/<int:item_id>/erase")
+class ItemErasure(MethodView):
+    """A record that is to be forgotten."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.arguments(ErasureRequestSchema)
+    @blueprint.response(202, ErasedSchema)
+    @blueprint.problem(404, "There is no such item.")
+    @blueprint.doc(operationId="erase_item")
+    def post(self, wanted: dict[str, Any], item_id: int) -> Any:
+        """Erase a record wherever it is stored, with a reason. It does not come back when its source gives it again.
+
+        The item stays, empty and `deleted`. Workers do it within seconds; what a run has in hand, after that.
+        `erasure` in its lineage says when all is done.
+        """
+        asked_at = service().database.transact(ask_to_erase, _known(item_id), wanted["reason"])
+        return {"item_id": item_id, "asked_at": asked_at}
 
 
 def _known(item_id: int) -> int:

@@ -23,7 +23,10 @@ def present_lineage(found: Lineage) -> dict[str, Any]:
         },
         "fetched_by": found.fetched_by,
         "written_by": found.written_by,
+        "request": found.request,
         "mapping": _mapping(found),
+        "earlier": msgspec.Raw(found.earlier.encode()),
+        "erasure": found.erasure,
     }
 
 

@@ -101,6 +101,48 @@ class MadeBySchema(Schema):
     )
 
 
+class EarlierSchema(RecordSchema):
+    """A record that an item came from before."""
+
+    run_id = fields.UUID(metadata={"description": "the run that stored it"})
+
+
+class RequestSchema(Schema):
+    """An HTTP request of a run, without secrets."""
+
+    at = fields.AwareDateTime()
+    method = fields.String()
+    url = fields.String()
+    status = fields.Integer(allow_none=True)
+    bytes = fields.Integer()
+    seconds = fields.Float()
+    attempt = fields.Integer(metadata={"description": "1 for the first try"})
+    error = fields.String(allow_none=True)
+
+
+class ErasureSchema(Schema):
+    """That a record is erased."""
+
+    reason = fields.String()
+    asked_at = fields.AwareDateTime()
+    done_at = fields.AwareDateTime(
+        allow_none=True, metadata={"description": "null until its source's stored records were looked through"}
+    )
+
+
+class ErasureRequestSchema(Schema):
+    """Why a record is to be erased."""
+
+    reason = Text(required=True, validate=validate.Length(min=1, max=500))
+
+
+class ErasedSchema(Schema):
+    """That a record is going to be erased."""
+
+    item_id = fields.Integer()
+    asked_at = fields.AwareDateTime()
+
+
 class LineageSchema(Schema):
     """Where an item comes from."""
 
@@ -108,4 +150,14 @@ class LineageSchema(Schema):
     record = fields.Nested(RecordSchema)
     fetched_by = fields.UUID(allow_none=True, metadata={"description": "the run that stored the record"})
     written_by = fields.UUID(metadata={"description": "the run that wrote the item last; another one after a replay"})
+    request = fields.Nested(
+        RequestSchema,
+        allow_none=True,
+        metadata={"description": "the last one before the record was stored; small pages are stored together"},
+    )
     mapping = fields.Nested(MadeBySchema)
+    earlier = fields.List(
+        fields.Nested(EarlierSchema),
+        metadata={"description": "at most 20, newest first; a payload over 64 KiB is left out"},
+    )
+    erasure = fields.Nested(ErasureSchema, allow_none=True)

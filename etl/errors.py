@@ -234,6 +234,12 @@ class NoSnapshotError(ETLError):
     code = "no_snapshot"
 
 
+class NoBackfillError(ETLError):
+    """The source does not say how a range of its past is asked for, or too much is asked for at once."""
+
+    code = "no_backfill"
+
+
 class UnknownItemError(ETLError):
     """No item has this id."""
 

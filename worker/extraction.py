@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, assert_never
 import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
+from db.queries.backfills import note_window
 from db.queries.closing import close_run
 from db.queries.failures import give_back_run
 from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_postponed
@@ -29,6 +30,7 @@ from etl.errors import (
 from etl.extract import open_source, target_for
 from etl.extract.batching import Batcher
 from etl.extract.context import Context
+from etl.extract.windows import WindowsExtractor, source_of
 from etl.http.call import Policy
 from etl.http.client import HttpClient
 from etl.mapping.mapper import Mapper
@@ -66,7 +68,9 @@ if TYPE_CHECKING:
 
     from config.settings import Settings
     from etl.declare.source import AnySource
+    from etl.extract import Extractor
     from etl.http.target import PreparedRequest
+    from etl.runs.backfills import Window
     from etl.runs.messages import Message
     from etl.runs.polling import PollResult
     from etl.runs.slices import SliceEnd, Start
@@ -128,6 +132,7 @@ class Slice:
         self._deadline = Deadline(clock() + self.share.pace.slice_seconds(most), clock)
         self._before = lease.claim
         self._reporter = RunReporter(lease, self.share, self._send, clock)
+        self._is_fetched = lease.claim.lane is Lane.FETCH
 
     def work(self) -> SliceEnd:
         """Fetch and store batches until something ends the slice: what that is."""
@@ -158,7 +163,7 @@ class Slice:
         if start.is_outdated:
             self._reporter.warn("config_changed", "the source's settings have changed; it is read from its start")
         self.lease.begin(start.position)
-        extractor = open_source(start.source, self._request(start.source), self._context(start))
+        extractor = _open(start, self.lease, self._request, self._context(start))
         settings = self._process.settings
         mapper = Mapper(start.source, settings.max_record)
         writer = BatchWriter(self.lease, mapper, settings.worker_processes, ignores=bool(start.source.ignore))
@@ -166,7 +171,7 @@ class Slice:
         for batch in batcher.batches(extractor.pages(start.position), start.position):
             stored = writer.write(batch, self._reporter.requests.take())
             if stored.batch_id is not None:
-                self._send([BatchMessage(stored.batch_id, normalized=stored.normalized)])
+                self._send([BatchMessage(stored.batch_id, normalized=stored.normalized, low=not self._is_fetched)])
             if end := after_batch(batch.position, len(stored.open_batches), self._deadline):
                 return end
         poll = self._poll(start.source)
@@ -227,7 +232,7 @@ class Slice:
         self._reporter.requests.store()
         match end:
             case Finished(poll):
-                if poll:
+                if poll and self._is_fetched:
                     self.lease.transact(note_poll, self.lease.claim, poll)
             case Yielded():
                 self.share.note(end.slowness)
@@ -253,7 +258,9 @@ class Slice:
             self._send([ExtractMessage(run_id, low=self.lease.claim.lane is not Lane.FETCH)])
 
     def _remember(self, end: Failed) -> None:
-        """Note what the failure says of the source."""
+        """Note what the failure says of the source: what another lane meets says nothing."""
+        if not self._is_fetched:
+            return
         transact, claim = self.lease.transact, self.lease.claim
         match end.hint:
             case AskedToWait(seconds):
@@ -265,6 +272,25 @@ class Slice:
             case Died(cause):
                 death = transact(count_death, claim.source_name, cause)
                 log.warning("process_died", deaths=death.deaths, cause="memory")
+
+
+def _open(
+    start: Start, lease: Lease, request_of: Callable[[AnySource], PreparedRequest | None], context: Context
+) -> Extractor:
+    """What reads the source, or a range of its past."""
+    span, run_id = lease.claim.span, lease.claim.run_id
+    if span is None:
+        return open_source(start.source, request_of(start.source), context)
+
+    def open_window(window: Window) -> Extractor:
+        source = source_of(start.source, window)
+        return open_source(source, request_of(source), context)
+
+    def note(number: int, window: Window, records: int, pages: int) -> None:
+        detail = {"from": window.start, "to": window.end, "records": records, "pages": pages}
+        lease.transact(note_window, run_id, number + 1, detail)
+
+    return WindowsExtractor(span, open_window, note)
 
 
 def _secrets(source: AnySource, settings: Settings) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from db.queries.runs import renew_run
 from db.queries.share import enter_share, mark_slow, note_answer, note_miss
+from etl.runs.outcome import Lane
 from etl.runs.share import QUICK_ANSWER, Pace
 from etl.runs.slices import Slowness
 from worker.board import BOARD, RUN
@@ -130,10 +131,12 @@ class SlowShare:
         self.is_held = claim.slow
         self.pace = Pace(answered=claim.answered, misses=claim.misses, slow=claim.slow, alone=claim.alone)
         self._lease = lease
+        # What other lanes meet says nothing of the source.
+        self._is_fetched = claim.lane is Lane.FETCH
 
     def answered(self, seconds: float) -> bool:
         """The source's answer began after so many seconds. True when that makes room for another slow source."""
-        if seconds > QUICK_ANSWER or (self.pace.answered and not self.pace.misses):
+        if not self._is_fetched or seconds > QUICK_ANSWER or (self.pace.answered and not self.pace.misses):
             return False
         claim = self._lease.claim
         self._lease.transact(note_answer, claim.run_id, claim.source_name)
@@ -151,7 +154,7 @@ class SlowShare:
         claim = self._lease.claim
         if slowness is None:
             return
-        if slowness is Slowness.MISSED:
+        if slowness is Slowness.MISSED and self._is_fetched:
             self._lease.transact(note_miss, claim.run_id, claim.source_name)
         else:
             self._lease.transact(mark_slow, claim.run_id)

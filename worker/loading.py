@@ -117,7 +117,7 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
 def _load(database: Database, claim: BatchClaim) -> list[Message]:
     if not database.transact(load_batch, claim):
         log.warning("staging_was_emptied", batch_id=claim.batch_id)
-        return [BatchMessage(claim.batch_id, low=claim.is_replay)]
+        return [BatchMessage(claim.batch_id, low=claim.is_low)]
     return _go_on(database, claim)
 
 
@@ -127,7 +127,7 @@ def _go_on(database: Database, claim: BatchClaim) -> list[Message]:
     if database.transact(close_run, claim.run_id):
         return []
     if database.transact(resume_extraction, claim.run_id):
-        return [ExtractMessage(claim.run_id, low=claim.is_replay)]
+        return [ExtractMessage(claim.run_id, low=claim.is_low)]
     return []
 
 
@@ -136,4 +136,4 @@ def _halve(database: Database, claim: BatchClaim) -> list[Message]:
     parts = database.transact(halve_batch, claim)
     if not parts:
         return _go_on(database, claim)
-    return [BatchMessage(batch_id, low=claim.is_replay) for batch_id in parts]
+    return [BatchMessage(batch_id, low=claim.is_low) for batch_id in parts]

@@ -13,7 +13,7 @@ import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_length
 from broker.trouble import note_trouble
-from db.queries import plans, processes, share, sweep
+from db.queries import backfills, plans, processes, share, sweep
 from db.queries.clock import follow_clock
 from db.queries.closing import close_run
 from db.session import Database
@@ -121,6 +121,7 @@ class Sweeper(threading.Thread):
         )
         self.has_more = len(runs) == sweep.LIMIT or extracts >= sweep.LIMIT
         runs += database.transact(share.send_slow_runs)
+        runs += database.transact(backfills.start_backfills)
         unsent_runs = publish(self._app, runs)
         if unsent_runs:
             database.transact(sweep.unsend_runs, unsent_runs)

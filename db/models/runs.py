@@ -48,6 +48,7 @@ class RunRow(Base):
         Index("ix_etl_runs_dispatch", "dispatched_at", postgresql_where=text(ACTIVE_RUN)),
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
+        Index("ix_etl_runs_backfills", "source_name", "completed_at", postgresql_where=text("lane = 'backfill'")),
         Index(
             "ix_etl_runs_slow",
             "dispatched_at",

@@ -55,6 +55,7 @@ class BatchClaim:
     mapping_version: int
     exhausted: bool = False
     lane: str = Lane.FETCH
+    keeps_existing: bool = False
     raw_ids: list[int] | None = None
     raw_since: datetime | None = None
     raw_until: datetime | None = None
@@ -63,6 +64,11 @@ class BatchClaim:
     def is_replay(self) -> bool:
         """Whether its rows are driven again."""
         return self.lane == Lane.REPLAY
+
+    @property
+    def is_low(self) -> bool:
+        """Whether others go before it."""
+        return self.lane != Lane.FETCH
 
     @property
     def rows(self) -> RawRows:
@@ -80,7 +86,8 @@ _CLAIM = text(f"""
       AND (b.not_before IS NULL OR b.not_before <= clock_timestamp())
       AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
-        r.lane, b.raw_ids, b.raw_since, b.raw_until, {BOUND} AS bound,
+        r.lane, coalesce(r.lane = 'backfill' AND r.scope ->> 'existing' = 'keep', false) AS keeps_existing,
+        b.raw_ids, b.raw_since, b.raw_until, {BOUND} AS bound,
         CASE WHEN b.state = 'normalized' THEN b.mapping_version END AS staged_version,
         b.attempt > :max_attempts AND NOT {OTHERS_FAIL} AS exhausted
 """)
@@ -200,8 +207,9 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     # may compare every row of a batch with every other. Items are looked up by arrays of ids, which are no joins.
     connection.execute(text("SET LOCAL enable_nestloop = off"))
     left_out = leave_taken_back(connection, claim.source_name, claim.batch_id) if claim.is_replay else 0
-    (close_driven if claim.is_replay else close_fitting)(connection, claim.source_name, claim.batch_id)
-    counts = write_items(connection, values, revive=not claim.is_replay)._asdict()
+    if not claim.keeps_existing:
+        (close_driven if claim.is_replay else close_fitting)(connection, claim.source_name, claim.batch_id)
+    counts = write_items(connection, values, revive=not claim.is_low, keep=claim.keeps_existing)._asdict()
     connection.execute(_CLOSE, values | counts | {"unchanged": counts["unchanged"] + left_out})
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True

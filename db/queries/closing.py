@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
 _TALLY = f"""
     SELECT r.lane, r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
+        r.lane = 'fetch' AND EXISTS (
+            SELECT 1 FROM etl_runs f
+            WHERE f.source_name = r.source_name AND f.lane = 'backfill' AND f.started_at IS NOT NULL
+              AND coalesce(f.completed_at > r.started_at, true)) AS beside_backfill,
         coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 -> 'max_rejected' AS max_rejected, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
@@ -89,6 +93,7 @@ def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
         lane,
         may_lack_new=may_lack,
         discarded=row.discarded,
+        beside_backfill=row.beside_backfill,
     )
 
 

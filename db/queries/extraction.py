@@ -16,12 +16,12 @@ from db.queries.cases import close_met, find_cases, put_unstorable
 from db.queries.deletions import note_seen
 from db.queries.requests import note_requests
 from db.statement import text
-from db.states import OPEN_BATCH
+from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.errors import LeaseLostError
 from etl.payload import DIGEST_SIZE
 from etl.records import StagedItem, StoredRecord
 from etl.runs.changes import InFlightIds, KnownContent
-from etl.runs.outcome import BatchState, Status
+from etl.runs.outcome import BatchState, Lane, Status
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,12 +45,16 @@ class Stored:
 
 # Arrays go over as JSON, which is quicker to write than the driver's own, and are looked up by index. The answer is one
 # row, since the driver takes longer over a row than PostgreSQL takes to find it.
-_SERVED = text("""
+_SERVED = text(f"""
     SELECT json_agg(external_id) AS ids, string_agg(content_hash, '') AS hashes,
         json_agg(external_id) FILTER (WHERE run_id = :run_id) AS written
     FROM (
         SELECT external_id, content_hash, run_id, status FROM unified_items
         WHERE source_name = :source_name AND mapping_version >= :mapped_since
+          -- beside a backfill a fetch stores all again: what it meets is to be the newest record
+          AND NOT (:alone AND EXISTS (
+              SELECT 1 FROM etl_runs b
+              WHERE b.source_name = :source_name AND b.lane = 'backfill' AND b.{ACTIVE_RUN}))
           AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
         -- Asked for afterwards: to one who does not know a new table yet, an index over the active items looks best.
         OFFSET 0
@@ -81,7 +85,10 @@ def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> Kn
         "mapping_version": claim.mapping_version,
         "mapped_since": claim.mapped_since,
     }
-    served, written = _served(connection, found.ids, values)
+    if claim.keeps_existing:
+        served, written = _present(connection, found, values), frozenset[str]()
+    else:
+        served, written = _served(connection, found.ids, values | {"alone": claim.lane is Lane.FETCH})
     return KnownContent(served, find_cases(connection, found, values), written)
 
 
@@ -96,6 +103,19 @@ def _served(connection: Connection, ids: list[str], values: dict[str, Any]) -> t
     ids = msgspec.json.decode(row.ids)
     served = {key: hashes[place * size : (place + 1) * size] for place, key in enumerate(ids)}
     return served, frozenset(msgspec.json.decode(row.written or "[]"))
+
+
+def _present(connection: Connection, found: Candidates, values: dict[str, Any]) -> dict[str, bytes]:
+    """Those of the candidates whose ids are there, whatever they say: as if they said the same."""
+    values = values | {"ids": msgspec.json.encode(found.ids).decode()}
+    return {key: found.records[key].content_hash for key in connection.execute(_PRESENT, values).scalars()}
+
+
+_PRESENT = text("""
+    SELECT external_id FROM unified_items
+    WHERE source_name = :source_name
+      AND external_id = ANY (ARRAY(SELECT jsonb_array_elements_text(CAST(:ids AS jsonb))))
+""")
 
 
 def store_batch(
@@ -220,11 +240,11 @@ def _stage(connection: Connection, claim: RunClaim, batch_id: int, rows: list[St
 _INSERT_BATCH = text("""
     INSERT INTO etl_batches (run_id, source_name, number, first_raw_id, last_raw_id, state, dispatched_at, loaded_at,
                              records_extracted, records_unchanged, records_duplicate, records_failed,
-                             records_failed_again, records_discarded)
+                             records_failed_again, records_discarded, low)
     VALUES (:run_id, :source_name, :number, :first, :last, :state,
             CASE WHEN :state = 'extracted' THEN clock_timestamp() END,
             CASE WHEN :state = 'loaded' THEN clock_timestamp() END,
-            :extracted, :unchanged, :duplicate, :failed, :failed_again, :discarded)
+            :extracted, :unchanged, :duplicate, :failed, :failed_again, :discarded, :low)
     RETURNING batch_id
 """)
 
@@ -250,6 +270,7 @@ def _insert_batch(
         "failed": changes.failed_again + len(batch.rejected),
         "failed_again": changes.failed_again + len(batch.rejected) - len(changes.rejected),
         "discarded": changes.discarded,
+        "low": claim.lane is not Lane.FETCH,
     }
     return int(connection.execute(_INSERT_BATCH, values).scalar_one())
 

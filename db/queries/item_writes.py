@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 MOST_EARLIER = 20
 
 
-def write_items(connection: Connection, values: dict[str, Any], *, revive: bool) -> Row[Any]:
+def write_items(connection: Connection, values: dict[str, Any], *, revive: bool, keep: bool = False) -> Row[Any]:
     """Write the items of a batch; how many were inserted, updated, corrected, unchanged and duplicate, and came back.
 
-    `revive` says that items which were deleted come back. Where none is there yet, to insert them costs a fifth less
-    than to upsert them.
+    `revive` says that items which were deleted come back, `keep` that those which are there stay as they are. Where
+    none is there yet, to insert them costs a fifth less than to upsert them.
     """
     if not connection.execute(_LOCK_ITEMS, values).scalar_one():
         try:
@@ -32,7 +32,7 @@ def write_items(connection: Connection, values: dict[str, Any], *, revive: bool)
                 raise
             # One came with another batch meanwhile. What was locked here is free again.
             connection.execute(_LOCK_ITEMS, values)
-    return connection.execute(_UPSERT, values | {"revive": revive}).one()
+    return connection.execute(_UPSERT, values | {"revive": revive, "keep": keep}).one()
 
 
 # Items in key order, so that two batches of a source never wait for each other in a circle.
@@ -91,7 +91,7 @@ _TAKE_OVER = f"""
             updated_at = CASE WHEN {_OTHERWISE} THEN clock_timestamp() ELSE item.updated_at END,
             change_xid = CASE WHEN {_OTHERWISE} THEN pg_current_xact_id() ELSE item.change_xid END
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
-          AND item.erased_at IS NULL
+          AND item.erased_at IS NULL AND NOT :keep
         RETURNING external_id, xmax = 0 AS inserted, change_xid = pg_current_xact_id() AS changed
 """
 

@@ -12,12 +12,13 @@ from db.queries.processes import PROCESSES
 from db.queries.run_locks import lock_run
 from db.queries.versions import BOUND, Bound
 from db.statement import text
-from db.states import ACTIVE_RUN, OPEN_BATCH, has_room
+from db.states import ACTIVE_RUN, OPEN_BATCH, WAITS_FOR_ROOM, has_room
 from etl.errors import LeaseLostError, RunFinishedError, UnknownRunError
 from etl.records import Position
+from etl.runs.backfills import Span
 from etl.runs.outcome import Failure, Lane, Stage, Status, Trigger
 from etl.runs.polling import ServerHints
-from etl.runs.replays import Scope
+from etl.runs.replays import EVERYTHING, Scope
 from etl.runs.schedule import QuietHours
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
@@ -115,6 +116,7 @@ _CLAIM = text(f"""
       AND r.attempt < :max_attempts
       -- a slow one that was not sent for has no share of the processes
       AND NOT (r.slow AND r.dispatched_at IS NULL)
+      AND NOT {WAITS_FOR_ROOM}
     RETURNING r.run_id, r.source_name, r.lane, r.scope, r.token, r.attempt, r.batches, r.position,
         r.checkpoint_before, {BOUND} AS bound,
         r.scheduled_for, s.moved_to, s.moved_count, s.rest,
@@ -163,7 +165,8 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
         scheduled_for=row.scheduled_for,
         postponed_for=row.postponed_for,
         lane=Lane(row.lane),
-        scope=msgspec.convert(row.scope or {}, Scope, strict=False),
+        scope=msgspec.convert(row.scope or {}, Scope, strict=False) if row.lane == Lane.REPLAY else EVERYTHING,
+        span=msgspec.convert(row.scope, Span) if row.lane == Lane.BACKFILL else None,
         hints=ServerHints(row.moved_to, row.moved_count, row.rest and msgspec.convert(row.rest, QuietHours), row.noted),
         slow=row.slow,
         answered=row.answered,
@@ -256,7 +259,8 @@ def resume_extraction(connection: Connection, run_id: UUID) -> bool:
 
 
 _SHOWN = """
-    SELECT r.run_id, r.source_name, r.source_type, r.lane, r.trigger, r.status, r.stage, r.attempt, r.scheduled_for,
+    SELECT r.run_id, r.source_name, r.source_type, r.lane, r.trigger, r.status, r.stage, r.scope,
+        r.position -> 'cursor' ->> 'window' AS window_number, r.attempt, r.scheduled_for,
         r.slots_missed, r.created_at, r.started_at, r.completed_at, r.not_before, r.pages, r.bytes,
         r.error_code, r.error_message, r.extracted_at IS NOT NULL AS extracted,
         coalesce(live.extracted, r.records_extracted) AS records_extracted,

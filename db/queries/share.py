@@ -45,7 +45,7 @@ _SEND = text(f"""
           ORDER BY coalesce(q.not_before, q.created_at) + make_interval(secs => :costs * least(s.misses, :most))
           LIMIT :room FOR UPDATE OF q SKIP LOCKED) due
     WHERE r.run_id = due.run_id
-    RETURNING r.run_id
+    RETURNING r.run_id, r.lane <> 'fetch' AS low
 """)
 
 
@@ -65,7 +65,7 @@ def send_slow_runs(connection: Connection) -> list[ExtractMessage]:
     rows = connection.execute(
         _SEND, {"room": room, "max_open": MAX_OPEN_BATCHES - 1, "costs": MISS_COSTS, "most": MOST_MISSES}
     )
-    return [ExtractMessage(run_id) for run_id in rows.scalars()]
+    return [ExtractMessage(row.run_id, low=row.low) for row in rows]
 
 
 def enter_share(connection: Connection, run_id: UUID) -> bool:

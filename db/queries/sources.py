@@ -192,3 +192,16 @@ def find_sources(connection: Connection, names: Sequence[str] | None) -> list[Ro
         if name not in found:
             raise UnknownSourceError(f"there is no source named {name!r}", source=name)
     return [found[name] for name in dict.fromkeys(names)]
+
+
+def get_declared(connection: Connection, name: str) -> dict[str, Any]:
+    """A source as it is declared now.
+
+    Raises:
+        UnknownSourceError: the name is not known.
+    """
+    query = text("SELECT config FROM sources WHERE name = :name")
+    document: dict[str, Any] | None = connection.execute(query, {"name": name}).scalar()
+    if document is None:
+        raise UnknownSourceError(f"there is no source named {name!r}", source=name)
+    return document

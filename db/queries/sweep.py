@@ -8,7 +8,7 @@ from db.queries.closing import end_run
 from db.queries.events import record_event
 from db.queries.run_locks import lock_run
 from db.statement import text
-from db.states import ACTIVE_RUN, OPEN_BATCH, has_room
+from db.states import ACTIVE_RUN, OPEN_BATCH, WAITS_FOR_ROOM, has_room
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState, Failure, Outcome, Status
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS
@@ -111,7 +111,7 @@ _DUE_RUNS = text(f"""
     FROM (SELECT run_id FROM etl_runs q
           WHERE {ACTIVE_RUN} AND extracted_at IS NULL AND lease_expires_at IS NULL
             -- those of slow sources are sent for as there is room
-            AND NOT (slow AND dispatched_at IS NULL)
+            AND NOT (slow AND dispatched_at IS NULL) AND NOT {WAITS_FOR_ROOM}
             AND (not_before IS NULL OR not_before <= clock_timestamp())
             AND (stage <> 'loading' OR {has_room("q", ":max_open")})
             AND {_UNDELIVERED.format(table="etl_runs", low="lane <> 'fetch'")}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from etl.declare.backfill import Backfill
 from etl.declare.catalog import DEFAULTABLE
 from etl.declare.dialect import Dialect
 from etl.declare.expect import Expectation, RejectLimit
@@ -91,12 +92,20 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "allow_missing": "true: an answer without the list has no records; else it fails the run",
         "paginate": "The way from one page to the next",
         "incremental": "Ask only for what has changed since the last run",
+        "backfill": "How a range of the past is asked for, by `POST /backfills`",
     },
     CsvSource: {
         "file": "A file, a folder or a pattern such as exports/*.csv, in a folder of CSV_ROOTS",
         "request": "The request for a file by URL",
         "mode": "full: a file that has changed is read as a whole; append: only what was added to it",
         "csv": "How the file is written",
+        "backfill": "How a range of the past is asked for, by `POST /backfills`",
+    },
+    Backfill: {
+        "params": "Added to the query instead of those of the same names, with {from} and {to}",
+        "body": "Sent instead of the body of the request",
+        "window": "What is asked for at once",
+        "format": "How times are written: as %Y-%m-%d, seconds or milliseconds; else ISO 8601",
     },
     RssSource: {
         "request": "The request for the feed",

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from etl import payload
+from etl.declare.backfill import Backfill  # noqa: TC001 -- msgspec reads the annotations
 from etl.declare.dialect import Dialect
 from etl.declare.duration import seconds
 from etl.declare.expect import Expectation, RejectLimit, check_expectations
@@ -26,6 +27,9 @@ from etl.errors import ConfigError
 from etl.item import TARGETS
 from etl.times import Moment
 
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
 _TARGETS = tuple(field.name for field in TARGETS)
 # The lease and the time limit of a task lie above it: seconds.
 LONGEST_TIMEOUT = 600.0
@@ -35,17 +39,8 @@ MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates"
 CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
-    *(
-        "enabled",
-        "schedule",
-        "timeout",
-        "rate",
-        "honour_cache",
-        "max_rejected",
-        "max_deleted",
-        "identity_change",
-        "expect",
-    ),
+    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
+    *("identity_change", "expect", "backfill"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -154,6 +149,7 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
     allow_missing: bool = False
     paginate: Paging = NoPaging()
     incremental: Incremental | None = None
+    backfill: Backfill | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,6 +158,8 @@ class ApiSource(Source, frozen=True, kw_only=True, tag_field="type", tag="api"):
             check_path(self.success, "success")
         self._check_shape()
         self._check_since()
+        if self.full_snapshot and self.backfill is not None:
+            raise ValueError("`backfill`: with `full_snapshot` what is not in the source now is deleted")
         if self.full_snapshot and self.incremental is not None:
             raise ValueError("`full_snapshot`: with `incremental` only a part of the source is read")
         if isinstance(self.paginate, NextUrlPaging | LinkPaging) and "${" in self.request.url.partition("?")[0][2:]:
@@ -205,6 +203,7 @@ class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
     request: Request | None = None
     mode: Literal["full", "append"] = "full"
     csv: Dialect = Dialect()
+    backfill: Backfill | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,6 +211,8 @@ class CsvSource(Source, frozen=True, kw_only=True, tag_field="type", tag="csv"):
             raise ValueError("exactly one of `file` and `request` is needed")
         if self.mode == "append" and self.file is None:
             raise ValueError("`mode`: only a `file` can be read in mode append")
+        if self.backfill is not None and (self.request is None or self.full_snapshot):
+            raise ValueError("`backfill`: only of a `request`, and not with `full_snapshot`")
         if self.mode == "append" and self.full_snapshot:
             raise ValueError("`full_snapshot`: in mode append only what was added is read")
         if self.mode == "append" and self.csv.skip_footer:
@@ -312,6 +313,11 @@ def times_of(source: Source) -> Moment:
     return Moment(zone(source.timezone), tuple(source.dates), names)
 
 
+def zone_of(source: Source) -> ZoneInfo:
+    """The zone of times that name none."""
+    return zone(source.timezone)
+
+
 # A key with a name space, as `dc:title`, or with spaces.
 _PLAIN_KEY = re.compile(r"[\w:/ -]+")
 
@@ -338,7 +344,9 @@ _EXPECTED = {
     "decimal": "one character that stands before decimals, such as a comma",
     "thousands": "one character that stands between groups of digits, such as a point",
     "timezone_names": "abbreviations of 1 to 6 letters, each with a time zone such as Asia/Kolkata",
-    **dict.fromkeys(("every", "jitter", "timeout", "lookback", "ahead"), "a duration such as 30s, 30m, 1h or 7d"),
+    **dict.fromkeys(
+        ("every", "jitter", "timeout", "lookback", "ahead", "window"), "a duration such as 30s, 30m, 1h or 7d"
+    ),
 }
 _CHOICES = {
     "type": "api, csv and rss",

@@ -115,6 +115,7 @@ class Tally:
 
     `may_lack_new` says that the run asked only for what is new, of a source that has served items: what is bad in it
     may be all there was. Of the failed records, `discarded` were put away by somebody: they are no reason to complain.
+    `beside_backfill` says that one went on meanwhile, and may have changed what is served.
     """
 
     extraction_over: bool
@@ -126,6 +127,7 @@ class Tally:
     lane: Lane = Lane.FETCH
     may_lack_new: bool = False
     discarded: int = 0
+    beside_backfill: bool = False
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""
@@ -193,21 +195,25 @@ def left_behind(outcome: Outcome, tally: Tally) -> Checkpoint | Marks:
 
     A run whose extraction broke off leaves the old one: pages that were not read may hold older cursor values. If it
     has stored something, it has changed what is served, and what the run before it knew of an answer or a whole file no
-    longer says that nothing is new.
+    longer says that nothing is new. The same holds for a backfill that has changed something.
     """
     position = tally.position
     if tally.was_read(outcome) and (position.watermark is not None or position.kept is not None):
-        return _checkpoint(position, is_partial=outcome.status is Status.PARTIAL)
-    return Marks.FORGOTTEN if tally.counts.extracted and tally.lane is Lane.FETCH else Marks.KEPT
+        return _checkpoint(position, forgets=outcome.status is Status.PARTIAL or tally.beside_backfill)
+    counts = tally.counts
+    has_changed = {Lane.FETCH: counts.extracted, Lane.BACKFILL: counts.inserted + counts.updated}.get(tally.lane)
+    return Marks.FORGOTTEN if has_changed else Marks.KEPT
 
 
-def _checkpoint(position: Position, *, is_partial: bool) -> Checkpoint:
-    """After rejects, what is unchanged is not skipped next time, or the source would look well again.
+def _checkpoint(position: Position, *, forgets: bool) -> Checkpoint:
+    """The place where this run ended; `forgets` says that what is unchanged is not skipped next time.
+
+    After rejects the source would look well again, and beside a backfill an older record of that would stand.
 
     Only the watermark and files that grow go on where they ended.
     """
     kept = position.kept or Kept()
-    if is_partial:
+    if forgets:
         kept = Kept(files={name: mark for name, mark in kept.files.items() if mark.appending})
     return Checkpoint(
         kind="watermark" if position.watermark is not None else "kept",

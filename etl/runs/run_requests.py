@@ -47,6 +47,12 @@ class Refusal:
     failure: Failure
     message: str
 
+    @property
+    def error(self) -> SourceInactiveError:
+        """The same for whoever asked."""
+        until = {"not_before": self.source.set_aside_until} if self.source.set_aside_until else {}
+        return SourceInactiveError(self.message, code=self.failure.code, source=self.source.name, **until)
+
 
 class RequestStatus(StrEnum):
     """What a request does for a source: its run is a new one, or the one that is active already."""

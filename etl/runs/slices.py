@@ -21,6 +21,7 @@ from etl.errors import (
     WaitError,
 )
 from etl.records import Checkpoint, Position
+from etl.runs.backfills import Existing
 from etl.runs.outcome import Failure, Lane
 from etl.runs.replays import EVERYTHING, Scope
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from etl.declare.source import AnySource
+    from etl.runs.backfills import Span
     from etl.runs.polling import PollResult, ServerHints
 
 # A run with so many open batches waits until half of them are loaded.
@@ -62,6 +64,7 @@ class RunClaim:
     hints: ServerHints
     lane: Lane = Lane.FETCH
     scope: Scope = EVERYTHING
+    span: Span | None = None
     scheduled_for: datetime | None = None
     postponed_for: float = 0.0
     slow: bool = False
@@ -74,6 +77,11 @@ class RunClaim:
     def is_snapshot(self) -> bool:
         """Whether the run reads all that its source has, so that what it does not meet is gone."""
         return self.lane is Lane.FETCH and bool(self.config.get("full_snapshot"))
+
+    @property
+    def keeps_existing(self) -> bool:
+        """Whether records whose ids are there already are left alone."""
+        return self.span is not None and self.span.existing is Existing.KEEP
 
     def deletes_after(self, position: Position) -> bool:
         """Whether, at a position, all was read, and what was not met is to be deleted."""

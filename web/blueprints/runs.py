@@ -15,7 +15,7 @@ from db.queries.events import list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
 from db.queries.sources import check_known
-from etl.errors import AlreadyActiveError, SourceInactiveError
+from etl.errors import AlreadyActiveError
 from etl.runs.outcome import Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
 from web.cursors import RunCursor, unpack
@@ -65,7 +65,7 @@ class Runs(MethodView):
         options = {"read_all": wanted["full"], "accept_deletions": wanted["accept_deletions"]}
         answer = parts.database.transact(request_runs, names, Trigger.API, **options)
         if isinstance(answer, Refusal):
-            raise _refused(answer)
+            raise answer.error
         if not answer.queued:
             raise _nothing_queued(answer.runs)
         publish(parts.producer, answer.messages)
@@ -132,12 +132,6 @@ def _cancel(connection: Connection, run_id: UUID) -> Row[Any]:
     check_cancellable(connection, run_id)
     end_run(connection, run_id, Outcome(Status.CANCELLED, Failure("cancelled", "cancelled over the API")))
     return get_run(connection, run_id)
-
-
-def _refused(refusal: Refusal) -> SourceInactiveError:
-    source = refusal.source
-    until = {"not_before": source.set_aside_until} if source.set_aside_until else {}
-    return SourceInactiveError(refusal.message, code=refusal.failure.code, source=source.name, **until)
 
 
 def _nothing_queued(runs: list[RequestedRun]) -> AlreadyActiveError:

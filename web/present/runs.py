@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from etl.records import Counts
-from etl.runs.outcome import ACTIVE
+from etl.runs.outcome import ACTIVE, Lane
 from web.cursors import RunCursor, pack
 
 if TYPE_CHECKING:
@@ -28,8 +28,12 @@ def present_run(row: Row[Any]) -> dict[str, Any]:
     code, message = run.pop("error_code"), run.pop("error_message")
     run["error"] = {"code": code, "message": message} if code else None
     total, closed, extracted = run.pop("batches_total"), run.pop("batches_closed"), run.pop("extracted")
+    scope, window = run.pop("scope"), run.pop("window_number")
     if row.status in ACTIVE:
         run["progress"] = {"batches_total": total, "batches_loaded": closed, "extraction_done": extracted}
+        if row.lane == Lane.BACKFILL:
+            done = scope["windows"] if extracted else int(window or 0)
+            run["progress"] |= {"windows_total": scope["windows"], "windows_done": done}
     return run
 
 

@@ -74,6 +74,8 @@ class ProgressSchema(Schema):
     batches_total = fields.Integer()
     batches_loaded = fields.Integer()
     extraction_done = fields.Boolean()
+    windows_total = fields.Integer(metadata={"description": "of a backfill"})
+    windows_done = fields.Integer(metadata={"description": "of a backfill: read to their ends"})
 
 
 class RunSchema(Schema):

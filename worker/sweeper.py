@@ -19,7 +19,9 @@ from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageError, StorageTroubleError
 from etl.runs.messages import QUEUES
-from worker.upkeep import Rhythm, Upkeep
+from worker.removal import Removal
+from worker.rhythm import Rhythm
+from worker.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +53,7 @@ class Sweeper(threading.Thread):
         self._processes = processes
         self._stopped = threading.Event()
         self._rhythm = Rhythm()
-        self._upkeep = Upkeep(settings)
+        self._others = (*Upkeep(settings).steps, *Removal(settings).steps)
         self.has_more = False
 
     def stop(self) -> None:
@@ -61,7 +63,7 @@ class Sweeper(threading.Thread):
     def run(self) -> None:
         """Sweep until stopped: a sweeper that ended by itself would leave runs stuck."""
         database = Database(self._settings.database_url, name=f"kasparro-sweeper-{self._kind}", pool_size=1, patience=0)
-        steps = (self._show_alive, self._take_over, self._close_runs, self.publish_due, *self._upkeep.steps)
+        steps = (self._show_alive, self._take_over, self._close_runs, self.publish_due, *self._others)
         while not self._stopped.is_set():
             for step in steps:
                 self._guarded(step, database)

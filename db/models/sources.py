@@ -7,14 +7,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, Index, Integer, Numeric, PrimaryKeyConstraint, text
+from sqlalchemy import CheckConstraint, Double, Index, Integer, Numeric, PrimaryKeyConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, counter, now, small
 
 
 class SourceRow(Base):
-    """A declared source, and when it is due."""
+    """A declared source, and when it is due. It is late when it was not read for `late_after` seconds."""
 
     __tablename__ = "sources"
     __table_args__ = (
@@ -39,6 +39,8 @@ class SourceRow(Base):
     gone_reason: Mapped[str | None]
     answered_at: Mapped[datetime | None]
     misses: Mapped[int] = small()
+    late_after: Mapped[float | None] = mapped_column(Double)
+    late_since: Mapped[datetime | None]
     deaths: Mapped[int] = small()
     death_cause: Mapped[str | None]
     id_form: Mapped[str] = mapped_column(server_default="resolved")
@@ -68,7 +70,10 @@ class VersionRow(Base):
 
 
 class CheckpointRow(Base):
-    """Where the next run of a source starts, and the totals of all runs that are rolled up."""
+    """Where the next run of a source starts, and the totals of all runs that are rolled up.
+
+    `sizes` are how many records the last complete runs met, and `size_flag` what was odd about the last of them.
+    """
 
     __tablename__ = "etl_checkpoints"
 
@@ -82,6 +87,9 @@ class CheckpointRow(Base):
     last_failure_at: Mapped[datetime | None]
     last_run_at: Mapped[datetime | None]
     last_status: Mapped[str | None]
+    last_read_at: Mapped[datetime | None]
+    sizes: Mapped[list[int] | None]
+    size_flag: Mapped[str | None]
     total_items: Mapped[int] = counter()
     total_runs: Mapped[int] = counter()
     total_success: Mapped[int] = counter()

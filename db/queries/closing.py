@@ -9,6 +9,7 @@ import msgspec
 from db.queries.cases import close_replaced, reasons
 from db.queries.events import record_event
 from db.queries.fields import look_at_fields
+from db.queries.freshness import judge_size
 from db.queries.run_locks import lock_run
 from db.queries.versions import BOUND
 from db.statement import text
@@ -28,7 +29,7 @@ _TALLY = f"""
             SELECT 1 FROM etl_runs f
             WHERE f.source_name = r.source_name AND f.lane = 'backfill' AND f.started_at IS NOT NULL
               AND coalesce(f.completed_at > r.started_at, true)) AS beside_backfill,
-        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 -> 'max_rejected' AS max_rejected, c.*
+        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 AS config, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (
@@ -79,7 +80,7 @@ def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
         return None
     counts = Counts(**{name: getattr(row, name) for name in Counts.__struct_fields__})
     failure = Failure(row.error_code, row.error_message) if row.error_code else None
-    limit = limits(row.max_rejected)
+    limit = limits((row.config or {}).get("max_rejected"))
     position = msgspec.convert(row.position, Position)
     lane = Lane(row.lane)
     may_lack = bool(counts.failed) and _may_lack(connection, run_id, lane)
@@ -94,6 +95,7 @@ def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
         may_lack_new=may_lack,
         discarded=row.discarded,
         beside_backfill=row.beside_backfill,
+        config=row.config or {},
     )
 
 
@@ -207,4 +209,6 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_SURVIVED, values)
     if outcome.status is not Status.CANCELLED and tally.lane is Lane.FETCH:
         look_at_fields(connection, run_id)
+        if tally.is_whole:
+            judge_size(connection, run_id, tally.config, tally.counts.extracted)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -122,7 +122,7 @@ _UPSERT = text(
         not_before = CASE WHEN {same} AND sources.not_before_reason IS DISTINCT FROM 'set_aside'
             THEN sources.not_before END,
         not_before_reason = CASE WHEN {same} THEN nullif(sources.not_before_reason, 'set_aside') END,
-        deaths = 0, death_cause = NULL, misses = CASE WHEN {same} THEN sources.misses ELSE 0 END,
+        late_after = NULL, deaths = 0, death_cause = NULL, misses = CASE WHEN {same} THEN sources.misses ELSE 0 END,
         answered_at = CASE WHEN {same} THEN sources.answered_at END,
         rest = CASE WHEN {same} THEN sources.rest END, moved_to = CASE WHEN {same} THEN sources.moved_to END,
         moved_count = CASE WHEN {same} THEN sources.moved_count ELSE 0 END, gone_reason = NULL,

@@ -33,6 +33,7 @@ _TOTALS = f"""
     ), totals AS (
         SELECT s.name AS source_name, s.type AS source_type, s.enabled AND s.gone_reason IS NULL AS active, s.enabled,
             s.next_run_at, s.paused_until, s.not_before, s.not_before_reason, s.gone_reason,
+            s.late_since, c.size_flag,
             {{set_aside}} AS set_aside,
             s.config -> 'request' ->> 'url' AS url,
             (coalesce(c.total_items, 0) + coalesce(l.gained, 0))::bigint AS items,
@@ -71,7 +72,7 @@ def source_totals(connection: Connection, *, limit: int, offset: int = 0) -> lis
         _PAGE
         + """
         SELECT source_name, source_type, items, runs, success, partial, failed, extracted, last_success_at,
-            last_failure_at
+            last_failure_at, late_since, size_flag
         FROM totals ORDER BY source_name
         """
     )
@@ -151,6 +152,7 @@ def source_health(connection: Connection, *, limit: int) -> list[Row[Any]]:
                      AND {ACTIVE_RUN}) AS active_status
         FROM totals t WHERE enabled
         ORDER BY set_aside DESC, (gone_reason IS NOT NULL) DESC, (last_status = 'failed') DESC NULLS LAST,
+            (late_since IS NOT NULL) DESC, (size_flag IS NOT NULL) DESC,
             (last_status = 'partial') DESC NULLS LAST, source_name
         LIMIT :limit
         """
@@ -166,7 +168,11 @@ def health_counts(connection: Connection) -> Row[Any]:
         SELECT count(*) AS total, count(*) FILTER (WHERE enabled AND last_status = 'success') AS successful,
             count(*) FILTER (WHERE enabled AND last_status = 'partial') AS partial,
             count(*) FILTER (WHERE enabled AND last_status = 'failed') AS failed,
-            array_agg(source_name ORDER BY source_name) FILTER (WHERE enabled AND set_aside) AS set_aside
+            array_agg(source_name ORDER BY source_name) FILTER (WHERE enabled AND set_aside) AS set_aside,
+            array_agg(source_name ORDER BY late_since) FILTER (WHERE enabled AND late_since IS NOT NULL) AS late,
+            min(late_since) FILTER (WHERE enabled) AS late_since,
+            array_agg(source_name ORDER BY source_name) FILTER (WHERE enabled AND size_flag = 'empty') AS empty,
+            array_agg(source_name ORDER BY source_name) FILTER (WHERE enabled AND size_flag = 'odd_size') AS odd_size
         FROM totals
         """
     )

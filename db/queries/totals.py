@@ -24,12 +24,13 @@ _ROLL_UP_RUNS = text(f"""
             extract(epoch FROM completed_at - started_at) AS seconds
     )
     INSERT INTO etl_checkpoints AS c (source_name, source_type, total_runs, total_success, total_partial, total_failed,
-        total_extracted, total_seconds, last_success_at, last_failure_at, last_run_at, last_status)
+        total_extracted, total_seconds, last_success_at, last_failure_at, last_read_at, last_run_at, last_status)
     SELECT source_name, max(source_type), count(*), count(*) FILTER (WHERE status = 'success'),
         count(*) FILTER (WHERE status = 'partial'), count(*) FILTER (WHERE status = 'failed'),
         sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE {JUDGED_RUN}), 0),
         max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed'),
-        max(completed_at), (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1]
+        max(completed_at) FILTER (WHERE status IN ('success', 'partial')), max(completed_at),
+        (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1]
     FROM ended WHERE source_type <> '' AND lane = 'fetch' GROUP BY source_name ORDER BY source_name
     ON CONFLICT (source_name) DO UPDATE SET
         total_runs = c.total_runs + excluded.total_runs, total_success = c.total_success + excluded.total_success,
@@ -38,6 +39,7 @@ _ROLL_UP_RUNS = text(f"""
         total_seconds = c.total_seconds + excluded.total_seconds,
         last_success_at = greatest(c.last_success_at, excluded.last_success_at),
         last_failure_at = greatest(c.last_failure_at, excluded.last_failure_at),
+        last_read_at = greatest(c.last_read_at, excluded.last_read_at),
         last_status = CASE WHEN c.last_run_at > excluded.last_run_at THEN c.last_status
             ELSE coalesce(excluded.last_status, c.last_status) END,
         last_run_at = greatest(c.last_run_at, excluded.last_run_at), updated_at = clock_timestamp()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,3 +160,21 @@ def quick_pattern(pattern: str) -> Any:
     found.Add(pattern)
     found.Compile()
     return found.Match
+
+
+_ROWS = re.compile(r"(\d{1,12})?\.\.(\d{1,12})?")
+
+
+def rows_of(text: str) -> tuple[int | None, int | None]:
+    """The least and the greatest number of records in `900..1100`, `900..` or `..1100`.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    match = _ROWS.fullmatch(text)
+    if match is None or match[0] == "..":
+        raise ValueError(f"`expect_rows`: {text!r} is no range such as 900..1100, 900.. or ..1100")
+    least, most = (None if part is None else int(part) for part in match.groups())
+    if least is not None and most is not None and least > most:
+        raise ValueError(f"`expect_rows`: the range {text} is upside down")
+    return least, most

@@ -63,6 +63,8 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "numbers": "How numbers are written, if not as 1234.5",
         "nulls": "Texts that mean: no value",
         "max_rejected": "Percentage of rejected records above which a run fails, or {records: how many}",
+        "expect_every": "How long nothing may have been read of it before it is late; else three of its slots",
+        "expect_rows": "How many records a complete run meets: 900..1100, 900.. or ..1100; else as it was before",
         "full_snapshot": "true: an item that a complete run does not meet any more is deleted",
         "max_deleted": "Percentage of missing items above which none is deleted, or {records: how many}",
         "expect": "Field of an item, or metadata.KEY: rules on its values, and what becomes of records that break them",

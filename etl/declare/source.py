@@ -17,7 +17,7 @@ from etl import payload
 from etl.declare.backfill import Backfill  # noqa: TC001 -- msgspec reads the annotations
 from etl.declare.dialect import Dialect
 from etl.declare.duration import seconds
-from etl.declare.expect import Expectation, RejectLimit, check_expectations
+from etl.declare.expect import Expectation, RejectLimit, check_expectations, rows_of
 from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.declare.paths import complaint
@@ -40,7 +40,7 @@ CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
     *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
-    *("identity_change", "expect", "backfill"),
+    *("identity_change", "expect", "expect_every", "expect_rows", "backfill"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -108,6 +108,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     full_snapshot: bool = False
     max_deleted: Annotated[float, Meta(ge=0, le=100)] | RejectLimit = 10
     expect: dict[str, Expectation] = {}
+    expect_every: Duration | None = None
+    expect_rows: str | None = None
 
     def __post_init__(self) -> None:
         zone(self.timezone)
@@ -124,9 +126,16 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
             zone(place, f"timezone_names.{name}")
         for pattern in self.dates:
             _check_format(pattern)
-        check_expectations(self.expect, times_of(self))
+        self._check_expected()
         if not 0.1 <= seconds(self.timeout) <= LONGEST_TIMEOUT:
             raise ValueError("`timeout` must be between 100ms and 10m")
+
+    def _check_expected(self) -> None:
+        check_expectations(self.expect, times_of(self))
+        if self.expect_rows is not None:
+            rows_of(self.expect_rows)
+        if self.expect_every is not None and seconds(self.expect_every) < 1:
+            raise ValueError("`expect_every` must be at least 1s")
 
     @property
     def kind(self) -> str:
@@ -345,7 +354,8 @@ _EXPECTED = {
     "thousands": "one character that stands between groups of digits, such as a point",
     "timezone_names": "abbreviations of 1 to 6 letters, each with a time zone such as Asia/Kolkata",
     **dict.fromkeys(
-        ("every", "jitter", "timeout", "lookback", "ahead", "window"), "a duration such as 30s, 30m, 1h or 7d"
+        ("every", "jitter", "timeout", "lookback", "ahead", "window", "expect_every"),
+        "a duration such as 30s, 30m, 1h or 7d",
     ),
 }
 _CHOICES = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from etl.errors import Postponed
 from etl.records import Checkpoint, Kept
@@ -115,7 +115,8 @@ class Tally:
 
     `may_lack_new` says that the run asked only for what is new, of a source that has served items: what is bad in it
     may be all there was. Of the failed records, `discarded` were put away by somebody: they are no reason to complain.
-    `beside_backfill` says that one went on meanwhile, and may have changed what is served.
+    `beside_backfill` says that one went on meanwhile, and may have changed what is served. `config` is the document of
+    the source.
     """
 
     extraction_over: bool
@@ -128,6 +129,7 @@ class Tally:
     may_lack_new: bool = False
     discarded: int = 0
     beside_backfill: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""
@@ -151,6 +153,11 @@ class Tally:
         if failed:
             return Outcome(Status.PARTIAL, Failure(QUARANTINED, quarantined(counts, self.lane)))
         return Outcome(Status.SUCCESS)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the source was met, and nothing left out because it is what it was."""
+        return self.position.finished and not self.position.known
 
     def was_read(self, outcome: Outcome) -> bool:
         """Whether a run with this outcome has read its source to the end."""

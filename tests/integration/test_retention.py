@@ -10,8 +10,8 @@ import pytest
 from db.queries import retention
 from etl.errors import StorageConflictError
 from testkit.runner import SourceRunner
-from worker import upkeep
-from worker.upkeep import Upkeep
+from worker import removal
+from worker.removal import Removal
 
 COUNTS = (
     "SELECT (SELECT count(*) FROM etl_runs), (SELECT count(*) FROM etl_batches), (SELECT count(*) FROM etl_run_events)"
@@ -34,12 +34,12 @@ def old_runs(runner: SourceRunner, count: int, *, days: int = 100, batches: int 
 
 
 @pytest.fixture
-def purging(runner: SourceRunner) -> Upkeep:
-    return Upkeep(replace(runner.settings, runs_retention=timedelta(days=90)))
+def purging(runner: SourceRunner) -> Removal:
+    return Removal(replace(runner.settings, runs_retention=timedelta(days=90)))
 
 
-def test_a_pass_removes_thousands(runner: SourceRunner, purging: Upkeep, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep, "PURGE_SECONDS", 60)
+def test_a_pass_removes_thousands(runner: SourceRunner, purging: Removal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "PURGE_SECONDS", 60)
     old_runs(runner, 3100)
     old_runs(runner, 7, days=10, batches=1)
     purging.purge(runner.database)
@@ -47,18 +47,18 @@ def test_a_pass_removes_thousands(runner: SourceRunner, purging: Upkeep, monkeyp
 
 
 def test_a_pass_ends_and_the_next_goes_on_at_once(
-    runner: SourceRunner, purging: Upkeep, monkeypatch: pytest.MonkeyPatch
+    runner: SourceRunner, purging: Removal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "PURGE_SECONDS", 0.0)
+    monkeypatch.setattr(removal, "PURGE_SECONDS", 0.0)
     old_runs(runner, 20, batches=1)
     purging.purge(runner.database)
     assert runner.sql(COUNTS)[0][0] == 20
-    monkeypatch.setattr(upkeep, "PURGE_SECONDS", 60)
+    monkeypatch.setattr(removal, "PURGE_SECONDS", 60)
     purging.purge(runner.database)
     assert runner.sql(COUNTS)[0] == (0, 0, 0)
 
 
-def test_what_is_not_in_the_totals_stays(runner: SourceRunner, purging: Upkeep) -> None:
+def test_what_is_not_in_the_totals_stays(runner: SourceRunner, purging: Removal) -> None:
     old_runs(runner, 3)
     runner.sql("UPDATE etl_runs SET rolled_up = false WHERE run_id = (SELECT min(run_id::text)::uuid FROM etl_runs)")
     runner.sql("UPDATE etl_batches SET rolled_up = false WHERE run_id = (SELECT max(run_id::text)::uuid FROM etl_runs)")
@@ -67,10 +67,10 @@ def test_what_is_not_in_the_totals_stays(runner: SourceRunner, purging: Upkeep) 
 
 
 def test_runs_too_large_for_one_step_are_removed_in_smaller_ones(
-    runner: SourceRunner, purging: Upkeep, monkeypatch: pytest.MonkeyPatch
+    runner: SourceRunner, purging: Removal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a thousand runs with ten thousand batches each no step of five hundred ends in time."""
-    monkeypatch.setattr(upkeep, "PURGE_SECONDS", 60)
+    monkeypatch.setattr(removal, "PURGE_SECONDS", 60)
     asked: list[int] = []
     real = retention.purge_runs
 

@@ -9,6 +9,7 @@ from db.errors import TROUBLES
 from etl.hosts.breaker import State
 from etl.runs.outcome import Status
 from etl.runs.share import SET_ASIDE
+from etl.runs.volume import Size
 from web.present.hosts import declared_host
 from web.schemas.stats import HealthStatus
 
@@ -97,9 +98,25 @@ def _reasons(database: DatabaseView, broker: BrokerView) -> list[dict[str, Any]]
         found.append(_reason("sources_failed", f"{failed} source{'s' if failed > 1 else ''} failed last time"))
     if set_aside:
         found.append(_reason(SET_ASIDE, f"set aside, because worker processes died of them: {_named(set_aside)}"))
+    found += _watched(database.counts)
     if database.drifted:
         message = f"a field that is mapped is not in the records any more: {_named(database.drifted)}"
         found.append(_reason("drift", message))
+    return found
+
+
+def _watched(counts: Row[Any]) -> list[dict[str, Any]]:
+    """What is wrong with when sources were read, and with how much was in them."""
+    found = []
+    if counts.late:
+        found.append(
+            {"code": "late", "message": f"not read for too long: {_named(counts.late)}", "since": counts.late_since}
+        )
+    if counts.empty:
+        found.append(_reason(Size.EMPTY, f"the last run met no records: {_named(counts.empty)}"))
+    if counts.odd_size:
+        message = f"the last run met fewer or more records than expected: {_named(counts.odd_size)}"
+        found.append(_reason(Size.ODD, message))
     return found
 
 
@@ -138,6 +155,16 @@ def _source(row: Row[Any], breaker: State | None) -> dict[str, Any]:
         "not_before": row.not_before,
         "not_before_reason": row.not_before_reason if row.not_before else None,
         "gone_reason": row.gone_reason,
+        **flags(row),
+    }
+
+
+def flags(row: Row[Any]) -> dict[str, bool]:
+    """What is odd about when a source was read last, and what was in it."""
+    return {
+        "late": row.late_since is not None,
+        "empty": row.size_flag == Size.EMPTY,
+        "odd_size": row.size_flag == Size.ODD,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from web.present.health import flags
 from web.present.runs import present_run
 
 if TYPE_CHECKING:
@@ -36,4 +37,5 @@ def _statistics(row: Row[Any]) -> dict[str, Any]:
         "avg_records_per_run": round(row.extracted / judged, 2) if judged else None,
         "last_success_at": row.last_success_at,
         "last_failure_at": row.last_failure_at,
+        **flags(row),
     }

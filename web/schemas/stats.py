@@ -9,7 +9,17 @@ from marshmallow import Schema, fields, validate
 from web.schemas.runs import RunSchema
 
 
-class SourceStatisticsSchema(Schema):
+class FlagsSchema(Schema):
+    """What is odd about when a source was read last, and what was in it."""
+
+    late = fields.Boolean(metadata={"description": "not read for longer than `expect_every`, or three of its slots"})
+    empty = fields.Boolean(metadata={"description": "the last complete run met no records, as others did"})
+    odd_size = fields.Boolean(
+        metadata={"description": "it met fewer or more than `expect_rows`, or than half or twice what is usual"}
+    )
+
+
+class SourceStatisticsSchema(FlagsSchema):
     """The totals of one source. success_rate is a percentage, null before the first run ended."""
 
     source_name = fields.String()
@@ -51,7 +61,7 @@ class ReasonSchema(Schema):
     since = fields.AwareDateTime(allow_none=True)
 
 
-class SourceHealthSchema(Schema):
+class SourceHealthSchema(FlagsSchema):
     """One source, as an operator sees it."""
 
     name = fields.String()

@@ -13,6 +13,7 @@ from etl.hosts.limiter import HostState
 from web.present.health import BrokerView, DatabaseView, present_health, present_unhealthy
 from web.present.hosts import declared_host, present_hosts
 
+WATCHED = ("late", "late_since", "empty", "odd_size")
 ENVIRONMENT = {"HOST": "far.test"}
 
 
@@ -26,12 +27,14 @@ def source(**more: Any) -> SimpleNamespace:
         "next_run_at",
         "not_before",
     )
-    row = dict.fromkeys((*names, "not_before_reason", "gone_reason", "set_aside", "url"))
+    row = dict.fromkeys((*names, "not_before_reason", "gone_reason", "set_aside", "url", "late_since", "size_flag"))
     return SimpleNamespace(**{**row, "source_name": "shop", "source_type": "api", **more})
 
 
 def database(*sources: SimpleNamespace, workers: int = 1, **counts: Any) -> DatabaseView:
-    row = SimpleNamespace(**{"total": 1, "successful": 1, "partial": 0, "failed": 0, "set_aside": None, **counts})
+    row = SimpleNamespace(
+        **({"total": 1, "successful": 1, "partial": 0, "failed": 0} | dict.fromkeys(("set_aside", *WATCHED)) | counts)
+    )
     return DatabaseView(row, workers, [], list(sources))  # type: ignore[arg-type]
 
 
@@ -42,6 +45,7 @@ def database(*sources: SimpleNamespace, workers: int = 1, **counts: Any) -> Data
         (database(), False, ["broker_unreachable"]),
         (database(workers=0, failed=2), True, ["no_worker", "sources_failed"]),
         (database(set_aside=["shop"]), True, ["set_aside"]),
+        (database(late=["shop"], empty=["shop"], odd_size=["shop"]), True, ["late", "empty", "odd_size"]),
         (replace(database(), drifted=["shop"]), True, ["drift"]),
     ],
 )

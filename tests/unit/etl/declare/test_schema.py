@@ -42,6 +42,8 @@ COMMON: dict[str, Any] = {
     "numbers": {"decimal": ",", "thousands": " ", "percent": "fraction"},
     "nulls": ["N/A"],
     "max_rejected": 12.5,
+    "expect_every": "2h",
+    "expect_rows": "1..9",
     "max_deleted": {"records": 3},
     "expect": {
         "title": {"required": True, "max_length": 200, "pattern": "^[A-Z]", "actions": {"pattern": "null"}},
@@ -131,7 +133,7 @@ FULL: list[dict[str, Any]] = [
 # What may stand there is decided by more than a pattern: paths, cron lines, zones, codecs, formats, and amounts.
 BEYOND = {
     *("records", "more", "next", "field", "cron", "timezone", "encoding", "fallback_encoding", "dates"),
-    *("where", "success", "delimiter", "quote", "escape", "comment"),
+    *("expect_every", "expect_rows", "where", "success", "delimiter", "quote", "escape", "comment"),
     *("every", "timeout", "IST"),
 }
 # What of one key has to be of one mind with another one's.

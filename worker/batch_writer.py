@@ -14,6 +14,7 @@ from etl.errors import ExpectationError
 from etl.mapping.observe import map_records
 from etl.records import StoredRecord
 from etl.runs.changes import Changes, candidates, changed_records, without_erased
+from etl.runs.drift import Policy
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -72,9 +73,11 @@ class BatchWriter:
         """Whether it is quicker to normalise here than to have another process read the rows back.
 
         Never after a slice that got nowhere: normalise can halve a batch, and so finds a record that kills its worker.
+        Nor where what has changed its shape is not let through, which normalise finds.
         """
         claim = self._lease.claim
-        return claim.attempt <= 1 and len(claim.open_batches) >= self._processes
+        is_looked_at = claim.config.get("drift", Policy.REPORT) != Policy.REPORT
+        return claim.attempt <= 1 and len(claim.open_batches) >= self._processes and not is_looked_at
 
     def _normalize(self, records: list[RawRecord]) -> Mapped | None:
         """None for a defect of ours: it is to cost a record and not the run, and the task can find out which."""

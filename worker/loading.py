@@ -13,10 +13,12 @@ import structlog
 from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import close_run, end_run
 from db.queries.failures import release_batch, return_attempts
+from db.queries.fields import find_drift
 from db.queries.runs import resume_extraction
 from etl.errors import ExpectationError, LeaseLostError, StorageError
 from etl.mapping.observe import map_records
 from etl.runs.backoff import wait_before
+from etl.runs.drift import Policy, quarantined
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState, Failure, Outcome, Status
 from worker.board import BATCH, BOARD
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from db.session import Database
+    from etl.records import Mapped
+    from etl.runs.drift import Finding
     from etl.runs.messages import Message
     from worker.process import Process
 
@@ -110,8 +114,22 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
         BOARD.free()
         database.transact(end_run, claim.run_id, Outcome(Status.FAILED, Failure(error.code, error.message)))
         return []
+    if findings := _drift(database, claim, mapped):
+        if claim.config["drift"] == Policy.FAIL:
+            message = f"its records are not as they were: {findings[0].message}"
+            BOARD.free()
+            database.transact(end_run, claim.run_id, Outcome(Status.FAILED, Failure("drift", message)))
+            return []
+        mapped = quarantined(mapped, findings)
     database.transact(stage_batch, claim, mapped)
     return []
+
+
+def _drift(database: Database, claim: BatchClaim, mapped: Mapped) -> list[Finding]:
+    """What of the batch is not as it was, where that keeps it from being loaded. What is driven again is old."""
+    if claim.is_replay or mapped.observed is None:
+        return []
+    return database.transact(find_drift, claim, mapped.observed)
 
 
 def _load(database: Database, claim: BatchClaim) -> list[Message]:

@@ -12,15 +12,17 @@ from db.queries.versions import BOUND, Bound
 from db.statement import text
 from etl.mapping.observe import merged
 from etl.records import Observed
-from etl.runs.drift import MIN_RECORDS, Fields, Known, judge, remembered
+from etl.runs.drift import MIN_RECORDS, Fields, Known, Policy, judge, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from sqlalchemy import Connection, Row
+    from sqlalchemy import Connection, Row, TextClause
 
+    from db.queries.batches import BatchClaim
     from etl.records import Nulled
+    from etl.runs.drift import Finding
 
 # What one run tells of.
 _MOST_TOLD = 20
@@ -37,6 +39,10 @@ _KNOWN = text("""
     WHERE f.source_name = :source_name AND (f.scope = 'record' OR f.mapping_version = :mapping_version)
     FOR UPDATE
 """)
+_SINCE_MAPPED = text("""
+    SELECT f.scope, f.field, f.seen, f.kinds, f.sample, f.drift FROM source_fields f
+    WHERE f.source_name = :source_name AND f.mapping_version = :mapping_version
+""")
 
 
 def look_at_fields(connection: Connection, run_id: UUID) -> None:
@@ -52,12 +58,32 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
         return
     bound = Bound(*source.bound)
     values = {"source_name": source.source_name, "mapping_version": bound.mapping_version}
-    before = _known(connection.execute(_KNOWN, values))
+    before = _known(connection.execute(_known_of(bound), values))
     findings = judge(observed, before, bound.config.get("map") or {})
     for finding in findings[:_MOST_TOLD]:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
-    if observed.records >= MIN_RECORDS or findings:
+    # What is kept out, or fails the run, does not become usual.
+    is_usual = not findings or _policy(bound) is Policy.REPORT
+    if is_usual and (observed.records >= MIN_RECORDS or findings):
         _keep(connection, values, remembered(observed, before, findings))
+
+
+def find_drift(connection: Connection, claim: BatchClaim, observed: Observed) -> list[Finding]:
+    """What of a batch is not as it was, where that keeps it from being loaded."""
+    bound = Bound(claim.config, claim.mapping_version, claim.mapping_version)
+    if _policy(bound) is Policy.REPORT:
+        return []
+    values = {"source_name": claim.source_name, "mapping_version": bound.mapping_version}
+    return judge(observed, _known(connection.execute(_known_of(bound), values)), bound.config.get("map") or {})
+
+
+def _policy(bound: Bound) -> Policy:
+    return Policy(bound.config.get("drift", Policy.REPORT))
+
+
+def _known_of(bound: Bound) -> TextClause:
+    """What has been seen; where drift is not let through, since the mapping was declared: a new one accepts it."""
+    return _KNOWN if _policy(bound) is Policy.REPORT else _SINCE_MAPPED
 
 
 def _told(nulled: Nulled) -> str:

@@ -38,6 +38,7 @@ class Expectation(Model, frozen=True):
     """Rules on one field. A field without a value breaks `required` alone.
 
     `action` says what becomes of a record that breaks one: it goes to quarantine, loses the value, or fails the run.
+    `unique` is no rule on a record: values that stand in several items are warned of.
     """
 
     required: bool = False
@@ -47,6 +48,7 @@ class Expectation(Model, frozen=True):
     enum: list[Scalar] | None = None
     pattern: str | None = None
     max_length: Annotated[int, Meta(ge=1)] | None = None
+    unique: bool = False
     action: Action = "reject"
     actions: dict[Rule, Action] = {}  # noqa: RUF012 -- msgspec copies it
 
@@ -84,8 +86,8 @@ def check_expectations(expect: dict[str, Expectation], moment: Moment) -> None:
 
 def _check_rules(key: str, kind: Kind | None, expectation: Expectation) -> None:
     given = expectation.given
-    if not given:
-        raise ValueError(f"{key}` has no rule; there are {', '.join(RULES)}")
+    if not given and not expectation.unique:
+        raise ValueError(f"{key}` has no rule; there are {', '.join(RULES)} and unique")
     for rule in given:
         if kind is not None and rule != "required" and rule not in _POSSIBLE[kind]:
             raise ValueError(

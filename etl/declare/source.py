@@ -40,7 +40,7 @@ CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
     *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
-    *("identity_change", "expect", "expect_every", "expect_rows", "backfill"),
+    *("identity_change", "expect", "drift", "expect_every", "expect_rows", "backfill"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -108,6 +108,7 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     full_snapshot: bool = False
     max_deleted: Annotated[float, Meta(ge=0, le=100)] | RejectLimit = 10
     expect: dict[str, Expectation] = {}
+    drift: Literal["report", "quarantine", "fail"] = "report"
     expect_every: Duration | None = None
     expect_rows: str | None = None
 
@@ -367,6 +368,7 @@ _CHOICES = {
     "entry_id": "auto, guid, link and hash",
     "id_form": "plain and resolved",
     "missing": "include, exclude and fail",
+    "drift": "report, quarantine and fail",
     "into": "query and body",
     "send": "header and body",
     "percent": "number and fraction",

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from etl.records import Observed, Sight
+from msgspec.structs import replace
+
+from etl.records import Fault, Observed, Reject, Sight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from etl.records import Mapped
 
 # Of fewer records nothing is said.
 MIN_RECORDS = 20
@@ -69,6 +74,21 @@ class Fields:
 
     items: dict[str, Known] = field(default_factory=dict)
     keys: dict[str, Known] = field(default_factory=dict)
+
+
+class Policy(StrEnum):
+    """What becomes of a batch whose records are not as they were, beside that it is told."""
+
+    REPORT = "report"
+    QUARANTINE = "quarantine"
+    FAIL = "fail"
+
+
+def quarantined(mapped: Mapped, findings: list[Finding]) -> Mapped:
+    """A batch that is not as those before: none of its records becomes an item, until somebody has looked at it."""
+    faults = [Fault(one.field, "drift", one.sample, one.message) for one in findings]
+    rejects = [Reject(item.record, item.record.content_hash, faults) for item in mapped.staged]
+    return replace(mapped, staged=[], rejects=[*mapped.rejects, *rejects])
 
 
 def judge(observed: Observed, before: Fields, declared: Mapping[str, str]) -> list[Finding]:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from db.queries import uniqueness
+from etl.runs.replays import CaseFilter, Scope
 from testkit.runner import SourceRunner
 
 SHOP: dict[str, Any] = {
@@ -130,3 +132,80 @@ def test_ordinary_runs_tell_nothing(runner: SourceRunner) -> None:
             code=lambda _: chance.choice(["A12", "17", "B2", "99"]),
         )
         assert found == []
+
+
+RENAMED: dict[str, Any] = {"id": USUAL["id"], "Bezeichnung DE": USUAL["Bezeichnung"], "price": USUAL["price"]}
+
+
+def test_what_drifts_is_quarantined_until_the_mapping_is_mended(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "drift": "quarantine", "max_rejected": 100})
+    assert run(runner, **USUAL) == []
+    titles = sorted(runner.sql("SELECT title FROM unified_items"))
+    for _ in range(2):
+        runner.write("shop.csv", table(RENAMED))
+        found = runner.run("shop")
+        # All of them: no new record fits.
+        assert (found["status"], found["records_failed"]) == ("failed", 30)
+        assert sorted(runner.sql("SELECT title FROM unified_items")) == titles
+    cases = runner.sql("SELECT DISTINCT field, rule, state FROM rejected_records")
+    assert cases == [("title", "drift", "open")]
+    assert runner.sql("SELECT count(*) FROM rejected_records") == [30]
+    assert [one["field"] for one in told(runner, found["run_id"])] in ([], ["title", "Bezeichnung DE"])
+    runner.declare({**SHOP, "drift": "quarantine", "map": {**SHOP["map"], "title": "Bezeichnung DE"}})
+    driven = runner.replay("shop", Scope(cases=CaseFilter()))
+    assert (driven["records_failed"], driven["status"]) == (0, "success")
+    assert sorted(runner.sql("SELECT title FROM unified_items")) == titles
+    assert runner.run("shop")["status"] == "success"
+
+
+def test_what_drifts_fails_the_run_before_it_is_loaded(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "drift": "fail"})
+    assert run(runner, **USUAL) == []
+    titles = sorted(runner.sql("SELECT title FROM unified_items"))
+    for _ in range(2):
+        runner.write("shop.csv", table(RENAMED))
+        found = runner.run("shop")
+        assert (found["status"], found["error"]["code"], found["records_loaded"]) == ("failed", "drift", 0)
+        assert found["error"]["message"].startswith("its records are not as they were: title: not there: 100% had it")
+        assert sorted(runner.sql("SELECT title FROM unified_items")) == titles
+    # What was accepted by a new mapping is usual from then on.
+    runner.declare({**SHOP, "drift": "fail", "map": {**SHOP["map"], "title": "Bezeichnung DE"}})
+    assert runner.run("shop")["status"] == "success"
+    more = {**RENAMED, "colour": "red", "price": lambda n: n + 0.25}
+    runner.write("shop.csv", table(more))
+    assert runner.run("shop")["error"]["message"].startswith("its records are not as they were: colour: new")
+    runner.declare({**SHOP, "drift": "report", "map": {**SHOP["map"], "title": "Bezeichnung DE"}})
+    assert runner.run("shop")["status"] == "success"
+    runner.declare({**SHOP, "drift": "fail", "map": {**SHOP["map"], "title": "Bezeichnung DE"}})
+    runner.write("shop.csv", table({**more, "price": lambda n: n + 0.75}))
+    assert runner.run("shop")["status"] == "success"
+
+
+def test_values_that_are_not_unique_are_warned_of(runner: SourceRunner) -> None:
+    expect = {"title": {"unique": True}, "metadata.code": {"unique": True}, "amount": {"min": 0, "unique": True}}
+    runner.declare({**SHOP, "expect": expect})
+    columns = {**USUAL, "code": lambda n: n // 2, "Bezeichnung": lambda n: "same" if n < 3 else f"thing {n}"}
+    runner.write("shop.csv", table(columns))
+    found = runner.run("shop")
+    assert (found["status"], found["records_inserted"]) == ("success", 30)
+    query = "SELECT detail ->> 'message' FROM etl_run_events WHERE run_id = :id AND detail ->> 'code' = 'not_unique'"
+    assert runner.sql(query + " ORDER BY event_id", id=found["run_id"]) == [
+        "`expect.title.unique`: 1 values stand in more than one item, such as 'same' in 3",
+        "`expect.metadata.code.unique`: 15 values stand in more than one item, such as '0' in 2",
+    ]
+    # A run that changes nothing says nothing.
+    assert runner.sql(query, id=runner.run("shop")["run_id"]) == []
+
+
+def test_a_look_at_values_that_takes_too_long_ends_and_says_so(
+    runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = uniqueness._REPEATED.replace("HAVING", "HAVING pg_sleep(0.1) IS NOT NULL AND")
+    monkeypatch.setattr(uniqueness, "_REPEATED", slow)
+    monkeypatch.setattr(uniqueness, "LONGEST", 1)
+    runner.declare({**SHOP, "expect": {"title": {"unique": True}}})
+    runner.write("shop.csv", table(USUAL))
+    found = runner.run("shop")
+    assert found["status"] == "success"
+    (message,) = runner.sql("SELECT detail ->> 'message' FROM etl_run_events WHERE detail ->> 'code' = 'not_unique'")
+    assert message == "`expect.title.unique`: that could not be told within 1 s"

@@ -42,13 +42,14 @@ COMMON: dict[str, Any] = {
     "numbers": {"decimal": ",", "thousands": " ", "percent": "fraction"},
     "nulls": ["N/A"],
     "max_rejected": 12.5,
+    "drift": "fail",
     "expect_every": "2h",
     "expect_rows": "1..9",
     "max_deleted": {"records": 3},
     "expect": {
         "title": {"required": True, "max_length": 200, "pattern": "^[A-Z]", "actions": {"pattern": "null"}},
         "amount": {"min": 0, "max": 1e6, "action": "fail"},
-        "category": {"enum": ["a", "b"]},
+        "category": {"enum": ["a", "b"], "unique": True},
         "metadata.stock": {"type": "number"},
     },
 }

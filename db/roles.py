@@ -85,7 +85,10 @@ def grant_web(connection: Connection, web_url: str) -> None:
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ROLES_LOCK})
     name = connection.dialect.identifier_preparer.quote(role.name)
     reading = f"SELECT ON {', '.join(sorted(RunRow.metadata.tables))}"
-    for what in ("USAGE ON SCHEMA public", reading, *_WEB_WRITES):
+    (database,) = connection.execute(text("SELECT current_database()")).one()
+    # What a preview checks is put into temporary tables.
+    temporary = f"TEMPORARY ON DATABASE {connection.dialect.identifier_preparer.quote(database)}"
+    for what in ("USAGE ON SCHEMA public", temporary, reading, *_WEB_WRITES):
         connection.exec_driver_sql(f"GRANT {what} TO {name}".replace("%", "%%"))
 
 

@@ -240,6 +240,12 @@ class NoBackfillError(ETLError):
     code = "no_backfill"
 
 
+class TooManyPreviewsError(ETLError):
+    """As many previews go on as may."""
+
+    code = "too_many_previews"
+
+
 class UnknownItemError(ETLError):
     """No item has this id."""
 

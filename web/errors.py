@@ -26,6 +26,7 @@ from etl.errors import (
     StorageConflictError,
     StorageUnavailableError,
     TooBroadError,
+    TooManyPreviewsError,
     TooSlowError,
     UnknownCaseError,
     UnknownHostError,
@@ -71,6 +72,7 @@ STATUSES: dict[type, HTTPStatus] = {
     BrokerUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageConflictError: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooManyPreviewsError: HTTPStatus.TOO_MANY_REQUESTS,
     TooSlowError: HTTPStatus.SERVICE_UNAVAILABLE,
     PageTooLargeError: HTTPStatus.UNPROCESSABLE_ENTITY,
     TooBroadError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -92,7 +94,7 @@ def problem(status: int, detail: str, *, code: str = "", **more: Any) -> Respons
     """A problem document; `code` becomes its type."""
     body = problem_body(status, detail, code=code, **more)
     response = Response(body, status=int(status), content_type=PROBLEM)
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS}:
         response.headers["Retry-After"] = _RETRY_SECONDS
     return response
 

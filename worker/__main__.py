@@ -1,23 +1,37 @@
-"""`python -m worker debug NAME`: run a source in this process. `… resume NAME`: let one run that was set aside."""
+"""Commands for people who look after sources.
+
+python -m worker debug NAME     run a source in this process
+python -m worker preview NAME   read a source a little, and show what would become of it
+python -m worker resume NAME    let a source run that was set aside
+python -m worker test FILES     test sources by given answers, without a network
+"""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from config import logs, settings
 from db.command import exit_code
 from db.queries.share import forget_deaths
-from db.queries.sources import find_sources
+from db.queries.sources import find_sources, get_declared
 from db.session import Database
-from etl.errors import ETLError
+from etl.declare.catalog import load_catalog
+from etl.declare.source import dump
+from etl.errors import ConfigError, ETLError
 from etl.hosts.limiter import LocalHostStates
 from etl.runs.outcome import Status
-from worker import process
+from worker import preview_table, previewing, process, source_tests
 from worker.inline import InlineRunner
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from sqlalchemy import Row
+
+    from config.settings import Settings
 
 
 def debug(name: str) -> None:
@@ -62,15 +76,59 @@ def resume(name: str) -> None:
     print(f"{name} runs again from its next slot on" if resumed else f"{name} was not set aside")
 
 
-COMMANDS = {"debug": debug, "resume": resume}
+def preview(name: str) -> None:
+    """Read a source a little, and show what would become of it.
+
+    Raises:
+        ETLError: it cannot be read, or the reading ended early.
+    """
+    mine = settings.load()
+    logs.configure(mine)
+    wanted = previewing.Wanted(_document(mine, name))
+    previewing.limit_process(mine.worker_memory, wanted.seconds)
+    told = previewing.preview(mine, wanted)
+    for line in preview_table.lines(msgspec.json.decode(msgspec.json.encode(told))):
+        print(line)
+    if told["error"]:
+        raise ETLError("it was not read to the end; see above")
+
+
+def _document(mine: Settings, name: str) -> dict[str, Any]:
+    """The source of this name: as the file has it, or else as it is saved."""
+    for one in load_catalog(mine.sources_file, "30m", lambda secret: mine.secret(secret) or secret):
+        if one.source.name == name:
+            return dump(one.source)
+    if not mine.database_url:
+        raise ConfigError(f"there is no source named {name!r} in {mine.sources_file.name}")
+    database = Database(mine.database_url, name="kasparro-preview", pool_size=1, patience=0)
+    try:
+        return database.read(get_declared, name)
+    finally:
+        database.close()
+
+
+def test(*files: str) -> None:
+    """Test sources.
+
+    Raises:
+        ETLError: one is not as it should be.
+    """
+    if not source_tests.run(settings.load(), files):
+        raise ETLError("not all sources are as they should be")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"debug": debug, "preview": preview, "resume": resume, "test": test}
+# Those that take several arguments.
+_MANY = frozenset({"test"})
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 on success."""
-    if len(arguments) != 2 or arguments[0] not in COMMANDS:
+    command, *rest = arguments or [""]
+    if command not in COMMANDS or not rest or (len(rest) > 1 and command not in _MANY):
         print(__doc__, file=sys.stderr)
         return 2
-    return exit_code(lambda: COMMANDS[arguments[0]](arguments[1]))
+    return exit_code(lambda: COMMANDS[command](*rest))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
+    from etl.files.opening import Opening
     from etl.http.attempt import FetchResult
     from etl.http.client import HttpClient
     from etl.http.target import PreparedRequest
@@ -30,7 +31,7 @@ class Context:
 
     `scratch` is a path of this run's own for local copies; `roots` are the folders that file sources may read, `base`
     is where relative paths start from. `checkpoint` is what the last run left; `was_read` says that there was one
-    which read all, whether what it left is of use or not.
+    which read all, whether what it left is of use or not. `opened` is told how a file of rows is written.
     """
 
     connect: Callable[[], HttpClient]
@@ -41,6 +42,7 @@ class Context:
     checkpoint: Checkpoint
     now: datetime
     was_read: bool = False
+    opened: Callable[[Opening], None] = lambda _: None
 
     @cached_property
     def http(self) -> HttpClient:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from etl.extract.context import Context
     from etl.files.opening import Opening
     from etl.files.rows import RowChunk
-    from etl.reporter import Reporter
 
 
 class CsvCursor(Cursor, frozen=True, kw_only=True):
@@ -55,9 +54,10 @@ class CsvCursor(Cursor, frozen=True, kw_only=True):
 class CsvPages:
     """Cuts a plain file into pages."""
 
-    def __init__(self, source: CsvSource, reporter: Reporter) -> None:
+    def __init__(self, source: CsvSource, context: Context) -> None:
         self._source = source
-        self._reporter = reporter
+        self._reporter = context.reporter
+        self._opened = context.opened
 
     def pages(
         self,
@@ -81,6 +81,7 @@ class CsvPages:
             seen: how many bytes at its start tell how it is written.
         """
         opening = open_table(file, size, self._source.csv, seen)
+        self._opened(opening)
         columns, offset = opening.header.columns, opening.header.offset
         rows = Rows(file, opening.end, opening.form, columns, growing=self._source.mode == "append")
         at = replace(start, offset=offset, row=0)
@@ -132,7 +133,7 @@ class PlainCopies:
         self._encoding = source.csv.encoding
         self._scratch = context.scratch
         self._alive = context.reporter.alive
-        self._pages = CsvPages(source, context.reporter)
+        self._pages = CsvPages(source, context)
 
     def has(self, digest: str) -> bool:
         """Whether there is a copy."""

@@ -30,7 +30,7 @@ class CsvFiles:
     def __init__(self, source: CsvSource, context: Context) -> None:
         self._source = source
         self._context = context
-        self._pages = CsvPages(source, context.reporter)
+        self._pages = CsvPages(source, context)
         self._copies = PlainCopies(source, context)
 
     def pages(self, position: Position) -> Iterator[Page]:

@@ -7,8 +7,6 @@ long ends the process by the kernel's hand, since no code of ours runs while a r
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import resource
 import signal
 import struct
@@ -17,6 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from etl.child import die_with_parent
 from etl.feeds.parse import Feed, FeedJob, parse
 
 # Three times what the largest feeds in use take: bytes.
@@ -25,13 +24,13 @@ MEMORY = 512 * 1024 * 1024
 MAX_MESSAGE = 64 * 1024 * 1024
 LENGTH = struct.Struct(">I")
 
-_PR_SET_PDEATHSIG = 1
 _TOO_COSTLY = Feed(problem=("feed_too_costly", "the feed needs too much memory to parse"))
 
 
 def main() -> None:
     """Serve until the input ends."""
-    _die_with_parent()
+    # Elsewhere than on Linux the end of the input does it, and the alarm.
+    die_with_parent()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(ValueError, OSError):
@@ -75,15 +74,6 @@ def _parse(job: FeedJob) -> Feed:
         return Feed(problem=("bad_feed", f"the feed cannot be parsed: {type(error).__name__}: {error}"[:500]))
     finally:
         signal.alarm(0)
-
-
-def _die_with_parent() -> None:
-    """On Linux the kernel sees to it; elsewhere the end of the input does, and the alarm."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            sys.exit()
 
 
 if __name__ == "__main__":

@@ -48,9 +48,15 @@ class Caller:
     """Makes one logical call at a time."""
 
     def __init__(
-        self, policy: Policy, limiter: HostLimiter, reporter: Reporter, sleep: Callable[[float], None]
+        self,
+        policy: Policy,
+        limiter: HostLimiter,
+        reporter: Reporter,
+        sleep: Callable[[float], None],
+        connect: Callable[[ConnectionLimits], requests.Session] = make_session,
     ) -> None:
-        """`limiter` is asked before each attempt, and told how each call ended."""
+        """`limiter` is asked before each attempt, and told how each call ended; `connect` leads to the network."""
+        self._connect = connect
         self._policy = policy
         self._limiter = limiter
         self._reporter = reporter
@@ -60,7 +66,7 @@ class Caller:
     @cached_property
     def _session(self) -> requests.Session:
         """Made when it is needed: it weighs a megabyte, and a source of files has no use for it."""
-        return make_session(self._guard)
+        return self._connect(self._guard)
 
     def call(self, attempt: Attempt, tries: int) -> FetchResult:
         """Try until there is an answer, after so many `tries` in earlier slices.

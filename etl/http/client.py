@@ -14,15 +14,19 @@ from etl.http.call import Caller
 from etl.http.download import MAX_DOWNLOAD, Part
 from etl.http.limit import TimeLimit
 from etl.http.token import Tokens
+from etl.http.transport import make_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import requests
+
     from etl.hosts.limiter import HostLimiter
     from etl.http.attempt import FetchResult
     from etl.http.call import Policy
     from etl.http.target import PreparedRequest
+    from etl.http.transport import ConnectionLimits
     from etl.records import Validator
     from etl.reporter import Reporter
 
@@ -35,11 +39,17 @@ class HttpClient:
     """Makes one logical call at a time."""
 
     def __init__(
-        self, policy: Policy, limiter: HostLimiter, reporter: Reporter, *, sleep: Callable[[float], None] = time.sleep
+        self,
+        policy: Policy,
+        limiter: HostLimiter,
+        reporter: Reporter,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        connect: Callable[[ConnectionLimits], requests.Session] = make_session,
     ) -> None:
-        """`limiter` is asked before each attempt, and told how each call ended."""
+        """`limiter` is asked before each attempt, and told how each call ended; `connect` leads to the network."""
         self._reporter = reporter
-        self._caller = Caller(policy, limiter, reporter, sleep)
+        self._caller = Caller(policy, limiter, reporter, sleep, connect)
         self._tokens = Tokens(self._caller)
 
     def get(

@@ -6,7 +6,7 @@ import time
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urljoin
+from urllib.parse import urlencode, urljoin
 
 from etl import payload
 from etl.errors import ETLError, FetchError, RefusedError
@@ -41,7 +41,6 @@ MAX_SHOWN = 2000
 class _Noted:
     """What is known of a request so far."""
 
-    url: str
     status: int | None = None
     size: int = 0
     error: str | None = None
@@ -87,7 +86,7 @@ class Exchange:
         started = time.monotonic()
         for _ in range(MAX_REDIRECTS + 1):
             with self._noted(url) as noted, closing(self._send(url)) as response:
-                noted.url, noted.status = str(response.request.url), response.status_code
+                noted.status = response.status_code
                 if response.status_code not in REDIRECTS or "location" not in response.headers:
                     began = time.monotonic() - started
                     moved = permanent and url != target.url and "${" not in target.shown
@@ -105,7 +104,7 @@ class Exchange:
     @contextmanager
     def _noted(self, url: str) -> Iterator[_Noted]:
         """A request that is reported, however it ends."""
-        noted, at, started = _Noted(url), time.time(), time.monotonic()
+        noted, at, started = _Noted(), time.time(), time.monotonic()
         try:
             yield noted
         except Exception as error:
@@ -115,7 +114,7 @@ class Exchange:
             asked = Asked(
                 at=at,
                 method="POST" if self._target.is_post else "GET",
-                url=hide(self._target.without_secrets(noted.url))[:MAX_SHOWN],
+                url=hide(self._shown(url))[:MAX_SHOWN],
                 status=noted.status,
                 bytes=noted.size,
                 seconds=round(time.monotonic() - started, 3),
@@ -123,6 +122,17 @@ class Exchange:
                 error=noted.error,
             )
             self._reporter.asked(asked)
+
+    def _shown(self, url: str) -> str:
+        """An address without secrets, with the parameters that are sent.
+
+        Of one that a server has led to, which may echo secrets in any form, no more than where it is.
+        """
+        target = self._target
+        if url != target.url:
+            return target.base(url) if target.has_secrets else url
+        address, query = target.without_secrets(url), urlencode(target.params)
+        return f"{address}{'&' if '?' in address else '?'}{query}" if query else address
 
     def _settled(self, url: str) -> str | None:
         """Where the source has moved to; an address that holds a secret is not kept."""

@@ -124,7 +124,9 @@ def operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def test_every_call_has_a_name_of_its_own(document: dict[str, Any]) -> None:
     names = [operation["operationId"] for operation in operations(document)]
     assert sorted(names) == sorted(set(names))
-    assert all(re.fullmatch("(get|list|group|start|cancel|reset|redrive|discard|erase)_[a-z]+", name) for name in names)
+    assert all(
+        re.fullmatch("(get|list|group|start|cancel|reset|redrive|discard|erase|preview)_[a-z]+", name) for name in names
+    )
 
 
 def test_every_error_comes_as_a_problem_with_a_schema(document: dict[str, Any]) -> None:

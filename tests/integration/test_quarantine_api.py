@@ -150,6 +150,8 @@ def test_a_replay_is_asked_for_and_refused(client: FlaskClient, runner: SourceRu
     post(client, "/replays", {"source_name": "shop", "run_id": str(UUID(int=7))}, 404)
     nothing = post(client, "/replays", {"source_name": "shop", "until": "2020-01-01T00:00:00Z"}, 422)
     assert nothing["type"].endswith(":nothing_to_replay")
+    far = {"source_name": "shop", "until": "1070-07-26T09:18:30.20+21:53"}
+    assert post(client, "/replays", far, 422)["type"].endswith("nothing_to_replay")
     upside_down = {"source_name": "shop", "since": "2026-01-02T00:00:00Z", "until": "2026-01-01T00:00:00Z"}
     assert post(client, "/replays", upside_down, 422)["errors"][0]["field"] == "until"
     assert client.post("/replays", json={"source_name": "shop"}).status_code == 401

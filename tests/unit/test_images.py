@@ -72,7 +72,7 @@ def test_a_container_knows_no_secret_of_another(name: str, known: set[str]) -> N
     service = SERVICES[name]
     said = json.dumps(service.get("environment", {}))
     assert {secret for secret in SECRETS if f"${{{secret}" in said} == known
-    assert ("env_file" in service) == (name in {"migrate", "worker"}), "those of sources"
+    assert ("env_file" in service) == (name in {"migrate", "web", "worker"}), "those of sources"
     argued = json.dumps([service.get("command"), service.get("healthcheck")])
     assert not any(f"${{{secret}" in argued for secret in SECRETS), "arguments are shown to everybody"
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 
-from web.schemas.text import Text
+from web.schemas.text import Moment, Text
 
 
 class ReplaySchema(Schema):
     """Which stored records of a source to drive again: all, or those of a span of time, or of one run."""
 
     source_name = Text(required=True, validate=validate.Length(min=1, max=100))
-    since = fields.AwareDateTime(metadata={"description": "stored at or after this time"})
-    until = fields.AwareDateTime(metadata={"description": "stored before this time"})
+    since = Moment(metadata={"description": "stored at or after this time"})
+    until = Moment(metadata={"description": "stored before this time"})
     run_id = fields.UUID(metadata={"description": "fetched by this run"})
     dry_run = fields.Boolean(
         load_default=False,

@@ -1,0 +1,101 @@
+"""HTTP of a trial: as of a run, and the beginnings of what is answered are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+from etl.hosts import breaker, budget
+from etl.hosts.limiter import Admission, HostLimiter, HostState
+from etl.http.client import MAX_IN_MEMORY, HttpClient
+from etl.http.download import MAX_DOWNLOAD
+from etl.secrets import hide
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from etl.http.attempt import FetchResult
+    from etl.http.target import PreparedRequest
+    from etl.records import Validator
+
+# What is shown of a body: bytes; and which headers.
+MOST_SHOWN = 2000
+SHOWN_HEADERS = frozenset(
+    {
+        *("content-type", "content-length", "content-encoding", "link", "etag", "last-modified", "cache-control"),
+        *("retry-after", "ratelimit-remaining", "x-ratelimit-remaining", "x-total-count", "x-total-pages"),
+    }
+)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The beginning of an answer, without secrets; and its bytes as they came, all if there are not too many."""
+
+    headers: dict[str, str]
+    beginning: str
+    whole: bytes
+
+
+class TrialClient(HttpClient):
+    """Keeps the beginning of each answer."""
+
+    answers: list[Answered]
+
+    def fetch(
+        self,
+        target: PreparedRequest,
+        timeout: float,
+        file: BinaryIO,
+        tries: int = 0,
+        known: Validator | None = None,
+        *,
+        limit: int = MAX_DOWNLOAD,
+    ) -> FetchResult:
+        """Fetch as a run does. Raises as that does."""
+        answer = super().fetch(target, timeout, file, tries, known, limit=limit)
+        file.seek(0)
+        self._keep(answer, file.read(MAX_IN_MEMORY if answer.size <= MAX_LOOKED_AT else MOST_SHOWN))
+        return answer
+
+    def download(
+        self, target: PreparedRequest, timeout: float, path: Path, tries: int = 0, known: Validator | None = None
+    ) -> FetchResult:
+        """Download as a run does. Raises as that does."""
+        answer = super().download(target, timeout, path, tries, known)
+        with path.open("rb") as file:
+            self._keep(answer, file.read(MOST_SHOWN))
+        return answer
+
+    def _keep(self, answer: FetchResult, body: bytes) -> None:
+        headers = {name: hide(value) for name, value in answer.headers.items() if name in SHOWN_HEADERS}
+        self.answers.append(Answered(headers, hide(body[:MOST_SHOWN].decode("utf-8", "replace")), body))
+
+
+# An answer that is not larger is looked into for what it says beside the records: bytes.
+MAX_LOOKED_AT = 1024 * 1024
+
+
+class OnlookerLimiter(HostLimiter):
+    """Spends the budgets of hosts, and leaves their breakers as they are."""
+
+    def admit(self, host: str, interval: float, lease: float) -> Admission:
+        """Ask for an attempt; a host whose breaker is not closed is not asked, as a trial is no probe."""
+
+        def change(state: HostState, now: float) -> tuple[HostState, Admission]:
+            _, passage = breaker.admit(state.circuit, now, self._caller, lease)
+            if not passage.allowed or passage.probe:
+                return state, Admission(allowed=False, wait=passage.wait, broken=True, reason=state.circuit.reason)
+            spent, wait = budget.spend(state.budget, now, interval)
+            if wait:
+                paced = state.budget.paused_until <= now
+                return state, Admission(allowed=False, wait=wait, paced=paced, reason=state.budget.reason)
+            return HostState(state.circuit, spent), Admission(allowed=True)
+
+        return self._store.update(host, change)
+
+    def failed(self, host: str, reason: str) -> None:
+        """A trial says nothing of a host."""
+
+    def released(self, host: str) -> None:
+        """The same."""

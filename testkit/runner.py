@@ -45,7 +45,8 @@ class SourceRunner:
 
     def declare(self, *documents: dict[str, Any]) -> None:
         """Apply sources; those given before and not now are disabled."""
-        declared = [Scheduled(parse(document), Schedule(every="30m")) for document in documents]
+        sources = list(map(parse, documents))
+        declared = [Scheduled(source, source.schedule or Schedule(every="30m")) for source in sources]
         self.database.transact(apply_sources, declared, prune=True)
 
     def queue(self, name: str) -> UUID:

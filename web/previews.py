@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from tempfile import TemporaryDirectory
+from threading import BoundedSemaphore
 from typing import Any
 
 import msgspec
@@ -14,6 +17,8 @@ from web.errors import InvalidRequestError
 
 # What starting the process, mapping and checking may take beside the reading: seconds.
 MARGIN = 15.0
+# Of this process; the processes of all take their places from the database.
+_places = BoundedSemaphore(2)
 
 
 def preview(document: dict[str, Any], records: int, seconds: float) -> dict[str, Any]:
@@ -24,18 +29,24 @@ def preview(document: dict[str, Any], records: int, seconds: float) -> dict[str,
         TooManyPreviewsError: two go on already.
     """
     wanted = msgspec.json.encode({"source": document, "records": records, "seconds": seconds})
+    if not _places.acquire(blocking=False):
+        raise TooManyPreviewsError("two previews go on; ask again later")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "worker.previewing"],
-            cwd=PROJECT,
-            input=wanted,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=seconds + MARGIN,
-            check=False,
-        )
+        # What is left of one that was ended is removed here.
+        with TemporaryDirectory(prefix="kasparro-previews-") as folder:
+            done = subprocess.run(
+                [sys.executable, "-m", "worker.previewing"],
+                cwd=PROJECT,
+                env=os.environ | {"TMPDIR": folder},
+                input=wanted,
+                stdout=subprocess.PIPE,
+                timeout=seconds + MARGIN,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return _ended(document, "too_slow", f"it was not done within {seconds + MARGIN:.0f} s")
+    finally:
+        _places.release()
     if done.returncode:
         return _ended(document, "process_died", _why(done.returncode, seconds))
     answer: dict[str, Any] = msgspec.json.decode(done.stdout)

@@ -18,6 +18,7 @@ from db.command import exit_code
 from db.queries.share import forget_deaths
 from db.queries.sources import find_sources, get_declared
 from db.session import Database
+from etl import secrets
 from etl.declare.catalog import load_catalog
 from etl.declare.source import dump
 from etl.errors import ConfigError, ETLError
@@ -87,7 +88,7 @@ def preview(name: str) -> None:
     wanted = previewing.Wanted(_document(mine, name))
     previewing.limit_process(mine.worker_memory, wanted.seconds)
     told = previewing.preview(mine, wanted)
-    for line in preview_table.lines(msgspec.json.decode(msgspec.json.encode(told))):
+    for line in preview_table.lines(msgspec.json.decode(secrets.hide(msgspec.json.encode(told).decode()))):
         print(line)
     if told["error"]:
         raise ETLError("it was not read to the end; see above")

@@ -65,6 +65,9 @@ class BatchWriter:
         kept, erased = without_erased(batch, find_erased(connection, claim.source_name, ids))
         found = candidates(kept, in_flight, ignores=self._ignores)
         changes = changed_records(found, find_known(connection, claim, found))
+        if claim.keeps_existing:
+            # What is left alone says nothing of what stands in quarantine.
+            changes = replace(changes, reverted=(), identified=())
         if not erased:
             return changes
         return replace(changes, failed_again=changes.failed_again + erased, discarded=changes.discarded + erased)

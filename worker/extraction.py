@@ -12,7 +12,6 @@ import structlog
 from celery.exceptions import SoftTimeLimitExceeded
 
 from db.queries.backfills import note_window
-from db.queries.closing import close_run
 from db.queries.failures import give_back_run
 from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_postponed
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
@@ -56,6 +55,7 @@ from etl.runs.slices import (
 )
 from worker.batch_writer import BatchWriter
 from worker.board import BOARD
+from worker.closing import close
 from worker.deleting import delete_missing
 from worker.lease import Lease, SlowShare, elsewhere
 from worker.replaying import make_batches
@@ -113,7 +113,7 @@ def extract(
         except StorageError as error:
             slice_.give_back(error)
             raise
-    database.transact(close_run, run_id)
+    close(database, run_id)
     if slice_.share.is_held:
         publish(list(database.transact(send_slow_runs)))
 

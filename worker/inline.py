@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import structlog
 
-from db.queries.closing import close_run, end_run
+from db.queries.closing import end_run
 from db.queries.holding import hold_run, next_of_run
 from db.queries.run_requests import request_runs
 from db.queries.runs import get_run
@@ -30,6 +30,7 @@ from etl.runs.messages import ExtractMessage, PlanMessage
 from etl.runs.outcome import ENDED, Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
 from worker import extraction, loading, planning
+from worker.closing import close
 from worker.extraction import SLICE_SECONDS
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class InlineRunner:
         while self._database.read(get_run, run_id).status not in ENDED:
             while self._messages:
                 self._handle(run_id, self._messages.pop(0))
-            self._database.transact(close_run, run_id)
+            close(self._database, run_id)
             self._messages = self._database.read(next_of_run, run_id)
             if not self._messages:
                 pause.wait(LOOK_EVERY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -11,7 +12,8 @@ import msgspec
 import structlog
 
 from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch, read_raw, stage_batch
-from db.queries.closing import close_run, end_run
+from db.queries.closing import end_run
+from db.queries.events import record_event
 from db.queries.failures import release_batch, return_attempts
 from db.queries.fields import find_drift
 from db.queries.runs import resume_extraction
@@ -22,6 +24,7 @@ from etl.runs.drift import Policy, quarantined
 from etl.runs.messages import BatchMessage, ExtractMessage
 from etl.runs.outcome import BatchState, Failure, Outcome, Status
 from worker.board import BATCH, BOARD
+from worker.closing import close
 from worker.lease import DATABASE_SECONDS
 from worker.planning import mapper_of
 
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from worker.process import Process
 
 log = structlog.get_logger(__name__)
+
+# Of what keeps a batch from being loaded: events on its run.
+MOST_TOLD = 5
 
 
 def normalize(process: Process, batch_id: int) -> list[Message]:
@@ -114,7 +120,8 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
         BOARD.free()
         database.transact(end_run, claim.run_id, Outcome(Status.FAILED, Failure(error.code, error.message)))
         return []
-    if findings := _drift(database, claim, mapped):
+    findings = _drift(database, claim, mapped)
+    if findings:
         if claim.config["drift"] == Policy.FAIL:
             message = f"its records are not as they were: {findings[0].message}"
             BOARD.free()
@@ -122,6 +129,8 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
             return []
         mapped = quarantined(mapped, findings)
     database.transact(stage_batch, claim, mapped)
+    for finding in findings[:MOST_TOLD]:
+        database.transact(record_event, claim.run_id, "drift", **asdict(finding), message=finding.message)
     return []
 
 
@@ -142,7 +151,7 @@ def _load(database: Database, claim: BatchClaim) -> list[Message]:
 def _go_on(database: Database, claim: BatchClaim) -> list[Message]:
     """After a batch: end the run, or wake its extraction if it waits for room."""
     BOARD.free()
-    if database.transact(close_run, claim.run_id):
+    if close(database, claim.run_id):
         return []
     if database.transact(resume_extraction, claim.run_id):
         return [ExtractMessage(claim.run_id, low=claim.is_low)]

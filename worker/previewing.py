@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import structlog
 
 from broker.host_states import HostStatesWithFallback, RedisHostStates
 from config import logs, settings as settings_module
@@ -56,6 +57,10 @@ SECONDS = 20.0
 RECORDS = 20
 # What mapping and checking may take beside the reading: seconds.
 GRACE = 5
+# The largest local copy of what is read: bytes.
+MOST_WRITTEN = 64 * 1024 * 1024
+
+log = structlog.get_logger(__name__)
 
 
 class Wanted(msgspec.Struct):
@@ -121,7 +126,7 @@ def _context(settings: Settings, reporter: TrialReporter, met: _Met, scratch: Pa
         states = HostStatesWithFallback(RedisHostStates()) if settings.redis_url else LocalHostStates()
         limiter = OnlookerLimiter(states, breaker, f"preview:{os.getpid()}")
         client = TrialClient(policy, limiter, reporter)
-        client.answers = met.answers
+        client.answers, client.requests = met.answers, reporter.requests
         return client
 
     def opened(opening: Opening) -> None:
@@ -163,6 +168,7 @@ def limit_process(memory: int, seconds: float) -> None:
     with contextlib.suppress(ValueError, OSError):
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
         resource.setrlimit(resource.RLIMIT_DATA, (memory, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
 
 
 def _in_turn(connection: Connection, settings: Settings, wanted: Wanted) -> dict[str, Any]:

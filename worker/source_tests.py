@@ -35,6 +35,8 @@ def run(settings: Settings, files: Sequence[str]) -> bool:
             print(f"{'FAILED' if met else 'ok':<8}{file}: {case.name or _name(case)}")
             for line in met:
                 print(f"        {line}")
+    if not tried:
+        raise ConfigError(f"there is no test in {', '.join(files)}")
     print(f"{tried} tests, {failed} failed")
     return not failed
 
@@ -47,7 +49,7 @@ def _cases(path: Path) -> Iterator[Case]:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not YAML: {error}") from error
-    for number, document in enumerate(documents, 1):
+    for number, document in enumerate((one for one in documents if one is not None), 1):
         try:
             yield msgspec.convert(document, Case, strict=False)
         except msgspec.ValidationError as error:

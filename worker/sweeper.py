@@ -15,10 +15,10 @@ from broker.messaging import BROKER_ERRORS, publish, queue_length
 from broker.trouble import note_trouble
 from db.queries import backfills, plans, processes, share, sweep
 from db.queries.clock import follow_clock
-from db.queries.closing import close_run
 from db.session import Database
 from etl.errors import StorageConflictError, StorageError, StorageTroubleError
 from etl.runs.messages import QUEUES
+from worker.closing import close
 from worker.removal import Removal
 from worker.rhythm import Rhythm
 from worker.upkeep import Upkeep
@@ -100,12 +100,12 @@ class Sweeper(threading.Thread):
 
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)
-        expired += each_run(database, sweep.worn_out_runs, sweep.give_up_run)
+        expired += each_run(database, sweep.worn_out_runs, give_up)
         if expired:
             log.warning("leases_expired", count=expired)
 
     def _close_runs(self, database: Database) -> None:
-        each_run(database, sweep.unclosed_runs, close_run)
+        each_run(database, sweep.unclosed_runs, close)
 
     def publish_due(self, database: Database) -> None:
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
@@ -134,17 +134,22 @@ class Sweeper(threading.Thread):
         publish(self._app, database.transact(plans.due_plans))
 
 
+def give_up(database: Database, run_id: UUID) -> bool:
+    """End a run that is worn out; False when it is not any more."""
+    return database.transact(sweep.give_up_run, run_id)
+
+
 def each_run(
-    database: Database, find: Callable[[Connection], list[UUID]], act: Callable[[Connection, UUID], object]
+    database: Database, find: Callable[[Connection], list[UUID]], act: Callable[[Database, UUID], object]
 ) -> int:
     """Act on the runs that are found one by one; how many were acted on.
 
-    Each has a transaction of its own: one that is locked waits for the next pass, and keeps none of the others.
+    Each has transactions of its own: one that is locked waits for the next pass, and keeps none of the others.
     """
     done = 0
     for run_id in database.read(find):
         try:
-            done += bool(database.transact(act, run_id))
+            done += bool(act(database, run_id))
         except StorageConflictError as error:
             log.warning("sweep_postponed", run_id=str(run_id), reason=error.message)
     return done

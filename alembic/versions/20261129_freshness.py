@@ -20,8 +20,10 @@ def upgrade() -> None:
     op.add_column("etl_checkpoints", sa.Column("last_read_at", TIME, nullable=True))
     op.add_column("etl_checkpoints", sa.Column("sizes", ARRAY(sa.BigInteger()), nullable=True))
     op.add_column("etl_checkpoints", sa.Column("size_flag", sa.Text(), nullable=True))
-    # What was read before counts from its last success.
-    op.execute("UPDATE etl_checkpoints SET last_read_at = last_success_at WHERE last_success_at IS NOT NULL")
+    op.execute("""
+        UPDATE etl_checkpoints
+        SET last_read_at = greatest(last_success_at, CASE WHEN last_status = 'partial' THEN last_run_at END)
+    """)
 
 
 def downgrade() -> None:

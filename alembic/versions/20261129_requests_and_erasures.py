@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("asked_at", TIME, server_default=NOW, nullable=False),
         sa.Column("emptied_at", TIME, nullable=True),
         sa.Column("after", sa.BigInteger(), server_default="0", nullable=False),
+        sa.Column("raw_ids", ARRAY(sa.BigInteger()), nullable=True),
         sa.Column("records", sa.BigInteger(), server_default="0", nullable=False),
         sa.Column("settled", sa.Boolean(), server_default=sa.text("false"), nullable=False),
         sa.Column("waits", sa.Double(), server_default="0", nullable=False),

@@ -64,7 +64,7 @@ def _truth(name: str, arguments: argparse.Namespace) -> Truth:
     seed = arguments.seed
     if name == "beats":
         return Truth(100 if arguments.long else 10, 20, seed)
-    if name in {"crash_points", "database_crashes"}:
+    if name in {"crash_points", "database_crashes", "lanes", "deletions"}:
         return Truth(2, 180, seed, trouble=0, page=20, bad_every=20, every="2s")
     records = CONTROL_RECORDS if name == CONTROL else arguments.records
     return Truth(arguments.sources, records // arguments.sources, seed)

@@ -19,7 +19,7 @@ class Aims:
     """One folder, one aim at a time."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self._numbers = count()
         self._current = ""

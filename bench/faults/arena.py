@@ -84,7 +84,7 @@ class Arena:
         self.dice = random.Random(report.seed)
         self.service = Service(servers, self._database(servers), folder, product.tree)
         self.service.environment |= {"LEASE_SECONDS": "5", "BATCH_SIZE": "1000", "WORKER_PROCESSES": "2"}
-        self._document = truth.document(fake_server)
+        self._fake_server = fake_server
         self._begin()
 
     def renew(self) -> None:
@@ -98,7 +98,11 @@ class Arena:
 
     def _begin(self) -> None:
         self.service.flush_broker()
-        done = self.service.declare(self._document)
+        self.declare()
+
+    def declare(self) -> None:
+        """Declare the sources as the truth has them now."""
+        done = self.service.declare(self.truth.document(self._fake_server))
         if done.returncode:
             raise RuntimeError(done.stderr)
 

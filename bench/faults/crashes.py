@@ -88,6 +88,15 @@ class Crashes:
     def ask(self) -> Future[None]:
         return self._calls.submit(_insist, f"{self.arena.service.url}/runs", {202, 409})
 
+    def post_each(self, path: str, bodies: list[dict[str, Any]], accepted: set[int]) -> Future[None]:
+        """Ask for several things, one after the other."""
+
+        def insist() -> None:
+            for body in bodies:
+                _insist(f"{self.arena.service.url}{path}", accepted, body)
+
+        return self._calls.submit(insist)
+
     def warm_up(self) -> None:
         """The web finds out which of its connections are dead, lest it counts their statements."""
         _insist(f"{self.arena.service.url}/runs/{UUID(int=0)}/cancel", {404})
@@ -130,11 +139,12 @@ class Crashes:
         self._calls.shutdown(cancel_futures=True)
 
 
-def _insist(address: str, accepted: set[int]) -> None:
+def _insist(address: str, accepted: set[int], body: dict[str, Any] | None = None) -> None:
     """As a user would: again until it is done."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
         with contextlib.suppress(requests.RequestException):
-            if requests.post(address, json={}, headers={"X-API-Key": KEY}, timeout=60).status_code in accepted:
+            answer = requests.post(address, json=body or {}, headers={"X-API-Key": KEY}, timeout=60)
+            if answer.status_code in accepted:
                 return
         time.sleep(0.1)

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 FOLDER = "FAULT_POINTS"
 SWEEPER = "sweeper"
 TASKS = {"etl.extract": "fetch", "etl.normalize": "normalize", "etl.load": "load"}
-# A stage that is over with the commit of a transaction that wrote to a table, and the one that follows.
-FOLLOWING = {"fetch": ("COPY raw_data", "staging"), "load": ("unified_items", "closing")}
+# A stage that is over with the commit of a transaction with such a statement, and the one that follows.
+FOLLOWING = {
+    "fetch": (("COPY raw_data", "staging"), ("FROM seen_ids", "deleting")),
+    "load": (("unified_items", "closing"),),
+}
 # A thread that works in passes begins another after it has waited, or was silent for so long: seconds.
 SILENCE = 0.5
 LONGEST_STOP = 60.0
@@ -65,9 +68,10 @@ class Execution:
 
     def follow(self, texts: list[str]) -> None:
         """Go over to the following stage if that transaction was the last of this one."""
-        table, following = FOLLOWING.get(self.stage, ("", ""))
-        if following and any(table in text for text in texts):
-            self.stage, self.counts = following, Counter()
+        for sign, following in FOLLOWING.get(self.stage, ()):
+            if any(sign in text for text in texts):
+                self.stage, self.counts = following, Counter()
+                return
 
 
 class Points:

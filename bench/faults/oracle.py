@@ -41,7 +41,9 @@ def judge(service: Service, truth: Truth) -> Verdict:
     verdict = Verdict(records=truth.sources * truth.records)
     good, bad = truth.good(), truth.bad()
     for name in truth.names:
-        found = service.sql(f"SELECT external_id, amount::bigint FROM unified_items WHERE source_name = '{name}'")
+        found = service.sql(
+            f"SELECT external_id, amount::bigint FROM unified_items WHERE source_name = '{name}' AND status = 'active'"
+        )
         times = Counter(row[0] for row in found)
         amounts = dict(found)
         verdict.lost += len(good.keys() - times.keys())
@@ -52,6 +54,8 @@ def judge(service: Service, truth: Truth) -> Verdict:
         )
         verdict.lost += len(bad - set(rejected))
         verdict.complaints += [f"{name}: {key} is an item" for key in bad & times.keys()][:3]
+        if truth.vanishing and (left := times.keys() - good.keys()):
+            verdict.complaints.append(f"{name}: {len(left)} items are served that are gone")
     _check_runs(service, verdict)
     return verdict
 
@@ -85,16 +89,21 @@ def _check_runs(service: Service, verdict: Verdict) -> None:
         "raw ids above the sequence's last": """
             SELECT count(*) FROM raw_data WHERE id > (SELECT last_value FROM raw_data_id_seq)""",
         "rows of another run within the ids of a batch": """
-            SELECT count(*) FROM etl_batches b JOIN etl_runs r ON r.run_id = b.run_id AND r.lane = 'fetch'
+            SELECT count(*) FROM etl_batches b JOIN etl_runs r ON r.run_id = b.run_id AND r.lane <> 'replay'
             CROSS JOIN LATERAL (
                 SELECT p.run_id, p.source_name FROM raw_data p
                 WHERE p.id BETWEEN b.first_raw_id AND b.last_raw_id OFFSET 0  -- by the index, whatever the planner knows
             ) p WHERE p.source_name = b.source_name AND p.run_id <> b.run_id""",
         "batches halved without end": f"SELECT count(*) FROM etl_batches WHERE length(part) > {LONGEST_PART}",
+        "items that the totals do not have, or have too many": """
+            SELECT abs((SELECT count(*) FROM unified_items WHERE status = 'active')
+                - (SELECT coalesce(sum(total_items), 0) FROM etl_checkpoints)
+                - (SELECT coalesce(sum(coalesce(items_gained, records_inserted)), 0) FROM etl_batches
+                   WHERE NOT rolled_up AND state NOT IN ('extracted', 'normalized')))""",
         "records quarantined as poison": "SELECT count(*) FROM rejected_records WHERE rule = 'poison'",
     }
     errors = """SELECT error_code, count(*), min(error_message) FROM etl_runs
-        WHERE status IN ('failed', 'partial') AND error_code <> 'records_rejected' GROUP BY 1"""
+        WHERE status IN ('failed', 'partial') AND error_code NOT IN ('records_rejected', 'deletions_held') GROUP BY 1"""
     verdict.complaints += [
         f"runs ended with {code}: {count} ({message})" for code, count, message in service.sql(errors)
     ]

@@ -12,6 +12,7 @@ import psycopg2
 import requests
 
 from bench.faults import naive
+from bench.faults.lanes import deletions, lanes
 from bench.faults.oracle import Verdict
 from bench.faults.proxy import Proxy
 from bench.faults.strikes import crash_points, database_crashes
@@ -323,6 +324,8 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     # Of these two: one of how many points, 0 for all and by every kind of crash.
     "crash_points": (crash_points, 2, 0),
     "database_crashes": (database_crashes, 1, 0),
+    "lanes": (lanes, 2, 0),
+    "deletions": (deletions, 1, 0),
     "flushes": (flushes, 4, 12),
     "broker_away": (broker_away, 10, 60),
     "database_restarts": (database_restarts, 3, 20),

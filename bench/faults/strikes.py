@@ -62,6 +62,13 @@ class Arrangement:
     processes: Callable[[Crashes], None] = lambda _: None
     # Whether the books are right only after another run.
     again: bool = False
+    # Whether every record is another one each time.
+    turns: bool = True
+    # What is wrong before that other run.
+    halfway: Callable[[Crashes], list[str]] = lambda _: []
+    # What is wrong afterwards beside the books, and what has to stay the same.
+    check: Callable[[Crashes], list[str]] = lambda _: []
+    same: Callable[[Crashes], object] = lambda _: None
 
 
 def _begin_cancel(crashes: Crashes) -> Future[None]:
@@ -117,12 +124,12 @@ STARTING = Arrangement("starting", ("sweeping",), _begin_start)
 def database_crashes(arena: Arena, one_of: int) -> Verdict:
     """PostgreSQL crashes at each point, by each kind of crash; at one of `one_of` points, and at 0 in full."""
     arrangements = (LOADING, ANEW, HALVING, ASKING, CANCEL, SCHEDULE, SWEEPING, STARTING)
-    return _strike_all(Plan(arrangements, DATABASE_KINDS, DATABASE, one_of), arena)
+    return strike_all(Plan(arrangements, DATABASE_KINDS, DATABASE, one_of), arena)
 
 
 def crash_points(arena: Arena, one_of: int) -> Verdict:
     """The worker is killed before and after each commit and message, and before it acknowledges."""
-    return _strike_all(Plan((LOADING, HALVING, SWEEPING), PROCESS_KINDS, PROCESS, one_of), arena)
+    return strike_all(Plan((LOADING, HALVING, SWEEPING), PROCESS_KINDS, PROCESS, one_of), arena)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,8 @@ class Plan:
         return self.one_of == 0
 
 
-def _strike_all(plan_: Plan, arena: Arena) -> Verdict:
+def strike_all(plan_: Plan, arena: Arena) -> Verdict:
+    """Strike at the points of a plan, and judge the books after each."""
     crashes = Crashes(arena)
     crashes.leave_disk_alone(leave=True)
     crashes.start()
@@ -214,9 +222,13 @@ class Strikes:
 
     def _strike(self, arrangement: Arrangement, point: Point, crash: Crash) -> None:
         what = f"{arrangement.name}: {crash.name} {point}"
+        before = arrangement.same(self.crashes)
         if not any(self._strike_once(arrangement, point, crash) for _ in range(TRIES)):
             self.verdict.complaints.append(f"{what}: no process came there")
         verdict = judge(self.arena.service, self.arena.truth)
+        verdict.complaints += arrangement.check(self.crashes)
+        if arrangement.same(self.crashes) != before:
+            verdict.complaints.append("what was to stay the same has changed")
         self.verdict.add(verdict, what)
         if not verdict.clean:
             self._begin_anew(arrangement)
@@ -243,7 +255,7 @@ class Strikes:
         if arrangement.each:
             self.crashes.sql(arrangement.each)
         self.crashes.warm_up()
-        self.arena.truth.round += 1
+        self.arena.truth.round += arrangement.turns
         self.since = self.crashes.now()
         answer = arrangement.begin(self.crashes)
         strike()
@@ -253,6 +265,7 @@ class Strikes:
         self.crashes.await_done(self.since)
         self.arena.report.recovery.append(time.monotonic() - struck)
         if arrangement.again:
+            self.verdict.complaints += arrangement.halfway(self.crashes)
             self.crashes.work()
 
     def _begin_anew(self, arrangement: Arrangement) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from testkit.fake_server import FakeServer, Request, Response, as_json
 
 DUPLICATE_EVERY = 100
+VANISH_EVERY = 4
 
 
 @dataclass
@@ -26,6 +27,11 @@ class Truth:
     every: str = ""
     # Seconds before each answer.
     delay: float = 0.0
+    # What else the sources declare; which field is the title, where that is declared; and whether in every other round a
+    # part of the records is not there.
+    more: str = ""
+    title: str = ""
+    vanishing: bool = False
 
     def __post_init__(self) -> None:
         self._dice = random.Random(self.seed)
@@ -45,16 +51,18 @@ class Truth:
             request = f"request: {{url: '{server.url}/{name}'}}"
             schedule = f"schedule: {{every: {self.every}}}, " if self.every else ""
             paginate = "paginate: {style: page, max_pages: 100000}"
-            lines.append(f"  - {{name: {name}, type: api, timeout: 3s, {schedule}{request}, {paginate}}}")
+            mapping = f", map: {{external_id: id, title: {self.title}, amount: price}}" if self.title else ""
+            rest = f"{request}, {paginate}{mapping}{self.more}"
+            lines.append(f"  - {{name: {name}, type: api, timeout: 3s, {schedule}{rest}}}")
         return "\n".join(lines) + "\n"
 
     def good(self) -> dict[str, int]:
         """The ids that must be served by every source, and their amount."""
-        return {f"r{n}": n + self.round for n in range(self.records) if not self._is_bad(n)}
+        return {f"r{n}": n + self.round for n in range(self.records) if not self._is_bad(n) and not self._is_gone(n)}
 
     def bad(self) -> set[str]:
         """The ids that must be in quarantine."""
-        return {f"r{n}" for n in range(self.records) if self._is_bad(n)}
+        return {f"r{n}" for n in range(self.records) if self._is_bad(n) and not self._is_gone(n)}
 
     def _answer(self, asked: Request) -> Response:
         with self._lock:
@@ -65,8 +73,8 @@ class Truth:
         time.sleep(self.delay)
         first = (int(asked.query["page"]) - 1) * self.page
         last = min(first + self.page, self.records)
-        page = [self._record(n) for n in range(first, last)]
-        page += [self._record(n) for n in range(first, last, DUPLICATE_EVERY)]
+        page = [self._record(n) for n in range(first, last) if not self._is_gone(n)]
+        page += [self._record(n) for n in range(first, last, DUPLICATE_EVERY) if not self._is_gone(n)]
         return as_json(page)
 
     def _record(self, number: int) -> dict[str, object]:
@@ -75,6 +83,9 @@ class Truth:
             "name": f"record {number}",
             "price": f"dear {self.round}" if self._is_bad(number) else number + self.round,
         }
+
+    def _is_gone(self, number: int) -> bool:
+        return self.vanishing and self.round % 2 == 1 and number % VANISH_EVERY == 1
 
     def _is_bad(self, number: int) -> bool:
         return number % self.bad_every == self.bad_every - 1

@@ -201,6 +201,7 @@ class ErasureRow(Base):
     asked_at: Mapped[datetime] = now()
     emptied_at: Mapped[datetime | None]
     after: Mapped[int] = counter()
+    raw_ids: Mapped[list[int] | None]
     records: Mapped[int] = counter()
     settled: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     waits: Mapped[float] = mapped_column(Double, server_default="0")

@@ -23,6 +23,7 @@ class WorkerRow(Base):
     seen_at: Mapped[datetime] = now()
     processes: Mapped[int] = mapped_column(Integer, server_default="1")
     reader: Mapped[int | None] = mapped_column(Integer)
+    protocol: Mapped[int | None] = mapped_column(Integer)
 
 
 class AlarmRow(Base):

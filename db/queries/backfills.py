@@ -46,6 +46,9 @@ def queue_backfill(connection: Connection, run_id: UUID, source_name: str, span:
     values = {"run_id": run_id, "source_name": source_name, "trigger": Trigger.BACKFILL}
     if connection.execute(_QUEUE, values | {"span": msgspec.json.encode(span).decode()}).first() is None:
         active = connection.execute(_ACTIVE, {"name": source_name}).scalar()
+        if active == run_id:
+            # Whether it was queued was not known.
+            return start_backfills(connection)
         raise AlreadyActiveError(f"{source_name!r} has an active backfill: {active}", active_run_id=active)
     record_event(connection, run_id, "queued", trigger=Trigger.BACKFILL)
     return start_backfills(connection)

@@ -56,6 +56,8 @@ class BatchClaim:
     exhausted: bool = False
     lane: str = Lane.FETCH
     keeps_existing: bool = False
+    began_at: datetime | None = None
+    mapped_since: int = 0
     raw_ids: list[int] | None = None
     raw_since: datetime | None = None
     raw_until: datetime | None = None
@@ -87,6 +89,7 @@ _CLAIM = text(f"""
       AND (b.lease_expires_at IS NULL OR b.lease_expires_at < clock_timestamp())
     RETURNING b.batch_id, b.run_id, b.state, b.token, b.attempt, b.first_raw_id, b.last_raw_id, b.source_name,
         r.lane, coalesce(r.lane = 'backfill' AND r.scope ->> 'existing' = 'keep', false) AS keeps_existing,
+        CASE WHEN r.lane = 'backfill' THEN r.started_at END AS began_at,
         b.raw_ids, b.raw_since, b.raw_until, {BOUND} AS bound,
         CASE WHEN b.state = 'normalized' THEN b.mapping_version END AS staged_version,
         b.attempt > :max_attempts AND NOT {OTHERS_FAIL} AS exhausted
@@ -107,6 +110,7 @@ def claim_batch(connection: Connection, batch_id: int, state: str, lease: float)
         config=bound.config,
         source_type=bound.config["type"],
         mapping_version=bound.mapping_version if staged is None else staged,
+        mapped_since=bound.mapped_since,
     )
 
 
@@ -209,7 +213,9 @@ def load_batch(connection: Connection, claim: BatchClaim) -> bool:
     left_out = leave_taken_back(connection, claim.source_name, claim.batch_id) if claim.is_replay else 0
     if not claim.keeps_existing:
         (close_driven if claim.is_replay else close_fitting)(connection, claim.source_name, claim.batch_id)
-    counts = write_items(connection, values, revive=not claim.is_low, keep=claim.keeps_existing)._asdict()
+    counts = write_items(
+        connection, values, revive=not claim.is_low, keep=claim.keeps_existing, began_at=claim.began_at
+    )._asdict()
     connection.execute(_CLOSE, values | counts | {"unchanged": counts["unchanged"] + left_out})
     connection.execute(text("DELETE FROM staged_items WHERE batch_id = :batch_id"), {"batch_id": claim.batch_id})
     return True

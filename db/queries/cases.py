@@ -74,8 +74,8 @@ def find_cases(connection: Connection, found: Candidates, values: dict[str, Any]
     return [OpenCase(bytes(row[0]), *row[1:]) for row in connection.execute(_OPEN, values | lists)]
 
 
-# A record that killed its workers is tried again. One that was judged by another version is judged anew, unless it was
-# put away as it is.
+# A record that killed its workers is tried again, and one whose shape had changed once that is let through. One that
+# was judged by another version is judged anew, unless it was put away as it is.
 _OPEN = text(f"""
     WITH met AS (
         SELECT r.id FROM jsonb_array_elements_text(CAST(:hashes AS jsonb)) AS hash
@@ -91,7 +91,8 @@ _OPEN = text(f"""
         WHERE r.source_name = :source_name AND r.state = 'open'
     )
     SELECT content_hash, external_id, run_id = :run_id AS written,
-        state = 'discarded' OR (mapping_version = :mapping_version AND rule <> 'poison') AS is_current,
+        state = 'discarded' OR (mapping_version = :mapping_version AND rule <> 'poison'
+            AND NOT (rule = 'drift' AND :lets_drift)) AS is_current,
         state = 'discarded' AS is_discarded
     FROM rejected_records WHERE id = ANY (ARRAY(SELECT id FROM met))
 """)

@@ -11,7 +11,6 @@ from db.queries.events import record_event
 from db.queries.fields import look_at_fields
 from db.queries.freshness import judge_size
 from db.queries.run_locks import lock_run
-from db.queries.uniqueness import look_at_values
 from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
@@ -25,11 +24,11 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _TALLY = f"""
-    SELECT r.source_name, r.lane, r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
+    SELECT r.lane, r.extracted_at IS NOT NULL AS extraction_over, r.error_code, r.error_message,
         r.lane = 'fetch' AND EXISTS (
             SELECT 1 FROM etl_runs f
             WHERE f.source_name = r.source_name AND f.lane = 'backfill' AND f.started_at IS NOT NULL
-              AND coalesce(f.completed_at > r.started_at, true)) AS beside_backfill,
+              AND coalesce(f.completed_at > r.started_at - interval '1 min', true)) AS beside_backfill,
         coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 AS config, c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
@@ -97,7 +96,6 @@ def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
         discarded=row.discarded,
         beside_backfill=row.beside_backfill,
         config=row.config or {},
-        source_name=row.source_name,
     )
 
 
@@ -213,6 +211,4 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         look_at_fields(connection, run_id)
         if tally.is_whole:
             judge_size(connection, run_id, tally.config, tally.counts.extracted)
-        if tally.counts.inserted or tally.counts.updated:
-            look_at_values(connection, run_id, tally.source_name, tally.config)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -84,6 +84,7 @@ def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> Kn
         "source_name": claim.source_name,
         "mapping_version": claim.mapping_version,
         "mapped_since": claim.mapped_since,
+        "lets_drift": claim.config.get("drift", "report") == "report",
     }
     if claim.keeps_existing:
         served, written = _present(connection, found, values), frozenset[str]()

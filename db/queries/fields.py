@@ -12,7 +12,7 @@ from db.queries.versions import BOUND, Bound
 from db.statement import text
 from etl.mapping.observe import merged
 from etl.records import Observed
-from etl.runs.drift import MIN_RECORDS, Fields, Known, Policy, judge, remembered
+from etl.runs.drift import MIN_RECORDS, Fields, Known, Policy, holding, judge, remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,7 +41,7 @@ _KNOWN = text("""
 """)
 _SINCE_MAPPED = text("""
     SELECT f.scope, f.field, f.seen, f.kinds, f.sample, f.drift FROM source_fields f
-    WHERE f.source_name = :source_name AND f.mapping_version = :mapping_version
+    WHERE f.source_name = :source_name AND f.mapping_version >= :mapped_since
 """)
 
 
@@ -57,24 +57,28 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
     if source is None:
         return
     bound = Bound(*source.bound)
-    values = {"source_name": source.source_name, "mapping_version": bound.mapping_version}
+    values = _values(source.source_name, bound)
     before = _known(connection.execute(_known_of(bound), values))
     findings = judge(observed, before, bound.config.get("map") or {})
     for finding in findings[:_MOST_TOLD]:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
     # What is kept out, or fails the run, does not become usual.
-    is_usual = not findings or _policy(bound) is Policy.REPORT
+    is_usual = _policy(bound) is Policy.REPORT or not holding(observed, before, bound.config.get("map") or {})
     if is_usual and (observed.records >= MIN_RECORDS or findings):
         _keep(connection, values, remembered(observed, before, findings))
 
 
 def find_drift(connection: Connection, claim: BatchClaim, observed: Observed) -> list[Finding]:
     """What of a batch is not as it was, where that keeps it from being loaded."""
-    bound = Bound(claim.config, claim.mapping_version, claim.mapping_version)
+    bound = Bound(claim.config, claim.mapping_version, claim.mapped_since)
     if _policy(bound) is Policy.REPORT:
         return []
-    values = {"source_name": claim.source_name, "mapping_version": bound.mapping_version}
-    return judge(observed, _known(connection.execute(_known_of(bound), values)), bound.config.get("map") or {})
+    before = _known(connection.execute(_SINCE_MAPPED, _values(claim.source_name, bound)))
+    return holding(observed, before, bound.config.get("map") or {})
+
+
+def _values(source_name: str, bound: Bound) -> dict[str, Any]:
+    return {"source_name": source_name, **{name: getattr(bound, name) for name in ("mapping_version", "mapped_since")}}
 
 
 def _policy(bound: Bound) -> Policy:

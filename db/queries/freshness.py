@@ -9,6 +9,7 @@ import msgspec
 from db.queries.events import record_event
 from db.statement import text
 from etl.declare.source import parse
+from etl.errors import ConfigError
 from etl.runs.lateness import REST_DAYS, REST_HOURS, late_after
 from etl.runs.volume import REMEMBERED, Band, judge
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # Sources of which it is found out at once how long they may be silent.
-LIMIT = 500
+LIMIT = 200
 
 
 def judge_lateness(connection: Connection, *, is_scheduling: bool) -> Sequence[str]:
@@ -39,24 +40,34 @@ def _learn(connection: Connection) -> None:
     """How long sources may be silent that were declared, or declared otherwise, since the last time."""
     rows = connection.execute(_UNKNOWN, {"limit": LIMIT}).all()
     if rows:
-        allowed = [{"name": row.name, "seconds": late_after(parse(row.config)) or "infinity"} for row in rows]
+        allowed = [{"name": row.name, "version": row.version, "seconds": _allowed(row.config)} for row in rows]
         connection.execute(_LEARN, {"rows": msgspec.json.encode(allowed).decode()})
 
 
-_UNKNOWN = text("""
-    SELECT name, config FROM sources WHERE late_after IS NULL LIMIT :limit FOR UPDATE SKIP LOCKED
-""")
+def _allowed(document: dict[str, Any]) -> float | str:
+    try:
+        return late_after(parse(document)) or _NEVER
+    except ConfigError:
+        # A document that this release refuses: its runs say so.
+        return _NEVER
+
+
+_NEVER = "infinity"
+_UNKNOWN = text("SELECT name, version, config FROM sources WHERE late_after IS NULL LIMIT :limit")
 _LEARN = text("""
     UPDATE sources s SET late_after = r.seconds::double precision
-    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name text, seconds text) WHERE s.name = r.name
+    FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r(name text, version integer, seconds text)
+    WHERE s.name = r.name AND s.version = r.version AND s.late_after IS NULL
 """)
-# Counted from when it was read last, from when it was declared, or from when it was to be asked again: what its server
-# asks for is no fault.
+# One that is being read is not late. Counted from when it was read last, from when it was declared, or from when it was
+# to be asked again: what its server asks for is no fault.
 _JUDGE = text("""
     WITH judged AS (
         SELECT s.name, s.late_since,
             s.enabled AND s.gone_reason IS NULL AND (:scheduled OR s.config ? 'expect_every')
-            AND s.late_after < 'infinity'
+            AND s.late_after < 'infinity' AND NOT EXISTS (
+                SELECT 1 FROM etl_runs r
+                WHERE r.source_name = s.name AND r.lane = 'fetch' AND r.status = 'running' AND r.stage <> 'waiting')
             AND clock_timestamp() > make_interval(secs => s.late_after + CASE
                     WHEN s.config ? 'expect_every' OR s.rest IS NULL THEN 0
                     WHEN jsonb_array_length(coalesce(s.rest -> 'days', '[]')) > 0 THEN :days ELSE :hours END)

@@ -11,17 +11,27 @@ from db.statement import text
 from etl.item import COLUMNS, FIELDS, Kind
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from sqlalchemy import Connection, Row
 
 # How many earlier records of an item are known.
 MOST_EARLIER = 20
 
 
-def write_items(connection: Connection, values: dict[str, Any], *, revive: bool, keep: bool = False) -> Row[Any]:
+def write_items(
+    connection: Connection,
+    values: dict[str, Any],
+    *,
+    revive: bool,
+    keep: bool = False,
+    began_at: datetime | None = None,
+) -> Row[Any]:
     """Write the items of a batch; how many were inserted, updated, corrected, unchanged and duplicate, and came back.
 
-    `revive` says that items which were deleted come back, `keep` that those which are there stay as they are. Where
-    none is there yet, to insert them costs a fifth less than to upsert them.
+    `revive` says that items which were deleted come back, `keep` that those which are there stay as they are, and
+    `began_at` that those do whose records other runs have stored since. Where none is there yet, to insert them costs a
+    fifth less than to upsert them.
     """
     if not connection.execute(_LOCK_ITEMS, values).scalar_one():
         try:
@@ -32,7 +42,7 @@ def write_items(connection: Connection, values: dict[str, Any], *, revive: bool,
                 raise
             # One came with another batch meanwhile. What was locked here is free again.
             connection.execute(_LOCK_ITEMS, values)
-    return connection.execute(_UPSERT, values | {"revive": revive, "keep": keep}).one()
+    return connection.execute(_UPSERT, values | {"revive": revive, "keep": keep, "began_at": began_at}).one()
 
 
 # Items in key order, so that two batches of a source never wait for each other in a circle.
@@ -92,6 +102,7 @@ _TAKE_OVER = f"""
             change_xid = CASE WHEN {_OTHERWISE} THEN pg_current_xact_id() ELSE item.change_xid END
         WHERE (excluded.raw_data_id, excluded.mapping_version) > (item.raw_data_id, item.mapping_version)
           AND item.erased_at IS NULL AND NOT :keep
+          AND (CAST(:began_at AS timestamptz) IS NULL OR item.run_id = :run_id OR item.raw_ingested_at < :began_at)
         RETURNING external_id, xmax = 0 AS inserted, change_xid = pg_current_xact_id() AS changed
 """
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from db.statement import text
 from etl.mapping.reader import READER
+from etl.runs.protocol import PROTOCOL
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,11 +24,13 @@ PROCESSES = f"""(
 def beat_heart(connection: Connection, name: str, kind: str, processes: int) -> None:
     """Note that a process is alive, and how many it has for tasks; forget those not seen for a day."""
     query = text("""
-        INSERT INTO etl_workers (name, kind, processes, reader) VALUES (:name, :kind, :processes, :reader)
+        INSERT INTO etl_workers (name, kind, processes, reader, protocol)
+        VALUES (:name, :kind, :processes, :reader, :protocol)
         ON CONFLICT (name) DO UPDATE SET seen_at = clock_timestamp(), processes = excluded.processes,
-            reader = excluded.reader
+            reader = excluded.reader, protocol = excluded.protocol
     """)
-    connection.execute(query, {"name": name, "kind": kind, "processes": processes, "reader": READER})
+    values = {"name": name, "kind": kind, "processes": processes, "reader": READER, "protocol": PROTOCOL}
+    connection.execute(query, values)
     connection.execute(text("DELETE FROM etl_workers WHERE seen_at < clock_timestamp() - interval '1 day'"))
 
 
@@ -46,12 +49,15 @@ def count_alive(connection: Connection, kind: str) -> int:
 
 
 def are_of_one_release(connection: Connection) -> bool:
-    """Whether all that are alive read as this release does."""
+    """Whether all that are alive read as this release does, and have its protocol."""
     query = text("""
-        SELECT NOT EXISTS (SELECT 1 FROM etl_workers WHERE reader IS DISTINCT FROM :reader
+        SELECT NOT EXISTS (SELECT 1 FROM etl_workers
+                           WHERE (reader IS DISTINCT FROM :reader OR protocol IS DISTINCT FROM :protocol)
                            AND seen_at > clock_timestamp() - make_interval(secs => :seconds))
     """)
-    return bool(connection.execute(query, {"reader": READER, "seconds": ALIVE_SECONDS}).scalar_one())
+    return bool(
+        connection.execute(query, {"reader": READER, "protocol": PROTOCOL, "seconds": ALIVE_SECONDS}).scalar_one()
+    )
 
 
 def last_seen(connection: Connection, kind: str) -> datetime | None:

@@ -67,6 +67,9 @@ def queue_replay(
     }
     if connection.execute(_QUEUE, values).first() is None:
         active = connection.execute(_ACTIVE, {"name": source_name}).scalar()
+        if active == run_id:
+            # Whether it was queued was not known.
+            return
         raise AlreadyActiveError(f"{source_name!r} has an active replay: {active}", active_run_id=active)
     record_event(connection, run_id, "queued", trigger=trigger)
 

@@ -147,8 +147,13 @@ def _write(connection: Connection, changes: list[_Change]) -> None:
     ]
     if rows:
         connection.execute(_UPSERT, {"rows": msgspec.json.encode(rows).decode()})
+        connection.execute(_JUDGE_ANEW, {"names": [row["name"] for row in rows]})
 
 
+# How many records are expected may be declared otherwise.
+_JUDGE_ANEW = text("""
+    UPDATE etl_checkpoints SET size_flag = NULL WHERE source_name = ANY (:names) AND size_flag IS NOT NULL
+""")
 _LOST = text("SELECT name FROM sources WHERE origin = 'file' AND enabled AND name <> ALL (:names) ORDER BY name")
 _DISABLE = text("""
     UPDATE sources SET enabled = false, version = version + 1, updated_at = clock_timestamp() WHERE name = ANY (:names)

@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from db.copy import copy_rows
 from db.queries.batches import copy_staged
 from db.statement import text
+from etl.errors import StorageError
 from etl.item import COLUMNS
 
 if TYPE_CHECKING:
@@ -43,8 +44,15 @@ def take_place(connection: Connection) -> bool:
 
 
 def refused(connection: Connection, mapped: Mapped) -> dict[int, str]:
-    """The records that the database would not take, by their places, and why. Nothing stays."""
-    connection.execute(_MAKE)
+    """The records that the database would not take, by their places, and why. Nothing stays.
+
+    Raises:
+        StorageError: no temporary tables can be had.
+    """
+    try:
+        connection.execute(_MAKE)
+    except DBAPIError as error:
+        raise StorageError(f"it makes no temporary tables: {str(error.orig).strip()}") from error
     staged = mapped.staged
     if not staged or _taken(connection, staged) is None:
         return {}

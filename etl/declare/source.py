@@ -275,8 +275,10 @@ def dump(source: AnySource) -> dict[str, Any]:
 
 
 def secrets_of(source: AnySource) -> list[str]:
-    """The names of the secrets that the request of a source refers to; nowhere else are they filled in."""
-    return list(dict.fromkeys(SECRET.findall(payload.encode(dump(source).get("request")).decode())))
+    """The names of the secrets that the requests of a source refer to; nowhere else are they filled in."""
+    document = dump(source)
+    written = payload.encode([document.get("request"), document.get("backfill")]).decode()
+    return list(dict.fromkeys(SECRET.findall(written)))
 
 
 def fingerprint(source: AnySource) -> str:

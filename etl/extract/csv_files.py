@@ -42,6 +42,7 @@ class CsvFiles:
         cursor = CsvCursor.of(position)
         done = dict(position.kept.files) if position.kept else {}
         failures: list[ETLError] = []
+        known: set[bool] = set()
         found = find_files(self._source.file, self._context.base, self._context.roots)
         if not found:
             yield self._emptied(self._source.file, done)
@@ -54,6 +55,7 @@ class CsvFiles:
             try:
                 before = None if is_anew else self._context.checkpoint.kept.files.get(name)
                 for page in self._file(name, path, begun, before, done):
+                    known.add(page.known)
                     done = page.kept.files if page.kept else done
                     yield replace(page, following=page.following or CsvCursor(name=name, file="read"))
             except (WaitError, PostponedError):
@@ -64,7 +66,9 @@ class CsvFiles:
                 failures.append(failure)
         if failures:
             raise failures[0]
-        yield Page(CsvCursor(name=""), [], None, kept=Kept(files=done))
+        # One has changed just now: the next run reads all, since only that is a snapshot.
+        is_mixed = self._source.full_snapshot and len(known) > 1
+        yield Page(CsvCursor(name=""), [], None, kept=Kept(files={} if is_mixed else done))
 
     def _are_known(self, found: dict[str, Path]) -> bool:
         """Whether these are the files that the run before has read, as they were: only all together are a snapshot."""

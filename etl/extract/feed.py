@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from etl.declare.duration import seconds
 from etl.declare.revision import NEW_FORM
 from etl.feeds.parse import Feed, FeedJob
@@ -57,7 +59,12 @@ class FeedExtractor:
         context.reporter.keeps_quiet(feed.quiet_hours, feed.quiet_days, clamp(feed.interval))
         for warning in feed.warnings:
             context.reporter.warn("feed_warning", warning)
-        yield Page(FeedCursor(), _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
+        # What stands behind a mistake may not have been found.
+        is_doubtful = self._source.full_snapshot and not feed.is_well_formed
+        if is_doubtful:
+            context.reporter.warn("deletions_held", "no item was deleted: the feed is not well-formed")
+        page = Page(FeedCursor(), _records(feed), None, answer.digest, answer.size, kept=context.kept(target, answer))
+        yield replace(page, known=is_doubtful)
 
     def _parse(self, answer: FetchResult, body: bytes) -> Feed:
         job = FeedJob(

@@ -73,6 +73,7 @@ class Feed(msgspec.Struct, frozen=True):
     quiet_hours: list[int] = []
     quiet_days: list[int] = []
     problem: tuple[str, str] | None = None
+    is_well_formed: bool = True
 
 
 def parse(job: FeedJob) -> Feed:
@@ -102,6 +103,7 @@ def parse(job: FeedJob) -> Feed:
     return replace(
         read,
         warnings=[*_warnings(feed), *read.warnings],
+        is_well_formed=_is_well_formed(feed),
         interval=_interval(feed.feed),
         quiet_hours=quiet_hours,
         quiet_days=quiet_days,

@@ -114,7 +114,7 @@ class Exchange:
             asked = Asked(
                 at=at,
                 method="POST" if self._target.is_post else "GET",
-                url=hide(self._shown(url))[:MAX_SHOWN],
+                url=_storable(hide(self._shown(url)))[:MAX_SHOWN],
                 status=noted.status,
                 bytes=noted.size,
                 seconds=round(time.monotonic() - started, 3),
@@ -130,7 +130,7 @@ class Exchange:
         """
         target = self._target
         if url != target.url:
-            return target.base(url) if target.has_secrets else url
+            return target.base(url)
         address, query = target.without_secrets(url), urlencode(target.params)
         return f"{address}{'&' if '?' in address else '?'}{query}" if query else address
 
@@ -195,6 +195,11 @@ class Exchange:
             stream=True,
             allow_redirects=False,
         )
+
+
+def _storable(address: str) -> str:
+    """Without what no text of PostgreSQL's can have, which a redirect may."""
+    return address.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def _data(target: PreparedRequest) -> bytes | list[tuple[str, str]] | None:

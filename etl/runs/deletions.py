@@ -14,7 +14,7 @@ DEFAULT_MAX_DELETED = 10.0
 MOST_COUNTED = 20_000
 MOST_DELETED = 5_000
 # While a process of another release is alive, which would count the items wrongly: seconds between two looks.
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 60.0
 
 HELD = "deletions_held"
 TOO_MANY = "too_many_deletions"

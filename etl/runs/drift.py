@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MIN_RECORDS = 20
 # A share that rises by so much has changed.
 _MUCH = 0.5
+# The share of records that have what nearly all have.
+_NEARLY_ALL = 0.9
 # What was seen before fades, so that a change is soon usual: of so many records at most is remembered.
 _MEMORY = 1000.0
 # Fields of records that are remembered, those seen most often.
@@ -99,6 +101,22 @@ def judge(observed: Observed, before: Fields, declared: Mapping[str, str]) -> li
         found += _items(observed, before, declared, new)
         found += _keys(observed, before)
     return found
+
+
+def holding(observed: Observed, before: Fields, declared: Mapping[str, str]) -> list[Finding]:
+    """Of what is not as it was that which may keep records from being loaded.
+
+    Of a field of an item nearly all records must have had it: an optional one is not in every batch. How numbers are
+    written is a question, and no change.
+    """
+    return [one for one in judge(observed, before, declared) if one.change != _FORM and _was_usual(one, before)]
+
+
+def _was_usual(finding: Finding, before: Fields) -> bool:
+    if finding.change not in {_ABSENT, _NULLS}:
+        return True
+    known = before.items.get(finding.field)
+    return known is not None and known.seen >= MIN_RECORDS and known.share() >= _NEARLY_ALL
 
 
 def remembered(observed: Observed, before: Fields, findings: list[Finding]) -> Fields:

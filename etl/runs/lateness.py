@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime, timedelta
+from functools import lru_cache
+from itertools import islice, pairwise
 from typing import TYPE_CHECKING
 
+from cronsim import CronSim
+
 from etl.declare.duration import seconds
-from etl.runs.schedule import next_slot
 
 if TYPE_CHECKING:
     from etl.declare.source import Schedule, Source
@@ -19,7 +21,7 @@ LEAST_SECONDS = 900.0
 REST_HOURS = timedelta(hours=24).total_seconds()
 REST_DAYS = timedelta(days=7).total_seconds()
 # So many slots of a cron line are looked at for the longest time between two.
-_LOOKED_AT = 50
+_LOOKED_AT = 200
 
 
 def late_after(source: Source) -> float | None:
@@ -33,9 +35,10 @@ def late_after(source: Source) -> float | None:
 
 def _gap(schedule: Schedule) -> float:
     """The longest time between two slots, in seconds."""
-    if schedule.every is not None:
-        return seconds(schedule.every)
-    slots = [next_slot(schedule, datetime(2001, 1, 1, tzinfo=UTC))]
-    for _ in range(_LOOKED_AT):
-        slots.append(next_slot(schedule, slots[-1]))
+    return seconds(schedule.every) if schedule.every is not None else _cron_gap(schedule.cron or "")
+
+
+@lru_cache(maxsize=1000)
+def _cron_gap(line: str) -> float:
+    slots = list(islice(CronSim(line, datetime(2001, 1, 1)), _LOOKED_AT))  # noqa: DTZ001 -- an hour more or less
     return max((after - before).total_seconds() for before, after in pairwise(slots))

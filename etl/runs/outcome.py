@@ -130,7 +130,6 @@ class Tally:
     discarded: int = 0
     beside_backfill: bool = False
     config: dict[str, Any] = field(default_factory=dict)
-    source_name: str = ""
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""

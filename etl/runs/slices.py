@@ -228,6 +228,9 @@ def end_of(error: Exception, claim: RunClaim, memory: int) -> Yielded | Failed:
             slowness = _slowness(error.cause)
             waiting = replace(claim.position, tries=error.tries)
             return Yielded(Pause.WAIT, error.seconds, waiting, slowness=slowness)
+        case PostponedError() if claim.lane is Lane.BACKFILL and error.code == Postponed.SINCE_EARLIER:
+            # What its source's usual runs were asked for ends no range in the middle.
+            return Yielded(Pause.WAIT, error.seconds)
         case ETLError():
             return Failed(Failure(error.code, error.message), _hint(error, claim), _slowness(error))
         case MemoryError():

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from etl.http.attempt import FetchResult
     from etl.http.target import PreparedRequest
     from etl.records import Validator
+    from etl.reporter import Asked
 
 # What is shown of a body: bytes; and which headers.
 MOST_SHOWN = 2000
+MOST_OF_HEADER = 1000
 SHOWN_HEADERS = frozenset(
     {
         *("content-type", "content-length", "content-encoding", "link", "etag", "last-modified", "cache-control"),
@@ -30,8 +32,12 @@ SHOWN_HEADERS = frozenset(
 
 @dataclass(frozen=True)
 class Answered:
-    """The beginning of an answer, without secrets; and its bytes as they came, all if there are not too many."""
+    """The beginning of an answer, without secrets, and to which request: its place among all that were made.
 
+    Of the first answer there are its bytes as they came, all if there are not too many.
+    """
+
+    number: int
     headers: dict[str, str]
     beginning: str
     whole: bytes
@@ -41,6 +47,7 @@ class TrialClient(HttpClient):
     """Keeps the beginning of each answer."""
 
     answers: list[Answered]
+    requests: list[Asked]
 
     def fetch(
         self,
@@ -68,8 +75,12 @@ class TrialClient(HttpClient):
         return answer
 
     def _keep(self, answer: FetchResult, body: bytes) -> None:
-        headers = {name: hide(value) for name, value in answer.headers.items() if name in SHOWN_HEADERS}
-        self.answers.append(Answered(headers, hide(body[:MOST_SHOWN].decode("utf-8", "replace")), body))
+        headers = {
+            name: hide(value)[:MOST_OF_HEADER] for name, value in answer.headers.items() if name in SHOWN_HEADERS
+        }
+        beginning = hide(body[:MOST_SHOWN].decode("utf-8", "replace"))
+        whole = b"" if self.answers else body
+        self.answers.append(Answered(len(self.requests) - 1, headers, beginning, whole))
 
 
 # An answer that is not larger is looked into for what it says beside the records: bytes.

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from etl.reporter import Asked
 
 MOST_WARNINGS = 20
+MOST_REQUESTS = 100
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,15 @@ class TrialReporter:
             raise FetchError("the trial took too long; what came in until then is shown", code="too_slow")
 
     def keep(self, seconds: float) -> None:
-        """Nothing is held; the time may be up."""
+        """Nothing is held. The time may be up, or there were as many requests as may be.
+
+        Raises:
+            FetchError: so it is.
+        """
         del seconds
         self.alive()
+        if len(self.requests) >= MOST_REQUESTS:
+            raise FetchError(f"a trial makes at most {MOST_REQUESTS} requests", code="too_many_requests")
 
     def may_go_on(self) -> bool:
         """A trial waits for nothing."""

@@ -96,16 +96,10 @@ def _cut(written: bytes) -> msgspec.Raw | None:
 
 
 def _requests(reporter: TrialReporter, answers: list[Answered]) -> list[dict[str, Any]]:
-    """Requests with the beginnings of their answers: those come in the same order, for the last hop of each."""
-    shown, left = [], list(answers)
-    for one in reporter.requests:
-        entry = msgspec.structs.asdict(one)
-        is_answered = one.error is None and one.status is not None and not 300 <= one.status < 400
-        answer = left.pop(0) if is_answered and left else None
-        shown.append(
-            entry | {"headers": answer.headers if answer else {}, "body": answer.beginning if answer else None}
-        )
-    return shown
+    """Requests with the beginnings of their answers."""
+    told = {answer.number: {"headers": answer.headers, "body": answer.beginning} for answer in answers}
+    nothing: dict[str, Any] = {"headers": {}, "body": None}
+    return [msgspec.structs.asdict(one) | told.get(place, nothing) for place, one in enumerate(reporter.requests)]
 
 
 def _dialect(opening: Opening) -> dict[str, Any]:

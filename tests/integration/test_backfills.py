@@ -210,6 +210,9 @@ def test_the_live_record_stands_also_after_a_304(runner: SourceRunner, shop: Sho
     assert runner.sql("SELECT amount::int FROM unified_items WHERE external_id = :key", key=key) == [1]
     assert runner.run("shop")["records_updated"] == 1
     assert runner.sql("SELECT amount::int FROM unified_items WHERE external_id = :key", key=key) == [5]
+    # Of one that ended just now nobody knows whether it was before.
+    runner.sql("UPDATE etl_runs SET completed_at = completed_at - interval '2 min' WHERE lane = 'backfill'")
+    runner.run("shop")
     assert runner.run("shop")["records_extracted"] == 0
 
 
@@ -358,3 +361,39 @@ def test_the_ends_stand_anywhere_in_a_body_and_as_the_source_writes_times(
         "query": {"range": [{"gte": "01.11.2026 01:00", "lt": "02.11.2026 01:00"}], "size": 10}
     }
     assert request.query == {"lang": "en", "day": "01.11.2026 01:00"}
+
+
+def test_a_record_that_a_run_has_stored_meanwhile_is_not_overwritten(runner: SourceRunner, shop: Shop) -> None:
+    """The backfill was asked before it, and stores after it; an incremental source would not meet it again."""
+    key = START.isoformat()
+    shop.newest = [{"id": key, "price": 1, "at": 1}]
+    runner.declare(shop.document(paginate={"style": "none"}, incremental={"field": "at", "param": "since"}))
+    runner.run("shop")
+    run_id = queue(runner, days=1)
+    runner.sql("UPDATE etl_runs SET started_at = clock_timestamp() WHERE run_id = :id", id=run_id)
+    held, runner.messages = runner.messages, []
+    shop.newest = [{"id": key, "price": 5, "at": 2}]
+    runner.run("shop")
+    runner.messages = held
+    runner.drain()
+    run = runner.show(run_id)
+    assert (run["status"], run["records_inserted"], run["records_unchanged"]) == ("success", 9, 1)
+    assert runner.sql("SELECT amount::int FROM unified_items WHERE external_id = :key", key=key) == [5]
+
+
+def test_what_keeps_leaves_open_cases_alone(runner: SourceRunner, shop: Shop) -> None:
+    key = START.isoformat()
+    shop.newest = [{"id": key, "price": 5}]
+    runner.declare(shop.document(paginate={"style": "none"}))
+    runner.run("shop")
+    shop.newest = [{"id": key, "price": "dear"}]
+    runner.run("shop")
+    backfill(runner, days=1, existing=Existing.KEEP)
+    assert runner.sql("SELECT state FROM rejected_records") == ["open"]
+
+
+def test_a_pause_that_usual_runs_were_asked_for_is_waited_for(runner: SourceRunner, shop: Shop) -> None:
+    runner.declare(shop.document())
+    runner.sql("UPDATE sources SET not_before = now() + interval '3 s', not_before_reason = 'asked'")
+    run = backfill(runner, days=1)
+    assert (run["status"], run["records_inserted"]) == ("success", 24)

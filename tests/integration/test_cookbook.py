@@ -20,7 +20,6 @@ from sqlalchemy import Connection
 
 from config.settings import PROJECT
 from db.queries import sweep
-from db.queries.closing import close_run
 from db.queries.share import send_slow_runs
 from db.session import Database
 from etl import secrets
@@ -30,6 +29,7 @@ from etl.runs.messages import BatchMessage, ExtractMessage, Message
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.leases import expire_leases
 from testkit.runner import SourceRunner
+from worker.closing import close
 from worker.sweeper import each_run
 
 RECORDED = Path(__file__).parent / "cookbook"
@@ -207,7 +207,7 @@ def sweep_up(runner: SourceRunner) -> None:
     runner.messages += runner.database.transact(send_slow_runs)
     runner.messages += runner.database.transact(sweep.due_runs, queue_empty=True)
     runner.messages += runner.database.transact(sweep.due_batches, queue_empty=True)
-    each_run(runner.database, sweep.unclosed_runs, close_run)
+    each_run(runner.database, sweep.unclosed_runs, close)
 
 
 def step_of(runner: SourceRunner, message: Message) -> object:

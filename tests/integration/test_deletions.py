@@ -17,6 +17,7 @@ from db.queries.stats import known_items, overall, source_totals
 from db.queries.totals import recount, roll_up
 from etl.declare.source import parse
 from etl.errors import ConfigError, NoSnapshotError
+from etl.extract.csv_files import CsvFiles
 from etl.runs.outcome import Trigger
 from etl.runs.run_requests import Requested
 from testkit.fake_server import FakeServer, Request, Response, as_json
@@ -355,3 +356,38 @@ def test_deletions_of_no_snapshot_are_not_accepted(runner: SourceRunner) -> None
     with pytest.raises(NoSnapshotError, match="`accept_deletions`: the source 'shop' is no `full_snapshot`"):
         accept(runner)
     assert runner.sql("SELECT count(*) FROM etl_runs") == [0]
+
+
+def test_a_feed_that_is_not_well_formed_deletes_nothing(runner: SourceRunner, fake_server: FakeServer) -> None:
+    def feed(ids: list[int], mistake: str = "") -> Response:
+        items = "".join(f"<item><guid>{n}</guid><title>t{n}</title></item>" for n in ids)
+        body = f"<rss version='2.0'><channel><title>t</title>{items}{mistake}</channel></rss>"
+        return Response(body.encode(), headers={"Content-Type": "application/rss+xml"})
+
+    answers = [feed(list(range(20))), feed(list(range(1, 20)), "<item><title>&nope;</item>"), feed(list(range(1, 20)))]
+    url = fake_server.on("/feed", answers)
+    runner.declare({"name": "shop", "type": "rss", "full_snapshot": True, "request": {"url": url}})
+    runner.run("shop")
+    assert runner.run("shop")["items_deleted"] == 0
+    assert runner.run("shop")["items_deleted"] >= 1
+
+
+def test_a_file_that_changes_between_two_looks_is_read_again(
+    runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner.declare(shop(file="*.csv", max_deleted=100))
+    write(runner, range(10), "a.csv")
+    write(runner, range(10, 20), "b.csv")
+    runner.run("shop")
+    real = CsvFiles._are_known
+
+    def change_then(self: CsvFiles, found: Any) -> bool:
+        known = real(self, found)
+        write(runner, range(10, 15), "b.csv")
+        return known
+
+    monkeypatch.setattr(CsvFiles, "_are_known", change_then)
+    assert runner.run("shop")["items_deleted"] == 0
+    monkeypatch.setattr(CsvFiles, "_are_known", real)
+    assert runner.run("shop")["items_deleted"] == 5
+    assert served(runner) == 15

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -209,3 +210,47 @@ def test_a_look_at_values_that_takes_too_long_ends_and_says_so(
     assert found["status"] == "success"
     (message,) = runner.sql("SELECT detail ->> 'message' FROM etl_run_events WHERE detail ->> 'code' = 'not_unique'")
     assert message == "`expect.title.unique`: that could not be told within 1 s"
+
+
+def test_a_contract_does_not_accept_what_drifts(runner: SourceRunner) -> None:
+    source = {"name": "shop", "type": "csv", "file": "shop.csv", "drift": "quarantine", "max_rejected": 100}
+    runner.declare(source)
+    runner.write("shop.csv", table({"id": lambda n: n, "price": lambda n: n + 0.5}))
+    runner.run("shop")
+    runner.write("shop.csv", table({"id": lambda n: n, "preis": lambda n: n + 0.5}))
+    assert runner.run("shop")["records_failed"] == 30
+    runner.declare({**source, "expect": {"title": {"max_length": 100}}})
+    assert runner.run("shop")["records_failed"] == 30
+    assert runner.sql("SELECT count(amount) FROM unified_items") == [30]
+
+
+def test_one_run_with_report_accepts_what_there_is(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "drift": "quarantine", "max_rejected": 100})
+    run(runner, **USUAL)
+    runner.write("shop.csv", table({**USUAL, "neu": "x"}))
+    found = runner.run("shop")
+    assert found["records_failed"] == 30
+    assert {one["field"] for one in told(runner, found["run_id"])} == {"neu"}
+    runner.declare({**SHOP, "drift": "report", "max_rejected": 100})
+    assert runner.run("shop")["status"] == "success"
+    assert runner.sql("SELECT count(*) FROM rejected_records WHERE state = 'open'") == [0]
+    runner.declare({**SHOP, "drift": "quarantine", "max_rejected": 100})
+    runner.write("shop.csv", table({**USUAL, "neu": "y"}))
+    assert runner.run("shop")["status"] == "success"
+
+
+def test_an_optional_field_is_no_drift_where_a_batch_lacks_it(runner: SourceRunner) -> None:
+    runner.settings = replace(runner.settings, batch_size=100)
+    mapping = {**SHOP["map"], "rating": "stars"}
+    for policy in ("quarantine", "fail"):
+        runner.declare({**SHOP, "map": mapping, "drift": policy, "name": policy})
+        for price in (0.5, 0.25):
+            columns = {**USUAL, "price": lambda n, more=price: n + more, "stars": lambda n: 3 if n < 100 else ""}
+            runner.write("shop.csv", table(columns, 125))
+            assert runner.run(policy)["status"] == "success"
+
+
+def test_a_single_record_is_not_judged(runner: SourceRunner) -> None:
+    runner.declare({**SHOP, "drift": "quarantine"})
+    runner.write("shop.csv", table({**USUAL, "price": 1.234}, 1))
+    assert runner.run("shop")["status"] == "success"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -191,3 +192,38 @@ def test_a_304_and_a_run_that_broke_off_are_neither(runner: SourceRunner, fake_s
     for _ in range(3):
         runner.run("shop")
     assert runner.sql("SELECT sizes, size_flag FROM etl_checkpoints") == [([1], None)]
+
+
+def test_a_source_that_is_being_read_is_not_late(runner: SourceRunner) -> None:
+    write(runner, 3)
+    runner.declare(shop())
+    run_id = runner.queue("shop")
+    judge(runner)
+    runner.sql("UPDATE etl_runs SET status = 'running', stage = 'extracting' WHERE run_id = :id", id=run_id)
+    pass_time(runner, 5)
+    assert judge(runner) == []
+    # One that waits is.
+    runner.sql("UPDATE etl_runs SET stage = 'waiting' WHERE run_id = :id", id=run_id)
+    assert judge(runner) == ["shop"]
+
+
+def test_many_cron_lines_are_learned_at_once(runner: SourceRunner) -> None:
+    lines = [f"{minute} {hour}-22 * * 1-5" for minute in range(20) for hour in range(10)]
+    runner.declare(
+        *(shop(name=f"s{n}", schedule={"cron": line}) for n, line in enumerate(lines)), shop(schedule={"every": "1h"})
+    )
+    started = time.monotonic()
+    for _ in range(3):
+        judge(runner)
+    assert time.monotonic() - started < 20
+    assert runner.sql("SELECT count(*) FROM sources WHERE late_after IS NULL") == [0]
+    # From Friday evening to Monday morning.
+    assert runner.sql("SELECT min(late_after) > 2 * 86400 FROM sources WHERE name LIKE 's_'") == [True]
+
+
+def test_another_expectation_is_judged_anew(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare(shop(expect_rows="100.."))
+    assert run(runner, 50) == ["odd_size 100.."]
+    assert flags(client)[0] == ["odd_size"]
+    runner.declare(shop(expect_rows="10.."))
+    assert flags(client)[0] == []

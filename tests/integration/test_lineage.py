@@ -6,16 +6,21 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from flask.testing import FlaskClient
 
 from db.queries.erasures import erase_some
+from db.queries.replays import queue_replay
 from db.queries.requests import note_requests
 from db.queries.retention import purge_runs
 from db.queries.stats import known_items
 from db.queries.totals import roll_up
 from etl.reporter import Asked
+from etl.runs.messages import ExtractMessage
+from etl.runs.outcome import Trigger
+from etl.runs.replays import EVERYTHING
 from testkit.fake_server import FakeServer, Response, as_json
 from testkit.runner import SourceRunner
 from web.app import create_app
@@ -250,3 +255,63 @@ def test_many_records_are_looked_through_in_steps(
 def test_what_cannot_be_erased_is_refused(client: FlaskClient, path: str, body: Any, status: int) -> None:
     assert client.post(path, json=body, headers={"X-API-Key": KEY}).status_code == status
     assert client.post(path, json=body).status_code == 401
+
+
+def test_what_a_replay_has_in_hand_is_erased_after_it(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.declare(shop(title="id"))
+    run_id = uuid4()
+    runner.database.transact(queue_replay, run_id, "shop", Trigger.REPLAY, EVERYTHING)
+    runner.messages.append(ExtractMessage(run_id, low=True))
+    runner.step()
+    item_id = erase(runner, client)
+    work(runner)
+    runner.drain()
+    run = runner.show(run_id)
+    assert (run["status"], run["records_not_loaded"]) == ("success", 0)
+    runner.sql("UPDATE erasures SET looked_at = '-infinity'")
+    work(runner)
+    assert runner.sql("SELECT count(*) FROM raw_data") == [0]
+    assert runner.sql("SELECT done_at IS NOT NULL FROM erasures") == [True]
+    assert get(client, f"/data/{item_id}")["title"] is None
+
+
+def test_samples_of_an_erased_record_are_gone_too(runner: SourceRunner, client: FlaskClient) -> None:
+    rows = "".join(f"{n},secretive {n},x{n}\n" for n in range(30))
+    runner.write("shop.csv", f"id,name,price\n{rows}1,pot,1\n")
+    runner.declare(shop(title="name"))
+    runner.run("shop")
+    everywhere = """
+        SELECT coalesce(string_agg(t, ' '), '') FROM (
+            SELECT observed::text AS t FROM etl_batches UNION ALL SELECT error_message FROM etl_runs
+            UNION ALL SELECT detail::text FROM etl_run_events UNION ALL SELECT sample FROM source_fields) t"""
+    assert "pot" in runner.sql(everywhere)[0] or "x0" in runner.sql(everywhere)[0]
+    erase(runner, client)
+    work(runner)
+    assert "x0" not in runner.sql(everywhere)[0]
+    assert "secretive" not in runner.sql(everywhere)[0]
+
+
+def test_nothing_is_erased_beside_an_older_release(runner: SourceRunner, client: FlaskClient) -> None:
+    """Its runs would store the record again."""
+    item_id = erase(runner, client)
+    runner.sql("INSERT INTO etl_workers (name, kind, reader) VALUES ('old', 'worker', 2)")
+    work(runner)
+    assert get(client, f"/data/{item_id}")["title"] == "pot"
+    runner.sql("DELETE FROM etl_workers")
+    work(runner)
+    assert get(client, f"/data/{item_id}")["title"] is None
+
+
+def test_an_address_with_odd_characters_is_on_record(runner: SourceRunner, fake_server: FakeServer) -> None:
+    fake_server.on("/a", Response(status=302, headers={"Location": "/b\x01c?token=a"}))
+
+    def odd(handler: Any) -> None:
+        handler.wfile.write(b"HTTP/1.0 302 Found\r\nLocation: /b\x00c?signature=abc\r\n\r\n")
+
+    fake_server.on("/nul", Response(raw=odd))
+    for path in ("a", "nul"):
+        runner.declare({"name": path, "type": "api", "request": {"url": f"{fake_server.url}/{path}"}})
+        assert runner.run(path)["status"] == "failed"
+    shown = runner.sql("SELECT url FROM etl_requests ORDER BY request_id")
+    assert len(shown) >= 3
+    assert not any("signature" in url or "token" in url for url in shown)

@@ -40,7 +40,8 @@ from testkit.leases import expire_leases
 from testkit.runner import SourceRunner
 from testkit.service import wait_until
 from worker import loading
-from worker.sweeper import each_run
+from worker.closing import close
+from worker.sweeper import each_run, give_up
 
 CANCELLED = Outcome(Status.CANCELLED, Failure("cancelled", "by the test"))
 
@@ -66,7 +67,7 @@ def rows(count: int, *, price: int = 1, start: int = 0) -> str:
 
 def take_over_runs(runner: SourceRunner) -> None:
     runner.database.transact(sweep.take_over_runs)
-    each_run(runner.database, sweep.worn_out_runs, sweep.give_up_run)
+    each_run(runner.database, sweep.worn_out_runs, give_up)
 
 
 def take_over(runner: SourceRunner) -> None:
@@ -474,7 +475,7 @@ def _sweep_everything(runner: SourceRunner) -> None:
     runner.messages += runner.database.transact(sweep.due_runs, queue_empty=True)
     runner.messages += runner.database.transact(sweep.due_batches, queue_empty=True)
     runner.drain()
-    each_run(runner.database, sweep.unclosed_runs, close_run)
+    each_run(runner.database, sweep.unclosed_runs, close)
 
 
 def test_an_emptied_staging_table_is_filled_again(runner: SourceRunner) -> None:
@@ -927,7 +928,7 @@ def test_a_run_that_is_locked_keeps_no_other_from_being_closed(runner: SourceRun
     impatient = Database(runner.settings.database_url, name="impatient", pool_size=1, patience=0)
     with runner.database.transaction() as holder:
         holder.execute(text("SELECT 1 FROM etl_runs WHERE run_id = :run_id FOR UPDATE"), {"run_id": runs[1]})
-        assert each_run(impatient, sweep.unclosed_runs, close_run) == 2
+        assert each_run(impatient, sweep.unclosed_runs, close) == 2
     impatient.close()
     assert [runner.show(run_id)["status"] for run_id in runs] == ["success", "running", "success"]
 

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from config.settings import PROJECT
+from worker.__main__ import main
+
+Run = Callable[..., tuple[int, str]]
 
 SHIPPED = sorted((PROJECT / "tests" / "sources").glob("*.yaml"))
 SOURCE = 'source: {name: shop, type: api, request: {url: "http://a.example/items"}}\n'
 ANSWERS = 'answers: [{url: "http://a.example/items", json: [{id: 1, title: Pot, price: 2, x: {y: 1}}, {title: Pan}]}]\n'
 
 
-def run(*files: Path | str) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "worker", "test", *map(str, files)],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    return done.returncode, done.stdout + done.stderr
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command: its exit code, and what it said."""
+
+    def command(*files: Path | str) -> tuple[int, str]:
+        status = main(["test", *map(str, files)])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    return command
 
 
-def test_the_shipped_examples_are_as_they_should_be() -> None:
+def test_the_shipped_examples_are_as_they_should_be(run: Run) -> None:
     status, said = run(*SHIPPED)
     assert status == 0, said
     assert "FAILED" not in said
@@ -52,7 +54,7 @@ def test_the_shipped_examples_are_as_they_should_be() -> None:
         ("{error: http_500}", "error: expected http_500, met None"),
     ],
 )
-def test_each_difference_is_told(tmp_path: Path, expect: str, said: str | None) -> None:
+def test_each_difference_is_told(run: Run, tmp_path: Path, expect: str, said: str | None) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(f"{SOURCE}{ANSWERS}expect: {expect}\n")
     status, output = run(path)
@@ -60,7 +62,7 @@ def test_each_difference_is_told(tmp_path: Path, expect: str, said: str | None) 
     assert (said or "1 tests, 0 failed") in output
 
 
-def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
+def test_nothing_is_asked_of_the_network(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(f"{SOURCE}expect: {{items: []}}\n")
     status, output = run(path)
@@ -82,7 +84,7 @@ def test_nothing_is_asked_of_the_network(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_is_no_test_is_told_by_its_key(tmp_path: Path, content: str, said: str) -> None:
+def test_what_is_no_test_is_told_by_its_key(run: Run, tmp_path: Path, content: str, said: str) -> None:
     path = tmp_path / "shop.yaml"
     path.write_text(content + "\n")
     status, output = run(path)
@@ -91,7 +93,28 @@ def test_what_is_no_test_is_told_by_its_key(tmp_path: Path, content: str, said: 
     assert "Traceback" not in output
 
 
-def test_a_file_that_is_not_there_is_named() -> None:
+def test_a_file_that_is_not_there_is_named(run: Run) -> None:
     status, output = run("nowhere.yaml")
     assert status != 0
     assert "nowhere.yaml: No such file" in output
+
+
+def test_a_file_without_a_test_is_no_good_test(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    path.write_text("# nothing yet\n")
+    status, output = run(path)
+    assert status != 0
+    assert "there is no test in" in output
+    path.write_text(f"{SOURCE}answers: [{{url: 'http://a.example/items', file: none.json}}]\nexpect: {{}}\n")
+    status, output = run(path)
+    assert status != 0
+    assert "none.json: No such file" in output
+
+
+def test_a_reject_may_be_that_of_any_record(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "shop.yaml"
+    answers = 'answers: [{url: "http://a.example/items", json: [{id: 1, price: x}, {id: 2, price: 2}]}]\n'
+    expect = "{rejects: [{field: amount, rule: type}], items: [{external_id: 2}]}"
+    path.write_text(f"{SOURCE}{answers}expect: {expect}\n")
+    status, output = run(path)
+    assert status == 0, output

@@ -29,6 +29,13 @@ def test_the_books_are_clean_after_crashes_of_postgresql_at_chosen_points(tmp_pa
     assert sum(report["faults"].values()) >= 15
 
 
+@pytest.mark.timeout(900)
+def test_the_books_are_clean_after_crashes_in_the_other_lanes_and_in_deleting(tmp_path: Path) -> None:
+    reports = _break(tmp_path, "--only", "lanes,deletions", "--count", "30")
+    assert [_wrong(reports[name]) for name in ("lanes", "deletions")] == [0, 0]
+    assert sum(reports["lanes"]["faults"].values()) >= 8
+
+
 def _break(folder: Path, *arguments: str) -> dict[str, Any]:
     """Run the suite; its reports by scenario. It fails unless everything is as expected."""
     report = folder / "report.json"

@@ -57,6 +57,9 @@ def judge(service: Service, truth: Truth) -> Verdict:
         if truth.vanishing and (left := times.keys() - good.keys()):
             verdict.complaints.append(f"{name}: {len(left)} items are served that are gone")
     _check_runs(service, verdict)
+    if truth.more:
+        # Elsewhere items are taken away behind the service's back.
+        _check_totals(service, verdict)
     return verdict
 
 
@@ -95,11 +98,6 @@ def _check_runs(service: Service, verdict: Verdict) -> None:
                 WHERE p.id BETWEEN b.first_raw_id AND b.last_raw_id OFFSET 0  -- by the index, whatever the planner knows
             ) p WHERE p.source_name = b.source_name AND p.run_id <> b.run_id""",
         "batches halved without end": f"SELECT count(*) FROM etl_batches WHERE length(part) > {LONGEST_PART}",
-        "items that the totals do not have, or have too many": """
-            SELECT abs((SELECT count(*) FROM unified_items WHERE status = 'active')
-                - (SELECT coalesce(sum(total_items), 0) FROM etl_checkpoints)
-                - (SELECT coalesce(sum(coalesce(items_gained, records_inserted)), 0) FROM etl_batches
-                   WHERE NOT rolled_up AND state NOT IN ('extracted', 'normalized')))""",
         "records quarantined as poison": "SELECT count(*) FROM rejected_records WHERE rule = 'poison'",
     }
     errors = """SELECT error_code, count(*), min(error_message) FROM etl_runs
@@ -110,3 +108,13 @@ def _check_runs(service: Service, verdict: Verdict) -> None:
     for what, query in checks.items():
         if count := service.sql(query)[0]:
             verdict.complaints.append(f"{what}: {count}")
+
+
+def _check_totals(service: Service, verdict: Verdict) -> None:
+    query = """
+        SELECT (SELECT count(*) FROM unified_items WHERE status = 'active')
+            - (SELECT coalesce(sum(total_items), 0) FROM etl_checkpoints)
+            - (SELECT coalesce(sum(coalesce(items_gained, records_inserted)), 0) FROM etl_batches
+               WHERE NOT rolled_up AND state NOT IN ('extracted', 'normalized'))"""
+    if off := service.sql(query)[0]:
+        verdict.complaints.append(f"the totals are off by {off} items")

@@ -231,6 +231,8 @@ def _print_table(runs: list[dict[str, Any]]) -> None:
     for one in told:
         if one["error"]:
             print(f"{one['source_name']}: {one['error']['code']}: {one['error']['message']}")
+        if one["items_deleted"]:
+            print(f"{one['source_name']}: {one['items_deleted']} items were deleted, which it has no more")
     if len(told) < len(runs):
         counts = Counter(one["status"] for one in runs)
         print(f"{len(runs)} runs: " + ", ".join(f"{number} {status}" for status, number in counts.most_common()))

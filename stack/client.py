@@ -36,7 +36,7 @@ class Queued:
 
 
 # Events that tell of something odd.
-WARNINGS = frozenset({"warning", "drift"})
+WARNINGS = frozenset({"warning", "drift", "empty", "odd_size"})
 
 
 class Client:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -13,9 +12,8 @@ import structlog
 
 from db.queries.batches import BatchClaim, claim_batch, halve_batch, load_batch, read_raw, stage_batch
 from db.queries.closing import end_run
-from db.queries.events import record_event
 from db.queries.failures import release_batch, return_attempts
-from db.queries.fields import find_drift
+from db.queries.fields import find_drift, tell_drift
 from db.queries.runs import resume_extraction
 from etl.errors import ExpectationError, LeaseLostError, StorageError
 from etl.mapping.observe import map_records
@@ -38,9 +36,6 @@ if TYPE_CHECKING:
     from worker.process import Process
 
 log = structlog.get_logger(__name__)
-
-# Of what keeps a batch from being loaded: events on its run.
-MOST_TOLD = 5
 
 
 def normalize(process: Process, batch_id: int) -> list[Message]:
@@ -122,6 +117,7 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
         return []
     findings = _drift(database, claim, mapped)
     if findings:
+        database.transact(tell_drift, claim.run_id, claim.source_name, findings)
         if claim.config["drift"] == Policy.FAIL:
             message = f"its records are not as they were: {findings[0].message}"
             BOARD.free()
@@ -129,8 +125,6 @@ def _normalize(database: Database, claim: BatchClaim) -> list[Message]:
             return []
         mapped = quarantined(mapped, findings)
     database.transact(stage_batch, claim, mapped)
-    for finding in findings[:MOST_TOLD]:
-        database.transact(record_event, claim.run_id, "drift", **asdict(finding), message=finding.message)
     return []
 
 

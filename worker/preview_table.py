@@ -36,6 +36,8 @@ def _found_out(told: dict[str, Any]) -> Iterator[str]:
         yield f"written as: delimiter {dialect['delimiter']!r}, {dialect['encoding']}, quote {dialect['quote']!r}"
     if told["paging"] and (suggested := told["paging"]["suggested"]):
         yield f"there seem to be more pages: paginate: {_flow(suggested)}"
+    if told["suggested_records"]:
+        yield f"perhaps: records: {told['suggested_records']}"
     missing = {name: path for name, path in told["suggested_map"].items() if name not in told["mapped_from"]}
     if missing:
         yield f"perhaps: map: {_flow(missing)}"

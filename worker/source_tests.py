@@ -14,7 +14,7 @@ from etl.errors import ConfigError
 from etl.trial.cases import Case, failures
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from config.settings import Settings
 
@@ -30,7 +30,7 @@ def run(settings: Settings, files: Sequence[str]) -> bool:
     for file in files:
         path = Path(file)
         for case in _cases(path):
-            met = failures(case, path.parent, declared.document)
+            met = _failures(case, path.parent, declared.document)
             tried, failed = tried + 1, failed + bool(met)
             print(f"{'FAILED' if met else 'ok':<8}{file}: {case.name or _name(case)}")
             for line in met:
@@ -39,6 +39,14 @@ def run(settings: Settings, files: Sequence[str]) -> bool:
         raise ConfigError(f"there is no test in {', '.join(files)}")
     print(f"{tried} tests, {failed} failed")
     return not failed
+
+
+def _failures(case: Case, folder: Path, declared: Callable[[str], dict[str, Any]]) -> list[str]:
+    """What of a test is not as it is expected; one that is not valid keeps none of the others from being run."""
+    try:
+        return failures(case, folder, declared)
+    except ConfigError as error:
+        return [error.message]
 
 
 def _cases(path: Path) -> Iterator[Case]:

@@ -20,6 +20,7 @@ def upgrade() -> None:
         "etl_requests",
         sa.Column("request_id", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("run_id", UUID(as_uuid=True), nullable=False),
+        sa.Column("batch", sa.Integer(), nullable=True),
         sa.Column("at", TIME, nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("url", sa.Text(), nullable=False),

@@ -181,13 +181,17 @@ class EventRow(Base):
 
 
 class RequestRow(Base):
-    """An HTTP request of a run: what was asked, without secrets, and what came of it."""
+    """An HTTP request of a run: what was asked, without secrets, and what came of it.
+
+    Its answer begins in a `batch`, if it held records.
+    """
 
     __tablename__ = "etl_requests"
     __table_args__ = (Index("ix_etl_requests_run", "run_id", "request_id"),)
 
     request_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     run_id: Mapped[UUID] = mapped_column(ForeignKey("etl_runs.run_id", ondelete="CASCADE"))
+    batch: Mapped[int | None] = mapped_column(Integer)
     at: Mapped[datetime]
     method: Mapped[str]
     url: Mapped[str]

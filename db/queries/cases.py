@@ -261,23 +261,38 @@ _PUT_POISONED = """
 
 
 def reasons(connection: Connection, run_id: UUID) -> list[Reason]:
-    """Why records that a run fetched or drove again are in quarantine, the commonest reason first."""
-    rows = connection.execute(_REASONS, {"run_id": run_id, "most": _MOST_REASONS})
+    """Why records that a run fetched or drove again are in quarantine, the commonest reason first.
+
+    Where it has put none there, those that it met again: of the source.
+    """
+    values = {"run_id": run_id, "most": _MOST_REASONS}
+    rows = connection.execute(_REASONS, values).all() or connection.execute(_REASONS_MET, values).all()
     return [Reason(row.field, row.rule, row.records, row.value, row.message) for row in rows]
 
 
-_REASONS = text("""
+_BY_REASON = """
     SELECT field, rule, count(*) AS records, (array_agg(value ORDER BY id))[1] AS value,
         (array_agg(message ORDER BY id))[1] AS message
-    FROM (
+    FROM ({met}) met
+    GROUP BY field, rule ORDER BY count(*) DESC, field, rule LIMIT :most"""
+_REASONS = text(
+    _BY_REASON.format(
+        met="""
         SELECT * FROM rejected_records WHERE run_id = :run_id AND state = 'open'
         UNION ALL
         SELECT c.* FROM etl_runs r
         JOIN rejected_records c ON c.source_name = r.source_name AND c.state = 'open' AND c.driven_by = r.run_id
-        WHERE r.run_id = :run_id AND r.lane = 'replay' AND c.run_id <> r.run_id
-    ) met
-    GROUP BY field, rule ORDER BY count(*) DESC, field, rule LIMIT :most
-""")
+        WHERE r.run_id = :run_id AND r.lane = 'replay' AND c.run_id <> r.run_id"""
+    )
+)
+_REASONS_MET = text(
+    _BY_REASON.format(
+        met="""
+        SELECT * FROM rejected_records
+        WHERE source_name = (SELECT source_name FROM etl_runs WHERE run_id = :run_id) AND state = 'open'
+        ORDER BY id DESC LIMIT 10000"""
+    )
+)
 
 
 def _storable(shown: str) -> str:

@@ -153,7 +153,7 @@ def store_batch(
         close_met(connection, claim.source_name, changes)
         normalized = mapped is not None and _stage(connection, claim, batch_id, rows, mapped)
     if asked:
-        note_requests(connection, claim.run_id, list(asked))
+        note_requests(connection, claim.run_id, list(asked), claim.batches if batch.extracted else None)
     open_batches = _advance(connection, claim, batch, lease)
     return Stored(batch_id if rows else None, open_batches, normalized)
 

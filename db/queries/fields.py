@@ -59,12 +59,14 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
     bound = Bound(*source.bound)
     values = _values(source.source_name, bound)
     before = _known(connection.execute(_known_of(bound), values))
-    findings = judge(observed, before, bound.config.get("map") or {})
-    for finding in findings[:_MOST_TOLD]:
+    declared = bound.config.get("map") or {}
+    findings = judge(observed, before, declared)
+    held = [] if _policy(bound) is Policy.REPORT else holding(observed, before, declared)
+    # What held a batch is told with it.
+    for finding in [one for one in findings if one not in held][:_MOST_TOLD]:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
     # What is kept out, or fails the run, does not become usual.
-    is_usual = _policy(bound) is Policy.REPORT or not holding(observed, before, bound.config.get("map") or {})
-    if is_usual and (observed.records >= MIN_RECORDS or findings):
+    if not held and (observed.records >= MIN_RECORDS or findings):
         _keep(connection, values, remembered(observed, before, findings))
 
 
@@ -130,6 +132,20 @@ _KEEP = text("""
     ON CONFLICT (source_name, scope, field) DO UPDATE SET seen = excluded.seen, kinds = excluded.kinds,
         sample = excluded.sample, drift = excluded.drift, mapping_version = excluded.mapping_version,
         last_seen_at = CASE WHEN excluded.kinds <> f.kinds THEN clock_timestamp() ELSE f.last_seen_at END
+""")
+
+
+def tell_drift(connection: Connection, run_id: UUID, source_name: str, findings: list[Finding]) -> None:
+    """Tell of what keeps a batch from being loaded, and mark the fields that are not there, until they are again."""
+    for finding in findings[:_MOST_TOLD]:
+        record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
+        if finding.lasts:
+            connection.execute(_MARK, {"source_name": source_name, "field": finding.field, "message": finding.message})
+
+
+_MARK = text("""
+    UPDATE source_fields SET drift = coalesce(drift, '{}') || jsonb_build_object('message', CAST(:message AS text))
+    WHERE source_name = :source_name AND scope = 'item' AND field = :field
 """)
 
 

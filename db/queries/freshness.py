@@ -104,7 +104,11 @@ def judge_size(connection: Connection, run_id: UUID, config: dict[str, Any], siz
     values = {"run_id": run_id, "odd": odd, "sizes": [size, *sizes][:REMEMBERED]}
     connection.execute(_KEEP, values)
     if odd is not None:
-        record_event(connection, run_id, odd, records=size, expected=str(band) if band else None)
+        expected = str(band) if band else None
+        message = f"it met {size} records" + (
+            f", where {expected} are expected" if expected else ", where others met some"
+        )
+        record_event(connection, run_id, odd, records=size, expected=expected, message=message)
 
 
 _SIZES = text("""

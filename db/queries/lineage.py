@@ -39,8 +39,8 @@ class Lineage:
     """An item (JSON), and what made it; None of what is not kept any more. `earlier` is JSON too.
 
     `payload` is the record as the source gave it, as JSON. `fetched_by` is the run that stored it, `written_by` the one
-    that wrote the item last: another one after a replay. `request` is the last one that came before the record was
-    stored (small pages share a batch, so it may be that of a page after it). `document` is that of the mapping version.
+    that wrote the item last: another one after a replay. `requests` are those whose answers the record was
+    stored with, at most 20: small pages share a batch. `document` is that of the mapping version.
     `earlier` are the records that the item came from before, newest first, and `erasure` tells that it was erased.
     """
 
@@ -55,7 +55,7 @@ class Lineage:
     made_by: str | None
     document: dict[str, Any] | None
     earlier: str
-    request: dict[str, Any] | None
+    requests: list[dict[str, Any]] | None
     erasure: dict[str, Any] | None
 
 
@@ -80,9 +80,14 @@ _LINEAGE = text("""
                 'payload', CASE WHEN pg_column_size(e.raw_payload) <= :largest THEN e.raw_payload END)
                 ORDER BY e.id DESC)
             FROM raw_data e WHERE e.source_name = i.source_name AND e.id = ANY (i.earlier)), '[]')::text AS earlier,
-        (SELECT to_jsonb(q) - 'run_id' - 'request_id' FROM etl_requests q
-         WHERE q.run_id = p.run_id AND q.at <= i.raw_ingested_at AND q.error IS NULL
-         ORDER BY q.request_id DESC LIMIT 1) AS request,
+        -- of a page that fills several batches, those of the first of them
+        (SELECT jsonb_agg(to_jsonb(q) - 'run_id' - 'request_id' - 'batch' ORDER BY q.request_id) FROM (
+            SELECT * FROM etl_requests q
+            WHERE q.run_id = p.run_id AND q.error IS NULL AND q.batch = (
+                SELECT max(q.batch) FROM etl_requests q WHERE q.run_id = p.run_id AND q.batch <= (
+                    SELECT min(b.number) FROM etl_batches b
+                    WHERE b.run_id = p.run_id AND p.id BETWEEN b.first_raw_id AND b.last_raw_id))
+            ORDER BY q.request_id LIMIT 20) q) AS requests,
         (SELECT jsonb_build_object('reason', x.reason, 'asked_at', x.asked_at, 'done_at', x.done_at)
          FROM erasures x WHERE x.item_id = i.id) AS erasure
     FROM unified_items i

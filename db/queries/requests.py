@@ -31,15 +31,15 @@ _NOTE = text(f"""
     WITH run AS (
         UPDATE etl_runs SET requests = requests + :count WHERE run_id = :run_id RETURNING requests - :count AS before
     )
-    INSERT INTO etl_requests (run_id, {", ".join(_COLUMNS)})
-    SELECT :run_id, to_timestamp(at), {", ".join(name for name in _COLUMNS if name != "at")}
+    INSERT INTO etl_requests (run_id, batch, {", ".join(_COLUMNS)})
+    SELECT :run_id, :batch, to_timestamp(at), {", ".join(name for name in _COLUMNS if name != "at")}
     FROM run, jsonb_to_recordset(CAST(:asked AS jsonb)) AS asked({", ".join(" ".join(one) for one in _COLUMNS.items())})
     ORDER BY at LIMIT greatest(:most - (SELECT before FROM run), 0)
 """)
 assert tuple(_COLUMNS) == Asked.__struct_fields__
 
 
-def note_requests(connection: Connection, run_id: UUID, asked: list[Asked]) -> None:
-    """Note what a run has asked for."""
-    values = {"run_id": run_id, "count": len(asked), "most": MOST_KEPT}
+def note_requests(connection: Connection, run_id: UUID, asked: list[Asked], batch: int | None = None) -> None:
+    """Note what a run has asked for; the answers begin in the batch of this number, if it holds records."""
+    values = {"run_id": run_id, "batch": batch, "count": len(asked), "most": MOST_KEPT}
     connection.execute(_NOTE, values | {"asked": msgspec.json.encode(asked).decode()})

@@ -29,9 +29,9 @@ class Backfill(Model, frozen=True):
 
     def __post_init__(self) -> None:
         if FROM not in str([self.params, self.body]):
-            raise ValueError(f"`backfill`: {FROM}, and mostly {TO}, stand in `params` or `body`")
+            raise ValueError(f"{FROM}, and mostly {TO}, have to stand in `params` or `body`")
         if seconds(self.window) < 1:
-            raise ValueError("`backfill.window` must be at least 1s")
+            raise ValueError("`window` must be at least 1s")
         if self.format is not None and self.format not in _EPOCHS:
             _check(self.format)
 
@@ -57,6 +57,6 @@ def _check(pattern: str) -> None:
     try:
         differ = first.strftime(pattern) != second.strftime(pattern)
     except ValueError as error:
-        raise ValueError(f"`backfill.format`: {pattern!r}: {error}") from error
+        raise ValueError(f"`format`: {pattern!r}: {error}") from error
     if not differ:
-        raise ValueError(f"`backfill.format`: {pattern!r} holds no date; one is written such as %Y-%m-%d")
+        raise ValueError(f"`format`: {pattern!r} holds no date; one is written such as %Y-%m-%d")

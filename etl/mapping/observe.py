@@ -100,7 +100,9 @@ def _items(mapper: Mapper, items: list[Item], sample: list[dict[str, Any]]) -> d
         if not held and any(getattr(item, target) is not None for item in items):
             held = 1
         is_missing = not held and bool(sample) and not any(mapper.has(path, content) for content in sample)
-        found[target] = Sight({"value": held} if held else {"missing": len(sampled)} if is_missing else {}, None, path)
+        found[target] = Sight(
+            {"value": held} if held else {"missing": len(sampled) or len(sample)} if is_missing else {}, None, path
+        )
     return found
 
 

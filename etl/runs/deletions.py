@@ -70,6 +70,6 @@ def too_many(cursor: DeletionCursor, most: RejectLimits) -> Failure | None:
         return None
     message = (
         f"{cursor.missing} of {cursor.active} items are missing from the source; the limit is {limit} (`max_deleted`), "
-        "so none was deleted. If they are meant to go, run it once with `accept_deletions`"
+        "so none was deleted. If they are meant to go, run it once by `POST /runs` with `accept_deletions`"
     )
     return Failure(TOO_MANY, message)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+from etl.item import TARGETS
 from etl.records import Fault, Observed, Reject, Sight
 
 if TYPE_CHECKING:
@@ -138,6 +139,8 @@ def remembered(observed: Observed, before: Fields, findings: list[Finding]) -> F
     return Fields(items, dict(sorted(keys.items(), key=lambda one: -sum(one[1].kinds.values()))[:_MOST_KEYS]))
 
 
+# Names that a field is looked for by where nothing is mapped.
+_USUAL = {field.name: field.usual for field in TARGETS}
 _ABSENT, _NULLS, _NEW, _TYPE, _FORM = "not there", "mostly empty", "new", "of another type", "number form"
 
 
@@ -149,6 +152,9 @@ def _items(observed: Observed, before: Fields, declared: Mapping[str, str], new:
             suggestion = _suggestion(name, path, observed, new, declared)
             old = f"{known.share():.0%} had it" if known else "never seen"
             yield Finding(name, _ABSENT, old, f"0 of {observed.records} have `{path}`", None, suggestion, lasts=True)
+        elif not observed.sampled_items:
+            # None of the records became an item: of these nobody knows.
+            continue
         elif known and known.seen >= MIN_RECORDS and known.share() - held / max(observed.sampled_items, 1) >= _MUCH:
             now = f"{held / max(observed.sampled_items, 1):.0%} have a value"
             yield Finding(
@@ -200,6 +206,9 @@ def _suggestion(target: str, path: str, observed: Observed, new: list[str], decl
     wanted = path.rpartition(".")[2].lower()
     used = set(declared.values())
     free = [name for name in (new or observed.keys) if name not in used]
+    usual = next((name for name in free if name.lower() in _USUAL.get(target, ())), None)
+    if usual is not None:
+        return f"declare `map: {{{target}: {usual}}}`"
     likeness = {name: SequenceMatcher(None, wanted, name.lower()).ratio() for name in free}
     best = max(free, key=lambda name: likeness[name], default=None)
     if best is None or likeness[best] < _ALIKE:

@@ -144,7 +144,8 @@ class Tally:
         counts = self.counts
         failed = counts.failed - self.discarded
         if failed and counts.failed >= counts.extracted and not self.may_lack_new:
-            return Outcome(Status.FAILED, Failure(TOO_MANY, f"all {counts.failed} records were rejected"))
+            again = f", {counts.failed_again} of them as before" if counts.failed_again else ""
+            return Outcome(Status.FAILED, Failure(TOO_MANY, f"all {counts.failed} records were rejected{again}"))
         if over_limit(counts, self.max_rejected):
             return Outcome(Status.FAILED, too_many(counts, self.max_rejected))
         if self.failure:

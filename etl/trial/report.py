@@ -14,7 +14,7 @@ from etl.declare.source import ApiSource, times_of
 from etl.item import FIELDS
 from etl.records import StoredRecord
 from etl.secrets import hide
-from etl.trial.suggest import suggest_map, suggest_paging
+from etl.trial.suggest import suggest_map, suggest_paging, suggest_records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,7 +82,8 @@ def report(
         "filled": _filled(items.values()),
         "broken_rules": _broken(mapped),
         "ids": _ids(found),
-        "suggested_map": suggest_map(records, times_of(source)),
+        "suggested_map": _new(suggest_map(records, times_of(source)), source),
+        "suggested_records": None if records or found.bad else suggest_records(_answer(answers)),
         "mapped_from": mapper.mapped(records),
     }
 
@@ -120,11 +121,20 @@ def _paging(source: AnySource, found: Collected, answers: list[Answered]) -> dic
     style = str(source.paginate.__struct_config__.tag)
     suggested = None
     if style == "none" and answers:
-        answer: Any = None
-        with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            answer = msgspec.json.decode(answers[0].whole)
-        suggested = suggest_paging(answers[0].headers, answer)
+        suggested = suggest_paging(answers[0].headers, _answer(answers))
     return {"style": style, "pages_read": found.pages, "suggested": suggested}
+
+
+def _answer(answers: list[Answered]) -> Any:
+    """The first answer, if it is JSON that can be looked into."""
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return msgspec.json.decode(answers[0].whole) if answers else None
+    return None
+
+
+def _new(suggested: dict[str, str], source: AnySource) -> dict[str, str]:
+    """What of a mapping is not declared already."""
+    return {name: path for name, path in suggested.items() if name not in (source.map or {})}
 
 
 def _reject(one: Reject) -> dict[str, Any]:

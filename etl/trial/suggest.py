@@ -31,7 +31,7 @@ _ALSO: dict[str, tuple[str, ...]] = {
     "quantity": ("count", "units", "menge", "available"),
     "rating": ("score", "stars", "magnitude"),
     "tags": ("labels", "topics", "categories"),
-    "published_at": ("time", "timestamp", "updated", "updatedat", "lastupdated", "publishedat", "datum"),
+    "published_at": ("created", "publishedat", "time", "timestamp", "updated", "updatedat", "lastupdated", "datum"),
 }
 
 
@@ -94,6 +94,22 @@ def _fits(values: list[Any], read: Callable[[Any], Any]) -> bool:
         return all(read(value) is not None for value in values)
     except ValueError:
         return False
+
+
+def suggest_records(answer: Any) -> str | None:
+    """The path to the longest list of objects in an answer, if there is one."""
+    if isinstance(answer, list):
+        return "@" if answer and isinstance(answer[0], dict) else None
+    lists = (
+        [(len(value), path) for path, value in _leaves(answer, "", 1) if _is_list_of_records(value)]
+        if isinstance(answer, dict)
+        else []
+    )
+    return max(lists)[1] if lists else None
+
+
+def _is_list_of_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 _NEXT_URL = ("next", "next_url", "nextUrl", "next_page_url", "@odata.nextLink", "nextLink")

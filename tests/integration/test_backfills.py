@@ -322,8 +322,8 @@ def test_what_is_no_range_is_refused(
     ("change", "said"),
     [
         ({"backfill": {"params": {"start": "x"}}}, "{from}"),
-        ({"backfill": {"params": {"start": "{from}"}, "window": "5ms"}}, "backfill.window"),
-        ({"backfill": {"params": {"start": "{from}"}, "format": "%H"}}, "backfill.format"),
+        ({"backfill": {"params": {"start": "{from}"}, "window": "5ms"}}, "`window`"),
+        ({"backfill": {"params": {"start": "{from}"}, "format": "%H"}}, "`format`"),
         ({"full_snapshot": True}, "full_snapshot"),
     ],
 )

@@ -95,7 +95,7 @@ def test_more_than_the_limit_is_deleted_only_when_somebody_says_so(runner: Sourc
     assert (run["status"], run["items_deleted"], run["error"]["code"]) == ("partial", 0, "too_many_deletions")
     assert run["error"]["message"] == (
         "10 of 90 items are missing from the source; the limit is 10 % (`max_deleted`), so none was deleted. "
-        "If they are meant to go, run it once with `accept_deletions`"
+        "If they are meant to go, run it once by `POST /runs` with `accept_deletions`"
     )
     assert "too_many_deletions" in events(runner, run)
     assert served(runner) == 90

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from db.queries import uniqueness
+from db.queries.fields import drifted
 from etl.runs.replays import CaseFilter, Scope
 from testkit.runner import SourceRunner
 
@@ -254,3 +255,29 @@ def test_a_single_record_is_not_judged(runner: SourceRunner) -> None:
     runner.declare({**SHOP, "drift": "quarantine"})
     runner.write("shop.csv", table({**USUAL, "price": 1.234}, 1))
     assert runner.run("shop")["status"] == "success"
+
+
+def test_drift_is_told_once_and_shown_until_it_is_mended(runner: SourceRunner) -> None:
+    for policy in ("quarantine", "fail"):
+        runner.declare({**SHOP, "drift": policy})
+        run(runner, **{**USUAL, "price": lambda n, more=policy: n + len(more)})
+        runner.write("shop.csv", table(RENAMED))
+        found = runner.run("shop")
+        assert [one["field"] for one in told(runner, found["run_id"])] == ["title", "Bezeichnung DE"]
+        assert runner.database.read(drifted) == ["shop"]
+        again = runner.run("shop")
+        assert "title: not there" in again["error"]["message"], again
+        run(runner, **{**USUAL, "price": lambda n, more=policy: n + 2 * len(more)})
+        assert runner.database.read(drifted) == []
+
+
+def test_what_a_contract_rejects_is_drift_all_the_same(runner: SourceRunner) -> None:
+    source = {"name": "shop", "type": "csv", "file": "shop.csv", "drift": "quarantine"}
+    runner.declare({**source, "expect": {"amount": {"required": True}}})
+    columns = {"id": lambda n: n, "title": lambda n: f"t{n}", "preis": lambda n: n + 0.5}
+    runner.write("shop.csv", table({**columns, "price": columns["preis"]}))
+    runner.run("shop")
+    runner.write("shop.csv", table({**columns, "preis": lambda n: n + 0.25}))
+    found = runner.run("shop")
+    assert found["records_failed"] == 30
+    assert "title" not in {one["field"] for one in told(runner, found["run_id"])}

@@ -21,7 +21,7 @@ from etl.reporter import Asked
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
 from etl.runs.replays import EVERYTHING
-from testkit.fake_server import FakeServer, Response, as_json
+from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import SourceRunner
 from web.app import create_app
 from web.keys import hash_key
@@ -142,7 +142,9 @@ def test_the_requests_of_a_run_are_on_record(
     assert rows[0][1].endswith("/old")
     with create_app(runner.settings, runner.database).test_client() as client:
         (item,) = get(client, "/data?source_name=api")["items"]
-        request = get(client, f"/data/{item['id']}/lineage")["request"]
+        requests = get(client, f"/data/{item['id']}/lineage")["requests"]
+    assert [one["status"] for one in requests] == [302, 200]
+    request = requests[-1]
     assert (request["status"], request["attempt"], request["bytes"]) == (200, 2, 10)
     # They go with their run.
     assert runner.sql("SELECT count(*) FROM etl_requests WHERE run_id = :id", id=run["run_id"]) == [4]
@@ -315,3 +317,20 @@ def test_an_address_with_odd_characters_is_on_record(runner: SourceRunner, fake_
     shown = runner.sql("SELECT url FROM etl_requests ORDER BY request_id")
     assert len(shown) >= 3
     assert not any("signature" in url or "token" in url for url in shown)
+
+
+def test_a_record_leads_to_the_requests_that_it_came_by(runner: SourceRunner, fake_server: FakeServer) -> None:
+    def page(request: Request) -> Response:
+        number = int(request.query["page"])
+        return as_json([{"id": f"{number}-{n}"} for n in range(40 if number < 4 else 0)])
+
+    runner.settings = replace(runner.settings, batch_size=20)
+    url = fake_server.on("/items", page)
+    runner.declare(
+        {"name": "api", "type": "api", "request": {"url": url}, "paginate": {"style": "page", "param": "page"}}
+    )
+    runner.run("api")
+    with create_app(runner.settings, runner.database).test_client() as client:
+        for item in get(client, "/data?source_name=api&page_size=200")["items"]:
+            asked = [one["url"][-1] for one in get(client, f"/data/{item['id']}/lineage")["requests"]]
+            assert asked == [item["external_id"][0]], item["external_id"]

@@ -132,6 +132,12 @@ def test_a_mapping_and_a_way_to_more_pages_are_suggested(runner: SourceRunner, f
     assert found["ids"] == {"records": 2, "without_id": 2, "repeated": 0}
 
 
+def test_where_the_records_are_is_suggested(runner: SourceRunner, fake_server: FakeServer) -> None:
+    url = fake_server.json("/items", {"data": {"items": [{"id": 1}, {"id": 2}], "links": []}})
+    found = told(runner, {"type": "api", "request": {"url": url}, "records": "data.rows"})
+    assert (found["error"]["code"], found["suggested_records"]) == ("no_records", "data.items")
+
+
 def test_what_the_database_would_refuse_is_told(
     runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ def present_lineage(found: Lineage) -> dict[str, Any]:
         },
         "fetched_by": found.fetched_by,
         "written_by": found.written_by,
-        "request": found.request,
+        "requests": found.requests or [],
         "mapping": _mapping(found),
         "earlier": msgspec.Raw(found.earlier.encode()),
         "erasure": found.erasure,

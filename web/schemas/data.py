@@ -150,10 +150,9 @@ class LineageSchema(Schema):
     record = fields.Nested(RecordSchema)
     fetched_by = fields.UUID(allow_none=True, metadata={"description": "the run that stored the record"})
     written_by = fields.UUID(metadata={"description": "the run that wrote the item last; another one after a replay"})
-    request = fields.Nested(
-        RequestSchema,
-        allow_none=True,
-        metadata={"description": "the last one before the record was stored; small pages are stored together"},
+    requests = fields.List(
+        fields.Nested(RequestSchema),
+        metadata={"description": "those whose answers it was stored with: one, or several small pages; at most 20"},
     )
     mapping = fields.Nested(MadeBySchema)
     earlier = fields.List(

@@ -88,4 +88,7 @@ class PreviewSchema(Schema):
     broken_rules = fields.List(fields.Nested(BrokenRuleSchema))
     ids = fields.Dict(keys=fields.String(), values=fields.Integer())
     suggested_map = fields.Dict(keys=fields.String(), values=fields.String())
+    suggested_records = fields.String(
+        allow_none=True, metadata={"description": "where no record was found: the path to a list of objects"}
+    )
     mapped_from = fields.Dict(keys=fields.String(), values=fields.String())

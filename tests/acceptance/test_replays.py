@@ -8,6 +8,8 @@ import time
 from testkit.service import Servers, Service, wait_until
 
 COUNT = 20_000
+# More than is driven again before a cancel arrives.
+MANY = 60_000
 KEY = "a" * 40
 MAPPED = "sources:\n  - {name: shop, type: csv, file: shop.csv, map: {external_id: id, title: price, amount: price}}\n"
 # What no run but a fetch may touch.
@@ -43,7 +45,7 @@ def test_a_replay_loses_nothing_when_workers_broker_and_database_die(service: Se
 
 def test_a_cancelled_replay_stops_and_leaves_what_it_has_done(service: Service) -> None:
     service.environment["API_KEYS"] = KEY
-    service.write_csv(COUNT)
+    service.write_csv(MANY)
     service.start_web()
     service.start_worker()
     service.await_end(service.run("shop"))
@@ -54,11 +56,11 @@ def test_a_cancelled_replay_stops_and_leaves_what_it_has_done(service: Service) 
     wait_until(lambda: not service.sql("SELECT 1 FROM etl_batches WHERE state IN ('extracted', 'normalized')"))
     time.sleep(1)
     (items, done) = service.sql("SELECT count(*), count(*) FILTER (WHERE mapping_version = 2) FROM unified_items")[0]
-    assert items == COUNT
-    assert 0 < done < COUNT
+    assert items == MANY
+    assert 0 < done < MANY
     # The next one does the rest.
     again = service.await_end(replay(service))
-    assert (again["status"], again["records_updated"]) == ("success", COUNT - done)
+    assert (again["status"], again["records_updated"]) == ("success", MANY - done)
 
 
 def replay(service: Service) -> str:

@@ -17,9 +17,7 @@ from db.queries.polling_hints import note_gone, note_not_moved, note_poll, note_
 from db.queries.runs import claim_run, fail_extraction, release_run, resume_extraction
 from db.queries.share import count_death, send_slow_runs
 from etl import secrets
-from etl.declare.source import secrets_of
 from etl.errors import (
-    ConfigError,
     ETLError,
     LeaseLostError,
     Postponed,
@@ -60,6 +58,7 @@ from worker.deleting import delete_missing
 from worker.lease import Lease, SlowShare, elsewhere
 from worker.replaying import make_batches
 from worker.reporter import RunReporter
+from worker.secret_values import secret_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -198,7 +197,7 @@ class Slice:
         if source.request is None:
             return None
         claim = self.lease.claim
-        target = target_for(source, _secrets(source, self._process.settings))
+        target = target_for(source, secret_values(source, self._process.settings))
         assert target is not None
         secrets.know(target.confidential)
         target = settled_target(target, claim.hints)
@@ -291,14 +290,6 @@ def _open(
         lease.transact(note_window, run_id, number + 1, detail)
 
     return WindowsExtractor(span, open_window, note)
-
-
-def _secrets(source: AnySource, settings: Settings) -> dict[str, str]:
-    values = {name: settings.secret(name) for name in secrets_of(source)}
-    missing = [name for name, value in values.items() if value is None]
-    if missing:
-        raise ConfigError(f"the secret {missing[0]} is not set", code="missing_secret")
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _scratch(settings: Settings, run_id: UUID) -> Path:

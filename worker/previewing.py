@@ -28,8 +28,8 @@ from db.queries.trials import refused, take_place
 from db.session import Database
 from etl import secrets
 from etl.child import die_with_parent
-from etl.declare.source import parse, secrets_of
-from etl.errors import ConfigError, ETLError, StorageError
+from etl.declare.source import parse
+from etl.errors import ETLError, StorageError
 from etl.extract import target_for
 from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
@@ -42,6 +42,7 @@ from etl.runs.outcome import Failure
 from etl.trial.client import Answered, OnlookerLimiter, TrialClient
 from etl.trial.collect import Collected, TrialReporter, collect
 from etl.trial.report import report, stored
+from worker.secret_values import secret_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,11 +110,7 @@ def _collected(
 
 
 def _request(settings: Settings, source: AnySource) -> PreparedRequest | None:
-    values = {name: settings.secret(name) for name in secrets_of(source)}
-    missing = [name for name, value in values.items() if value is None]
-    if missing:
-        raise ConfigError(f"the secret {missing[0]} is not set", code="missing_secret")
-    request = target_for(source, {name: value for name, value in values.items() if value is not None})
+    request = target_for(source, secret_values(source, settings))
     secrets.know(request.confidential if request else {})
     return request
 

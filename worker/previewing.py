@@ -168,10 +168,14 @@ def limit_process(memory: int, seconds: float) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
 
 
+def _turned_away(code: str, message: str) -> dict[str, Any]:
+    return {"turned_away": {"code": code, "message": message}}
+
+
 def _in_turn(connection: Connection, settings: Settings, wanted: Wanted) -> dict[str, Any]:
     """A preview, if there is a place for one: it is held as long as the connection is."""
     if not take_place(connection):
-        return {"turned_away": {"code": "too_many_previews", "message": "two previews go on; ask again later"}}
+        return _turned_away("too_many_previews", "two previews go on; ask again later")
     return preview(settings, wanted)
 
 
@@ -196,12 +200,15 @@ def main() -> int:
     try:
         told = answer(settings, wanted)
     except ETLError as error:
-        told = {"turned_away": {"code": error.code, "message": error.message}}
+        told = _turned_away(error.code, error.message)
     except MemoryError:
-        told = {
-            "turned_away": {"code": "out_of_memory", "message": "its records need more memory than a worker may use"}
-        }
-    sys.stdout.buffer.write(msgspec.json.encode(told))
+        told = _turned_away("out_of_memory", "its records need more memory than a worker may use")
+    except Exception as error:
+        # No fault of the source: the log of whoever started this has it.
+        log.exception("preview_defect")
+        told = _turned_away("internal_error", f"{type(error).__name__} in the preview; the log has the details")
+    # Whatever a server has said, in whichever field.
+    sys.stdout.write(secrets.hide(msgspec.json.encode(told).decode()))
     sys.stdout.flush()
     return 0
 

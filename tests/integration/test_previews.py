@@ -154,6 +154,27 @@ def test_what_the_database_would_refuse_is_told(
     assert len(found["items"]) == 1
 
 
+def test_a_secret_that_a_server_echoes_is_shown_in_no_value(
+    client: FlaskClient, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "hush-hush-hush")
+
+    def echo(request: Request) -> Response:
+        said = request.headers["authorization"]
+        return as_json([{"id": 1, "title": said}, {"id": 2, "price": said}])
+
+    auth = {"kind": "bearer", "token": "${TOKEN}"}
+    url = fake_server.on("/items", echo)
+    found = post(client, {"source": {"name": "shop", "type": "api", "request": {"url": url, "auth": auth}}})
+    assert found["rejects"]
+    assert "hush" not in str(found)
+
+
+def test_a_defect_of_ours_is_not_blamed_on_the_source(client: FlaskClient) -> None:
+    said = post(client, {"source": {"name": "a", "type": "csv", "file": "\x00"}}, 422)["detail"]
+    assert "a run of it would end so too" not in said
+
+
 def test_secrets_are_not_shown(runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKEN", "hush-hush-hush")
 

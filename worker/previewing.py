@@ -33,26 +33,25 @@ from etl.errors import ETLError, StorageError
 from etl.extract import target_for
 from etl.extract.context import Context
 from etl.hosts.breaker import BreakerPolicy
-from etl.hosts.limiter import LocalHostStates
+from etl.hosts.limiter import HostLimiter, LocalHostStates
 from etl.http.call import Policy
 from etl.mapping.mapper import Mapper
 from etl.mapping.observe import map_records
 from etl.records import Checkpoint
 from etl.runs.outcome import Failure
-from etl.trial.client import Answered, OnlookerLimiter, TrialClient
+from etl.trial.client import Answered, TrialClient
 from etl.trial.collect import Collected, TrialReporter, collect
 from etl.trial.report import report, stored
 from worker.secret_values import secret_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from sqlalchemy import Connection
 
     from config.settings import Settings
     from etl.declare.source import AnySource
     from etl.files.opening import Opening
     from etl.http.target import PreparedRequest
+    from etl.records import Mapped
 
 SECONDS = 20.0
 RECORDS = 20
@@ -96,7 +95,7 @@ def preview(settings: Settings, wanted: Wanted) -> dict[str, Any]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     mapped = map_records(mapper, stored(found, context.now))
-    turned_down = _check(settings, lambda database: database.transact(refused, mapped), reporter)
+    turned_down = _check(settings, mapped, reporter)
     return report(source, mapper, found, mapped, reporter, met.answers, met.opening, turned_down)
 
 
@@ -121,7 +120,7 @@ def _context(settings: Settings, reporter: TrialReporter, met: _Met, scratch: Pa
 
     def connect() -> TrialClient:
         states = HostStatesWithFallback(RedisHostStates()) if settings.redis_url else LocalHostStates()
-        limiter = OnlookerLimiter(states, breaker, f"preview:{os.getpid()}")
+        limiter = HostLimiter(states, breaker, f"preview:{os.getpid()}", moves_breakers=False)
         client = TrialClient(policy, limiter, reporter)
         client.answers, client.requests = met.answers, reporter.requests
         return client
@@ -141,14 +140,14 @@ def _context(settings: Settings, reporter: TrialReporter, met: _Met, scratch: Pa
     )
 
 
-def _check(settings: Settings, check: Callable[[Database], dict[int, str]], reporter: TrialReporter) -> dict[int, str]:
+def _check(settings: Settings, mapped: Mapped, reporter: TrialReporter) -> dict[int, str]:
     """What the database would refuse, as far as it can be asked."""
     if not settings.web_database_url:
         reporter.warn("not_checked", "there is no database to be asked what it would refuse")
         return {}
     database = Database(settings.web_database_url, name="kasparro-preview", pool_size=1, patience=0)
     try:
-        return check(database)
+        return database.transact(refused, mapped)
     except StorageError as error:
         reporter.warn("not_checked", f"the database was not asked what it would refuse: {error.message}")
         return {}

@@ -74,8 +74,12 @@ class Admission:
 class HostLimiter:
     """What one worker process asks before, and tells after, each call."""
 
-    def __init__(self, store: HostStates, policy: BreakerPolicy, caller: str) -> None:
-        """`caller` names this process among all others."""
+    def __init__(self, store: HostStates, policy: BreakerPolicy, caller: str, *, moves_breakers: bool = True) -> None:
+        """`caller` names this process among all others.
+
+        One that moves no breaker only spends budgets, and never probes.
+        """
+        self._moves_breakers = moves_breakers
         self._store = store
         self._policy = policy
         self._caller = caller
@@ -85,12 +89,13 @@ class HostLimiter:
 
         def change(state: HostState, now: float) -> tuple[HostState, Admission]:
             circuit, passage = breaker.admit(state.circuit, now, self._caller, lease)
-            if not passage.allowed:
+            if not passage.allowed or (passage.probe and not self._moves_breakers):
                 return state, Admission(allowed=False, wait=passage.wait, broken=True, reason=circuit.reason)
             spent, wait = budget.spend(state.budget, now, interval)
             if wait:
                 paced = state.budget.paused_until <= now
                 return state, Admission(allowed=False, wait=wait, paced=paced, reason=state.budget.reason)
+            circuit = circuit if self._moves_breakers else state.circuit
             doubtful = circuit != Circuit()
             return HostState(circuit, spent), Admission(allowed=True, probe=passage.probe, doubtful=doubtful)
 
@@ -122,6 +127,9 @@ class HostLimiter:
         self._store.update(host, change)
 
     def _on_circuit(self, host: str, decide: Callable[[Circuit, float], Circuit]) -> None:
+        if not self._moves_breakers:
+            return
+
         def change(state: HostState, now: float) -> tuple[HostState, None]:
             return msgspec.structs.replace(state, circuit=decide(state.circuit, now)), None
 

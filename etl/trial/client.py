@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
-from etl.hosts import breaker, budget
-from etl.hosts.limiter import Admission, HostLimiter, HostState
 from etl.http.client import MAX_IN_MEMORY, HttpClient
 from etl.http.download import MAX_DOWNLOAD
 from etl.secrets import hide
@@ -85,28 +83,3 @@ class TrialClient(HttpClient):
 
 # An answer that is not larger is looked into for what it says beside the records: bytes.
 MAX_LOOKED_AT = 1024 * 1024
-
-
-class OnlookerLimiter(HostLimiter):
-    """Spends the budgets of hosts, and leaves their breakers as they are."""
-
-    def admit(self, host: str, interval: float, lease: float) -> Admission:
-        """Ask for an attempt; a host whose breaker is not closed is not asked, as a trial is no probe."""
-
-        def change(state: HostState, now: float) -> tuple[HostState, Admission]:
-            _, passage = breaker.admit(state.circuit, now, self._caller, lease)
-            if not passage.allowed or passage.probe:
-                return state, Admission(allowed=False, wait=passage.wait, broken=True, reason=state.circuit.reason)
-            spent, wait = budget.spend(state.budget, now, interval)
-            if wait:
-                paced = state.budget.paused_until <= now
-                return state, Admission(allowed=False, wait=wait, paced=paced, reason=state.budget.reason)
-            return HostState(state.circuit, spent), Admission(allowed=True)
-
-        return self._store.update(host, change)
-
-    def failed(self, host: str, reason: str) -> None:
-        """A trial says nothing of a host."""
-
-    def released(self, host: str) -> None:
-        """The same."""

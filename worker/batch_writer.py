@@ -79,7 +79,7 @@ class BatchWriter:
         Nor where what has changed its shape is not let through, which normalise finds.
         """
         claim = self._lease.claim
-        is_looked_at = claim.config.get("drift", Policy.REPORT) != Policy.REPORT
+        is_looked_at = Policy.of(claim.config) is not Policy.REPORT
         return claim.attempt <= 1 and len(claim.open_batches) >= self._processes and not is_looked_at
 
     def _normalize(self, records: list[RawRecord]) -> Mapped | None:

@@ -21,6 +21,7 @@ from etl.errors import LeaseLostError
 from etl.payload import DIGEST_SIZE
 from etl.records import StagedItem, StoredRecord
 from etl.runs.changes import InFlightIds, KnownContent
+from etl.runs.drift import Policy
 from etl.runs.outcome import BatchState, Lane, Status
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def find_known(connection: Connection, claim: RunClaim, found: Candidates) -> Kn
         "source_name": claim.source_name,
         "mapping_version": claim.mapping_version,
         "mapped_since": claim.mapped_since,
-        "lets_drift": claim.config.get("drift", "report") == "report",
+        "lets_drift": Policy.of(claim.config) is Policy.REPORT,
     }
     if claim.keeps_existing:
         served, written = _present(connection, found, values), frozenset[str]()

@@ -61,7 +61,7 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
     before = _known(connection.execute(_known_of(bound), values))
     declared = bound.config.get("map") or {}
     findings = judge(observed, before, declared)
-    held = [] if _policy(bound) is Policy.REPORT else holding(observed, before, declared)
+    held = [] if Policy.of(bound.config) is Policy.REPORT else holding(observed, before, declared)
     # What held a batch is told with it.
     for finding in [one for one in findings if one not in held][:_MOST_TOLD]:
         record_event(connection, run_id, "drift", **asdict(finding), message=finding.message)
@@ -73,8 +73,6 @@ def look_at_fields(connection: Connection, run_id: UUID) -> None:
 def find_drift(connection: Connection, claim: BatchClaim, observed: Observed) -> list[Finding]:
     """What of a batch is not as it was, where that keeps it from being loaded."""
     bound = Bound(claim.config, claim.mapping_version, claim.mapped_since)
-    if _policy(bound) is Policy.REPORT:
-        return []
     before = _known(connection.execute(_SINCE_MAPPED, _values(claim.source_name, bound)))
     return holding(observed, before, bound.config.get("map") or {})
 
@@ -83,13 +81,9 @@ def _values(source_name: str, bound: Bound) -> dict[str, Any]:
     return {"source_name": source_name, **{name: getattr(bound, name) for name in ("mapping_version", "mapped_since")}}
 
 
-def _policy(bound: Bound) -> Policy:
-    return Policy(bound.config.get("drift", Policy.REPORT))
-
-
 def _known_of(bound: Bound) -> TextClause:
     """What has been seen; where drift is not let through, since the mapping was declared: a new one accepts it."""
-    return _KNOWN if _policy(bound) is Policy.REPORT else _SINCE_MAPPED
+    return _KNOWN if Policy.of(bound.config) is Policy.REPORT else _SINCE_MAPPED
 
 
 def _told(nulled: Nulled) -> str:

@@ -86,6 +86,11 @@ class Policy(StrEnum):
     QUARANTINE = "quarantine"
     FAIL = "fail"
 
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Policy:
+        """The one that a source declares."""
+        return cls(document.get("drift", cls.REPORT))
+
 
 def quarantined(mapped: Mapped, findings: list[Finding]) -> Mapped:
     """A batch that is not as those before: none of its records becomes an item, until somebody has looked at it."""

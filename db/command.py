@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ def exit_code(work: Callable[[], object]) -> int:
     """Do it: 0 on success, 1 when it failed, 2 when a setting is wrong."""
     try:
         work()
+    except BrokenPipeError:
+        # Whoever read it has seen enough; nothing more is to be written, at the end of the process either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except settings.SettingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

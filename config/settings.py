@@ -61,6 +61,7 @@ class Settings:
     breaker_reset: timedelta
     lease: timedelta
     runs_retention: timedelta
+    audit_retention: timedelta
     read_timeout: timedelta
     allowed_private_hosts: tuple[str, ...]
     csv_roots: tuple[Path, ...]
@@ -158,6 +159,7 @@ def read(env: Mapping[str, str]) -> Settings:
         breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
         lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
         runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
+        audit_retention=_get(env, "AUDIT_RETENTION", _positive_duration, "365d"),
         read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
         allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),
         csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),

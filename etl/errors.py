@@ -246,6 +246,18 @@ class TooManyPreviewsError(ETLError):
     code = "too_many_previews"
 
 
+class UnknownKeyError(ETLError):
+    """No API key has this id, or it does not count any more."""
+
+    code = "unknown_key"
+
+
+class KeyReusedError(ETLError):
+    """An `Idempotency-Key` stands for another request."""
+
+    code = "idempotency_key_reused"
+
+
 class UnknownItemError(ETLError):
     """No item has this id."""
 

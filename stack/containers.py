@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from config import settings
 from config.settings import PROJECT
+from etl.access.keys import hash_key
 from stack.postgres import new_password
-from web.keys import hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from config import settings
 from config.settings import PROJECT
+from etl.access.keys import hash_key
 from stack import account, ports
 from stack.postgres import OWNER, WEB, Postgres, new_password
 from stack.supervisor import Program, Supervisor
 from stack.valkey import Valkey
-from web.keys import check_exposure, hash_key
+from web.exposure import check_exposure
 
 SERVERS = ("postgres", "valkey")
 APPS = ("samples", "web", "worker", "beat", "flower")

@@ -1,19 +1,23 @@
-"""Who may call.
+"""Who may call what.
 
+Each call needs a role: to read for all that only looks, or what the view says (`Resource.write`, `Resource.needs`).
 While the web listens on loopback only, the Host header names loopback, and nothing says that the call was forwarded or
-comes from another site, reading and starting runs need no key. All else needs one, as does everything once the web
-listens on another address. Keys are compared by their hash.
+comes from another site, reading and starting runs need no key. All else does, as does everything once the web listens
+on another address. A key that does not count is refused wherever it is given: its holder should know.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from flask import abort, request
+from flask import abort, current_app, g, request
 
 from config.settings import LOOPBACK
-from web.keys import is_known, stored_form
+from etl.access.keys import stored_form
+from etl.access.roles import Role
+from web.callers import NOBODY, caller, given_key, holder
+from web.errors import RoleNeededError
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -27,6 +31,8 @@ _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
 # What proxies add.
 _PASSED_ON = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# The attribute of a view that names the role it needs.
+NEEDS = "needs_role"
 
 
 def install(app: Flask, settings: Settings) -> None:
@@ -35,24 +41,47 @@ def install(app: Flask, settings: Settings) -> None:
 
     @app.before_request
     def _check_caller() -> None:
-        # A key is enough, wherever the caller is.
-        if _has_key(hashes) or _is_open(settings):
+        g.caller = NOBODY
+        if request.path == _FRONT or request.path.startswith(_ALWAYS_OPEN):
             return
-        # No key would have been needed, had the body been JSON: say so instead of asking for one.
-        if not settings.public and _from_here() and (request.method, request.path) in _OPEN_ON_LOOPBACK:
-            abort(415, "the body must be JSON, with Content-Type: application/json")
-        abort(401)
+        key = given_key()
+        if key is None:
+            _check_nobody(settings)
+            return
+        found = holder(key, hashes)
+        if found is None:
+            abort(401)
+        g.caller = found
+        _check_role()
 
 
-def _is_open(settings: Settings) -> bool:
-    if request.path == _FRONT or request.path.startswith(_ALWAYS_OPEN):
-        return True
+def needed_role() -> Role:
+    """The role that this call needs."""
+    view: Any = current_app.view_functions.get(request.endpoint or "")
+    method = "get" if request.method in {"HEAD", "OPTIONS"} else request.method.lower()
+    handler = getattr(getattr(view, "view_class", None), method, None)
+    default = Role.READ if request.method in _READING else Role.ADMIN
+    found: Role = getattr(handler, NEEDS, default)
+    return found
+
+
+def _check_role() -> None:
+    needed, role = needed_role(), caller().role
+    # Of a call that there is not, the answer is that there is none.
+    if request.endpoint and not (role and role.covers(needed)):
+        raise RoleNeededError(f"this call needs a key with the role {needed}, yours has {role}")
+
+
+def _check_nobody(settings: Settings) -> None:
     if settings.public or not _from_here():
-        return False
-    if request.method in _READING:
-        return True
+        abort(401)
+    if request.method in _READING and needed_role() is Role.READ:
+        return
+    if (request.method, request.path) not in _OPEN_ON_LOOPBACK:
+        abort(401)
     # A page of another site can have a browser post a form to us, but not JSON: for that the browser needs our leave.
-    return (request.method, request.path) in _OPEN_ON_LOOPBACK and request.mimetype == "application/json"
+    if request.mimetype != "application/json":
+        abort(415, "the body must be JSON, with Content-Type: application/json")
 
 
 def _from_here() -> bool:
@@ -80,11 +109,3 @@ def _from_loopback() -> bool:
     """
     host = urlsplit(f"//{request.host}").hostname or ""
     return host in LOOPBACK and (request.remote_addr or "").startswith(("127.", "::1", "::ffff:127."))
-
-
-def _has_key(hashes: tuple[str, ...]) -> bool:
-    given = request.headers.get("X-API-Key", "")
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if not given and scheme.lower() == "bearer":
-        given = token.strip()
-    return bool(given) and is_known(given, hashes)

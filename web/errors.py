@@ -16,6 +16,7 @@ from etl.errors import (
     BrokerUnavailableError,
     ConfigError,
     ETLError,
+    KeyReusedError,
     NoBackfillError,
     NoSnapshotError,
     NothingToReplayError,
@@ -31,6 +32,7 @@ from etl.errors import (
     UnknownCaseError,
     UnknownHostError,
     UnknownItemError,
+    UnknownKeyError,
     UnknownPlanError,
     UnknownRunError,
     UnknownSourceError,
@@ -52,15 +54,24 @@ class InvalidRequestError(ETLError):
         super().__init__(message, errors=[{"location": location, "field": field, "message": message}])
 
 
+class RoleNeededError(ETLError):
+    """The key that was given may not do this."""
+
+    code = "role_needed"
+
+
 # An error that is not here has the status of its nearest base that is, or is a defect.
 STATUSES: dict[type, HTTPStatus] = {
     InvalidRequestError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    RoleNeededError: HTTPStatus.FORBIDDEN,
     UnknownSourceError: HTTPStatus.NOT_FOUND,
     UnknownRunError: HTTPStatus.NOT_FOUND,
     UnknownHostError: HTTPStatus.NOT_FOUND,
     UnknownItemError: HTTPStatus.NOT_FOUND,
     UnknownPlanError: HTTPStatus.NOT_FOUND,
     UnknownCaseError: HTTPStatus.NOT_FOUND,
+    UnknownKeyError: HTTPStatus.NOT_FOUND,
+    KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoBackfillError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoSnapshotError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NothingToReplayError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -85,7 +96,7 @@ _KEY_NEEDED = "this call needs an API key: Authorization: Bearer <key>, or X-API
 
 def register_error_handlers(app: Flask) -> None:
     """Turn every exception into a problem document."""
-    app.register_error_handler(ETLError, _from_domain)
+    app.register_error_handler(ETLError, answer_of)
     app.register_error_handler(HTTPException, _from_http)
     app.register_error_handler(Exception, _from_defect)
 
@@ -116,7 +127,8 @@ def status_of(error: ETLError) -> HTTPStatus | None:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), None)
 
 
-def _from_domain(error: ETLError) -> Response:
+def answer_of(error: ETLError) -> Response:
+    """An error of ours as a problem document."""
     status = status_of(error)
     if status is None:
         return _from_defect(error)

@@ -9,11 +9,15 @@ from flask import Request, abort
 from flask_smorest import Blueprint
 from webargs.flaskparser import FlaskParser
 
+from web import writes
+from web.auth import NEEDS
 from web.errors import InvalidRequestError
 from web.schemas.problem import PROBLEM, ProblemSchema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from etl.access.roles import Role
 
 T = TypeVar("T")
 # No row has an id that its column cannot hold.
@@ -54,3 +58,35 @@ class Resource(Blueprint):
             status, schema=ProblemSchema, content_type=PROBLEM, description=description
         )
         return made
+
+    def write(self, operation_id: str, role: Role) -> Callable[[T], T]:
+        """A call that writes, in one transaction: its name, on record too, and the role that it needs.
+
+        It stands below what reads the request, and above what makes the answer.
+        """
+
+        def decorate(view: Any) -> Any:
+            made = writes.in_one_transaction(view, operation_id)
+            setattr(made, NEEDS, role)
+            parameters = {"parameters": [_REPEATABLE]} if view.__name__ == "post" else {}
+            return self.doc(operationId=operation_id, **{"x-role": role.value}, **parameters)(made)
+
+        return decorate
+
+    def needs(self, role: Role) -> Callable[[T], T]:
+        """A call that needs more than the right to read."""
+
+        def decorate(view: Any) -> Any:
+            setattr(view, NEEDS, role)
+            return self.doc(**{"x-role": role.value})(view)
+
+        return decorate
+
+
+_REPEATABLE = {
+    "in": "header",
+    "name": writes.HEADER,
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": writes.LONGEST_KEY, "pattern": "^[!-~]([ -~]*[!-~])?$"},
+    "description": "The same key and request within 24 hours get the same answer, and are done once.",
+}

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from db.queries import deletions, erasures, plans, retention
+from db.queries import answers, audit, deletions, erasures, plans, retention
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Removal:
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
-        return self.purge, self.forget_seen, self.erase, self.remove_downloads
+        return self.purge, self.forget_seen, self.forget_callers, self.erase, self.remove_downloads
 
     def purge(self, database: Database) -> None:
         """Remove old runs, as many as a part of each pass allows for."""
@@ -66,6 +66,12 @@ class Removal:
         """Remove the ids that runs which are over have met: some in each pass, until none are left."""
         if self._is_forgetting or self._rhythm.is_due("seen", LOOK_FOR_OLD_SECONDS):
             self._is_forgetting = database.transact(deletions.forget_seen, MOST_FORGOTTEN) == MOST_FORGOTTEN
+
+    def forget_callers(self, database: Database) -> None:
+        """Remove old answers, and old records of writes: some now and then, more than are made meanwhile."""
+        if self._rhythm.is_due("callers", LOOK_FOR_OLD_SECONDS):
+            database.transact(answers.purge_answers, MOST_FORGOTTEN)
+            database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 
     def erase(self, database: Database) -> None:
         """Erase what was asked for, as much as a part of each pass allows for."""

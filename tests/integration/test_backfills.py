@@ -16,6 +16,7 @@ from db.queries.backfills import queue_backfill, start_backfills
 from db.queries.runs import claim_run
 from db.queries.sweep import due_runs
 from db.queries.totals import roll_up
+from etl.access.keys import hash_key
 from etl.declare.source import parse
 from etl.errors import ConfigError
 from etl.runs.backfills import Existing, Span
@@ -23,7 +24,6 @@ from etl.runs.messages import ExtractMessage
 from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import SourceRunner
 from web.app import create_app
-from web.keys import hash_key
 
 KEY = "k" * 40
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from db.queries.requests import note_requests
 from db.queries.retention import purge_runs
 from db.queries.stats import known_items
 from db.queries.totals import roll_up
+from etl.access.keys import hash_key
 from etl.reporter import Asked
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
@@ -24,7 +25,6 @@ from etl.runs.replays import EVERYTHING
 from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import SourceRunner
 from web.app import create_app
-from web.keys import hash_key
 
 KEY = "k" * 40
 

@@ -13,13 +13,13 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from config.settings import Settings
+from etl.access.keys import hash_key
 from etl.hosts.breaker import Circuit
 from etl.hosts.limiter import HostState
 from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.runner import SourceRunner
 from tests.conftest import TABLES
 from web.app import create_app
-from web.keys import hash_key
 from worker.previewing import Wanted, answer
 
 KEY = "k" * 40

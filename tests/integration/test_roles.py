@@ -16,11 +16,11 @@ from config.settings import SettingError
 from db import __main__ as command
 from db.roles import Role, lacking, make_roles
 from db.session import Database
+from etl.access.keys import hash_key
 from etl.runs.messages import ExtractMessage
 from testkit.runner import SourceRunner
 from testkit.service import Servers, make_database
 from web.app import create_app
-from web.keys import hash_key
 
 KEY = "correct horse battery staple"
 OWNER, WEB = Role("test_owner", "owner's: secret"), Role("test_web", "web")

@@ -22,13 +22,13 @@ from config.settings import SettingError
 from db.queries.item_paths import Filters
 from db.queries.items import Effort, RecentTotals, find_items
 from db.session import Database
+from etl.access.keys import hash_key
 from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter
 from testkit.fake_server import FakeServer, Response
 from testkit.runner import SourceRunner
 from web.app import create_app
 from web.blueprints import data, stats
-from web.keys import hash_key
 
 FORGED = (
     ["password", True, 1, "x"],

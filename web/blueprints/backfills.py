@@ -12,6 +12,7 @@ from flask.views import MethodView
 from broker.messaging import publish
 from db.queries.backfills import queue_backfill
 from db.queries.sources import find_sources, get_declared
+from etl.access.roles import Role
 from etl.declare.source import parse
 from etl.runs.backfills import plan_of
 from etl.runs.run_requests import WantedSource, first_refusal
@@ -20,6 +21,7 @@ from web.present.backfills import present_plan
 from web.requests import Resource
 from web.schemas.backfills import BackfillSchema, QueuedBackfillSchema
 from web.schemas.problem import NoQuerySchema
+from web.writes import current
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -38,6 +40,7 @@ class Backfills(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(BackfillSchema)
+    @blueprint.write("start_backfill", Role.OPERATE)
     @blueprint.response(202, QueuedBackfillSchema)
     @blueprint.problem(404, "There is no such source.")
     @blueprint.problem(
@@ -45,7 +48,6 @@ class Backfills(MethodView):
         "The source has an active backfill (`active_run_id`), is disabled, paused or set aside, "
         "or a process of another release is alive.",
     )
-    @blueprint.doc(operationId="start_backfill")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Fetch a range of the past from a source, window by window, in one run beside its usual ones.
 
@@ -53,10 +55,13 @@ class Backfills(MethodView):
         on at once, others wait; each window that was read is an event of the run. A dry run says how much it would be.
         """
         run_id = uuid4()
-        plan, messages = service().database.transact(_queue, run_id, wanted)
-        publish(service().producer, messages)
+        write = current()
+        plan, messages = _queue(write.connection, run_id, wanted)
         if wanted["dry_run"]:
+            write.is_recorded = False
             return {"run_id": None, **present_plan(plan)}
+        write.target, write.detail = wanted["source_name"], {"asked": wanted, "run_id": run_id}
+        write.then(publish, service().producer, messages)
         return {"run_id": run_id, **present_plan(plan)}, {"Location": url_for("runs.Run", run_id=run_id)}
 
 

@@ -9,6 +9,7 @@ from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS
 from db.queries.polling_hints import clear_server_wait, postponed_sources
+from etl.access.roles import Role
 from etl.errors import BrokerUnavailableError, UnknownHostError
 from etl.hosts.limiter import HostState
 from web.extensions import service
@@ -16,6 +17,7 @@ from web.present.hosts import declared_host, present_host, present_hosts
 from web.requests import Resource
 from web.schemas.breakers import BreakerSchema, BreakersSchema
 from web.schemas.problem import NoQuerySchema
+from web.writes import current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,10 +49,10 @@ class BreakerReset(MethodView):
     """The end of waiting for a host."""
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.write("reset_breaker", Role.OPERATE)
     @blueprint.response(200, BreakerSchema)
     @blueprint.problem(404, "Nothing is remembered about this host.")
     @blueprint.problem(503, "The broker, which keeps them, cannot be reached.")
-    @blueprint.doc(operationId="reset_breaker")
     def post(self, host: str) -> Any:
         """Close the breaker of a host, and end its pause and those of its sources: the next call goes out at once."""
         parts = service()
@@ -58,9 +60,10 @@ class BreakerReset(MethodView):
             found = parts.hosts.reset(host)
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
-        ended = parts.database.transact(_end_pauses, host, parts.settings.environment)
+        ended = _end_pauses(current().connection, host, parts.settings.environment)
         if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
+        current().target, current().detail = f"host {host}", {"sources": ended}
         return present_host(host, *(found or (HostState(), 0.0)))
 
 

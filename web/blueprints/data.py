@@ -15,6 +15,7 @@ from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
 from db.queries.lineage import get_item, get_lineage
 from db.queries.sources import check_known
+from etl.access.roles import Role
 from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
 from web.extensions import service
 from web.present.items import present_items
@@ -30,6 +31,7 @@ from web.schemas.data import (
     LineageSchema,
 )
 from web.schemas.problem import NoQuerySchema
+from web.writes import current
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -95,16 +97,18 @@ class ItemErasure(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(ErasureRequestSchema)
+    @blueprint.write("erase_item", Role.ADMIN)
     @blueprint.response(202, ErasedSchema)
     @blueprint.problem(404, "There is no such item.")
-    @blueprint.doc(operationId="erase_item")
     def post(self, wanted: dict[str, Any], item_id: int) -> Any:
         """Erase a record wherever it is stored, with a reason. It does not come back when its source gives it again.
 
         The item stays, empty and `deleted`. Workers do it within seconds; what a run has in hand, after that.
         `erasure` in its lineage says when all is done.
         """
-        asked_at = service().database.transact(ask_to_erase, _known(item_id), wanted["reason"])
+        write = current()
+        asked_at = ask_to_erase(write.connection, _known(item_id), wanted["reason"])
+        write.target, write.detail = f"item {item_id}", {"asked": wanted}
         return {"item_id": item_id, "asked_at": asked_at}
 
 

@@ -13,6 +13,7 @@ from broker.messaging import publish
 from db.queries.quarantine import Cases, count_cases, discard_cases, get_case, group_cases, list_cases
 from db.queries.replays import queue_replay
 from db.queries.sources import check_known
+from etl.access.roles import Role
 from etl.errors import NothingToReplayError, UnknownCaseError
 from etl.runs.messages import ExtractMessage
 from etl.runs.outcome import Trigger
@@ -32,6 +33,7 @@ from web.schemas.quarantine import (
     RedrivenSchema,
     RedriveSchema,
 )
+from web.writes import current
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -95,22 +97,25 @@ class Redrive(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(RedriveSchema)
+    @blueprint.write("redrive_cases", Role.OPERATE)
     @blueprint.response(202, RedrivenSchema)
     @blueprint.problem(404, "There is no such source.")
     @blueprint.problem(
         409, "The source has an active replay (`active_run_id`), or a process of another release is alive."
     )
-    @blueprint.doc(operationId="redrive_cases")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Drive open cases of a source again, from what is stored: all, those with a cause, or some by id.
 
         Those that fit now are loaded, the others stay open. With `dry_run` they are only counted.
         """
         run_id = uuid4()
-        meant = service().database.transact(_redrive, run_id, wanted)
+        write = current()
+        meant = _redrive(write.connection, run_id, wanted)
         if wanted["dry_run"]:
+            write.is_recorded = False
             return {**vars(meant), "run_id": None}
-        publish(service().producer, [ExtractMessage(run_id, low=True)])
+        write.target, write.detail = wanted["source_name"], {"asked": wanted, "run_id": run_id, **vars(meant)}
+        write.then(publish, service().producer, [ExtractMessage(run_id, low=True)])
         return {**vars(meant), "run_id": run_id}, {"Location": url_for("runs.Run", run_id=run_id)}
 
 
@@ -120,12 +125,15 @@ class Discard(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(DiscardSchema)
+    @blueprint.write("discard_cases", Role.OPERATE)
     @blueprint.response(200, DiscardedSchema)
     @blueprint.problem(404, "There is no such source.")
-    @blueprint.doc(operationId="discard_cases")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Put open cases of a source away, with a reason. The same content stays away when it comes again."""
-        return {"discarded": service().database.transact(_discard, wanted)}
+        write = current()
+        discarded = _discard(write.connection, wanted)
+        write.target, write.detail = wanted["source_name"], {"asked": wanted, "discarded": discarded}
+        return {"discarded": discarded}
 
 
 def _wanted(given: dict[str, Any]) -> Cases:

@@ -14,6 +14,7 @@ from db.queries.plans import get_plan, queue_plan
 from db.queries.replays import queue_replay
 from db.queries.runs import get_run
 from db.queries.sources import check_known
+from etl.access.roles import Role
 from etl.runs.messages import ExtractMessage, PlanMessage
 from etl.runs.outcome import Trigger
 from etl.runs.replays import Scope
@@ -22,6 +23,7 @@ from web.present.plans import present_plan
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.replays import PlanSchema, QueuedReplaySchema, ReplaySchema
+from web.writes import current
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -37,12 +39,12 @@ class Replays(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(ReplaySchema)
+    @blueprint.write("start_replay", Role.OPERATE)
     @blueprint.response(202, QueuedReplaySchema)
     @blueprint.problem(404, "There is no such source or run.")
     @blueprint.problem(
         409, "The source has an active replay (`active_run_id`), or a process of another release is alive."
     )
-    @blueprint.doc(operationId="start_replay")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Drive stored records of a source through its mapping of today, without asking the source.
 
@@ -50,12 +52,15 @@ class Replays(MethodView):
         older one. Progress is that of the run. A dry run is no run: it says what would change, and writes nothing.
         """
         new, source_name = uuid4(), wanted["source_name"]
-        service().database.transact(_queue, new, wanted)
+        write = current()
+        _queue(write.connection, new, wanted)
         if wanted["dry_run"]:
-            publish(service().producer, [PlanMessage(new)])
+            write.is_recorded = False
+            write.then(publish, service().producer, [PlanMessage(new)])
             answer = {"run_id": None, "plan_id": new, "source_name": source_name}
             return answer, {"Location": url_for("replays.Plan", plan_id=new)}
-        publish(service().producer, [ExtractMessage(new, low=True)])
+        write.target, write.detail = source_name, {"asked": wanted, "run_id": new}
+        write.then(publish, service().producer, [ExtractMessage(new, low=True)])
         answer = {"run_id": new, "plan_id": None, "source_name": source_name}
         return answer, {"Location": url_for("runs.Run", run_id=new)}
 

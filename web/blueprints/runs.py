@@ -15,12 +15,13 @@ from db.queries.events import list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
 from db.queries.sources import check_known
+from etl.access.roles import Role
 from etl.errors import AlreadyActiveError
 from etl.runs.outcome import Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
 from web.cursors import RunCursor, unpack
 from web.extensions import service
-from web.present.runs import present_requested, present_run, present_run_with_events, present_runs
+from web.present.runs import SHOWN_RUNS, present_requested, present_run, present_run_with_events, present_runs
 from web.questions import naming_a_source
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
@@ -32,6 +33,7 @@ from web.schemas.runs import (
     RunsSchema,
     RunWithEventsSchema,
 )
+from web.writes import current
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -49,10 +51,10 @@ class Runs(MethodView):
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(RunRequestSchema)
+    @blueprint.write("start_runs", Role.OPERATE)
     @blueprint.response(202, QueuedRunsSchema)
     @blueprint.problem(404, "A name is not known; nothing was queued.")
     @blueprint.problem(409, "Nothing new could be queued, or a named source is disabled, paused or set aside.")
-    @blueprint.doc(operationId="start_runs")
     def post(self, wanted: dict[str, Any]) -> Any:
         """Run sources now.
 
@@ -60,15 +62,16 @@ class Runs(MethodView):
         message broker is away for the moment. With `full` all of a source is read again, whatever is known of it;
         with `accept_deletions` too, and what is missing from it is deleted, however much that is.
         """
-        parts = service()
+        write = current()
         names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
         options = {"read_all": wanted["full"], "accept_deletions": wanted["accept_deletions"]}
-        answer = parts.database.transact(request_runs, names, Trigger.API, **options)
+        answer = request_runs(write.connection, names, Trigger.API, **options)
         if isinstance(answer, Refusal):
             raise answer.error
         if not answer.queued:
             raise _nothing_queued(answer.runs)
-        publish(parts.producer, answer.messages)
+        write.then(publish, service().producer, answer.messages)
+        write.detail = {"asked": wanted, "queued": answer.queued[:SHOWN_RUNS]}
         return present_requested(answer), {"Location": url_for("runs.Run", run_id=answer.queued[0])}
 
     @blueprint.arguments(RunsQuerySchema, location="query", unknown=ma.RAISE)
@@ -115,13 +118,13 @@ class RunCancel(MethodView):
     """The end of a run before its time."""
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.write("cancel_run", Role.OPERATE)
     @blueprint.response(202, RunSchema)
     @blueprint.problem(404, "There is no such run.")
     @blueprint.problem(409, "It has already ended.")
-    @blueprint.doc(operationId="cancel_run")
     def post(self, run_id: UUID) -> Any:
         """Cancel a run: no further page or batch of it is stored. What is loaded stays."""
-        return present_run(service().database.transact(_cancel, run_id))
+        return present_run(_cancel(current().connection, run_id))
 
 
 def _read(connection: Connection, run_id: UUID) -> dict[str, Any]:

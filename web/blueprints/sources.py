@@ -11,6 +11,7 @@ from flask.views import MethodView
 
 from db.queries.sources import check_known, get_declared
 from db.queries.versions import list_mappings
+from etl.access.roles import Role
 from etl.declare.source import parse
 from etl.errors import ConfigError
 from web.errors import InvalidRequestError
@@ -52,6 +53,7 @@ class Preview(MethodView):
     @blueprint.problem(404, "There is no such source.")
     @blueprint.problem(429, "Two previews go on already.")
     @blueprint.doc(operationId="preview_source")
+    @blueprint.needs(Role.ADMIN)
     def post(self, wanted: dict[str, Any]) -> Any:
         """Read the first records of a source, saved or not, and show what would become of them.
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from config.settings import PROJECT
-from web.keys import hash_key, is_known, stored_form
+from etl.access.keys import hash_key, is_known, stored_form
 
 
 def test_a_key_is_known_by_its_hash_however_it_was_given() -> None:

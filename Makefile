@@ -62,8 +62,8 @@ logs: .venv/installed ## follow all logs (logs-web, logs-worker, logs-beat, logs
 logs-web logs-worker logs-beat logs-db: .venv/installed
 	@$(BIN)/python -m stack logs $(@:logs-%=%)
 
-sources: .venv/installed ## apply sources.yaml (PRUNE=1 disables the sources that are not in it any more)
-	@$(BIN)/python -m db sources $(if $(PRUNE),--prune)
+sources: .venv/installed ## apply sources.yaml (PRUNE=1 disables the sources that are not in it any more, ADOPT=1 takes over those declared over the API, DRY_RUN=1 only says what would change)
+	@$(BIN)/python -m db sources $(if $(PRUNE),--prune) $(if $(ADOPT),--adopt) $(if $(DRY_RUN),--dry-run)
 
 urls: .venv/installed ## addresses of the running stack, for scripts (make -s urls)
 	@$(BIN)/python -m stack urls

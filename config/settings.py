@@ -62,6 +62,7 @@ class Settings:
     lease: timedelta
     runs_retention: timedelta
     audit_retention: timedelta
+    deleted_retention: timedelta
     read_timeout: timedelta
     allowed_private_hosts: tuple[str, ...]
     csv_roots: tuple[Path, ...]
@@ -159,6 +160,7 @@ def read(env: Mapping[str, str]) -> Settings:
         breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
         lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
         runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
+        deleted_retention=_get(env, "DELETED_RETENTION", _positive_duration, "30d"),
         audit_retention=_get(env, "AUDIT_RETENTION", _positive_duration, "365d"),
         read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
         allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),

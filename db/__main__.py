@@ -1,6 +1,10 @@
-"""`python -m db migrate` brings the schema up to date; `python -m db sources [--prune]` applies the sources file.
+"""Commands for the database.
 
-Sources that came from the file and are not in it any more go on, unless `--prune` disables them.
+python -m db migrate                                      bring the schema up to date
+python -m db sources [--prune] [--adopt] [--dry-run]      apply the sources file
+
+Sources that came from the file and are not in it any more go on, unless `--prune` disables them. One that was declared
+over the API is refused, unless `--adopt` takes it over. With `--dry-run` it is only said what would change.
 """
 
 from __future__ import annotations
@@ -10,16 +14,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import alembic.command
+import msgspec
 from alembic.config import Config
 
 from config import logs as log_config, settings
 from db.command import exit_code
+from db.queries.declaring import apply_sources
 from db.queries.retention import add_partitions
-from db.queries.sources import apply_sources
 from db.roles import Role, grant_web, make_roles
 from db.session import Database
 from etl.declare.catalog import load_catalog
-from etl.declare.source import CsvSource, doubts, secrets_of
+from etl.declare.credentials import literal_credentials
+from etl.declare.revision import Author, Origin
+from etl.declare.source import CsvSource, doubts, dump, secrets_of
 from etl.errors import ConfigError
 from etl.files.find import check_place
 
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from config.settings import Settings
+    from db.queries.declaring import Applied
     from etl.declare.source import AnySource
 
 
@@ -66,8 +74,9 @@ def alembic_config(url: str | None = None) -> Config:
     return config
 
 
-def sources(*, prune: bool = False) -> None:
-    """Apply the sources file, and say what that changed."""
+def sources(*options: str) -> None:
+    """Apply the sources file, and say what that changed, or would."""
+    prune, dry_run = "--prune" in options, "--dry-run" in options
     current = settings.load_connected()
     interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
     name = current.sources_file.name
@@ -78,17 +87,30 @@ def sources(*, prune: bool = False) -> None:
             print(f"warning: {item.source.name}: {warning}", file=sys.stderr)
     database = Database(current.database_url, name="kasparro-sources", pool_size=1)
     try:
-        applied = database.transact(apply_sources, catalog, prune=prune)
+        author = Author(Origin.FILE, Origin.FILE, adopts="--adopt" in options)
+        applied = database.transact(apply_sources, catalog, author, prune=prune, dry_run=dry_run)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.message}", code=error.code) from error
     finally:
         database.close()
-    for what, names in vars(applied).items():
+    _show(applied, name, "would be " if dry_run else "")
+
+
+def _show(applied: Applied, file: str, tense: str) -> None:
+    for what in ("created", "changed", "disabled", "missing", "unchanged"):
+        names = getattr(applied, what)
         if names:
             shown = ", ".join(names[:MOST_NAMES]) + (f" and {len(names) - MOST_NAMES} more" * (len(names) > MOST_NAMES))
-            print(f"sources {what}: {shown}")
+            print(f"sources {tense}{what}: {shown}")
+    for source, found in list(applied.differences.items())[:MOST_NAMES]:
+        for one in found:
+            print(f"  {source}: {one.key}: {_brief(one.before)} -> {_brief(one.after)}")
     if applied.missing:
-        print(f"Those missing are not in {name} any more, and go on; make sources PRUNE=1 disables them.")
+        print(f"Those missing are not in {file} any more, and go on; make sources PRUNE=1 disables them.")
+
+
+def _brief(value: object) -> str:
+    return "(not given)" if value is None else msgspec.json.encode(value).decode()[:100]
 
 
 def _check_file(source: AnySource, current: Settings) -> None:
@@ -103,21 +125,24 @@ def _check_file(source: AnySource, current: Settings) -> None:
 
 def _warnings(source: AnySource, current: Settings) -> list[str]:
     placeholders = [name for name in secrets_of(source) if settings.is_placeholder(current.secret(name) or "")]
-    return [f"the secret {name} looks like a placeholder" for name in placeholders] + doubts(source)
+    written = [
+        f"`{key}`: a credential is written here; name it as ${{NAME}}" for key in literal_credentials(dump(source))
+    ]
+    return [f"the secret {name} looks like a placeholder" for name in placeholders] + written + doubts(source)
+
+
+_OPTIONS = {"--prune", "--adopt", "--dry-run"}
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; 0 on success."""
-    commands: dict[tuple[str, ...], Callable[[], None]] = {
-        ("migrate",): migrate,
-        ("sources",): sources,
-        ("sources", "--prune"): partial(sources, prune=True),
-    }
-    command = commands.get(tuple(arguments))
-    if command is None:
-        print(__doc__, file=sys.stderr)
-        return 2
-    return exit_code(lambda: _run(command))
+    match arguments:
+        case ["migrate"]:
+            return exit_code(lambda: _run(migrate))
+        case ["sources", *options] if set(options) <= _OPTIONS:
+            return exit_code(lambda: _run(partial(sources, *options)))
+    print(__doc__, file=sys.stderr)
+    return 2
 
 
 def _run(command: Callable[[], None]) -> None:

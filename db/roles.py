@@ -33,7 +33,10 @@ _WEB_WRITES = (
     "INSERT, UPDATE ON api_keys, idempotency_keys",
     "UPDATE ON etl_batches, etl_checkpoints",
     "UPDATE (state, reason) ON rejected_records",
-    "UPDATE (not_before, not_before_reason, deaths, death_cause) ON sources",
+    "INSERT, UPDATE, DELETE ON sources",
+    "INSERT, UPDATE ON source_removals",
+    "INSERT ON source_versions",
+    "DELETE ON source_fields",
 )
 
 

@@ -210,6 +210,30 @@ class UnknownSourceError(ETLError):
     code = "unknown_source"
 
 
+class SourceOwnedError(ETLError):
+    """The source is declared in the file of sources, and is changed there."""
+
+    code = "owned_by_file"
+
+
+class VersionNeededError(ETLError):
+    """A change has to say which version it changes."""
+
+    code = "version_needed"
+
+
+class StaleVersionError(ETLError):
+    """The version that is to be changed is not the one that there is."""
+
+    code = "stale_version"
+
+
+class SourceRemovalError(ETLError):
+    """Items of a source of this name are still being deleted."""
+
+    code = "being_removed"
+
+
 class SourceInactiveError(ETLError):
     """The source is disabled or paused."""
 

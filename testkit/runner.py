@@ -11,12 +11,13 @@ from sqlalchemy import text
 
 from config.settings import Settings
 from db.queries import sweep
+from db.queries.declaring import apply_sources
 from db.queries.replays import queue_replay
 from db.queries.runs import NewRun, get_run, queue_run
 from db.queries.share import send_slow_runs
-from db.queries.sources import apply_sources
 from db.session import Database
 from etl.declare.catalog import Scheduled
+from etl.declare.revision import Author, Origin
 from etl.declare.source import Schedule, parse
 from etl.errors import LeaseLostError, StorageUnavailableError
 from etl.hosts.breaker import BreakerPolicy
@@ -47,7 +48,7 @@ class SourceRunner:
         """Apply sources; those given before and not now are disabled."""
         sources = list(map(parse, documents))
         declared = [Scheduled(source, source.schedule or Schedule(every="30m")) for source in sources]
-        self.database.transact(apply_sources, declared, prune=True)
+        self.database.transact(apply_sources, declared, Author(Origin.FILE, "file"), prune=True)
 
     def queue(self, name: str) -> UUID:
         run_id = uuid4()

@@ -15,7 +15,19 @@ from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
 from web import auth, headers, pages
-from web.blueprints import access, backfills, breakers, data, health, quarantine, replays, runs, sources, stats
+from web.blueprints import (
+    access,
+    backfills,
+    breakers,
+    data,
+    health,
+    quarantine,
+    replays,
+    runs,
+    source_sets,
+    sources,
+    stats,
+)
 from web.errors import register_error_handlers
 from web.exposure import check_exposure
 from web.extensions import Service
@@ -104,7 +116,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     auth.install(app, settings)
     headers.install(app)
     api = ProblemApi(app)
-    for resource in (health, data, stats, runs, sources, quarantine, replays, backfills, breakers, access):
+    for resource in (health, data, stats, runs, sources, source_sets, quarantine, replays, backfills, breakers, access):
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(pages.blueprint)
     return app

@@ -24,6 +24,9 @@ from etl.errors import (
     PageTooLargeError,
     RunFinishedError,
     SourceInactiveError,
+    SourceOwnedError,
+    SourceRemovalError,
+    StaleVersionError,
     StorageConflictError,
     StorageUnavailableError,
     TooBroadError,
@@ -36,6 +39,7 @@ from etl.errors import (
     UnknownPlanError,
     UnknownRunError,
     UnknownSourceError,
+    VersionNeededError,
 )
 from web.schemas.problem import PROBLEM
 
@@ -77,6 +81,10 @@ STATUSES: dict[type, HTTPStatus] = {
     NothingToReplayError: HTTPStatus.UNPROCESSABLE_ENTITY,
     OlderReleaseError: HTTPStatus.CONFLICT,
     SourceInactiveError: HTTPStatus.CONFLICT,
+    SourceOwnedError: HTTPStatus.CONFLICT,
+    SourceRemovalError: HTTPStatus.CONFLICT,
+    VersionNeededError: HTTPStatus.PRECONDITION_REQUIRED,
+    StaleVersionError: HTTPStatus.PRECONDITION_FAILED,
     AlreadyActiveError: HTTPStatus.CONFLICT,
     RunFinishedError: HTTPStatus.CONFLICT,
     ConfigError: HTTPStatus.UNPROCESSABLE_ENTITY,

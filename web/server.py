@@ -25,7 +25,7 @@ from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from web import headers
-from web.app import MAX_REQUEST_BODY
+from web.declaring import MOST_BYTES
 from web.errors import problem_body
 from web.schemas.problem import PROBLEM
 
@@ -268,7 +268,7 @@ def _adjustments(host: str) -> Adjustments:
         cleanup_interval=1,
         max_request_header_size=MAX_HEAD,
         # The application refuses what is larger in its own words; this holds for bodies that do not say how large.
-        max_request_body_size=2 * MAX_REQUEST_BODY,
+        max_request_body_size=MOST_BYTES + 65_536,
         inbuf_overflow=HELD_BYTES,
         outbuf_overflow=HELD_BYTES,
         outbuf_high_watermark=STREAM_BYTES,

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from db.queries import answers, audit, deletions, erasures, plans, retention
+from db.queries import answers, audit, deletions, erasures, plans, retention, source_removal
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Removal:
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
-        return self.purge, self.forget_seen, self.forget_callers, self.erase, self.remove_downloads
+        return self.purge, self.forget_seen, self.forget_callers, self.erase, self.empty_sources, self.remove_downloads
 
     def purge(self, database: Database) -> None:
         """Remove old runs, as many as a part of each pass allows for."""
@@ -78,6 +78,14 @@ class Removal:
         ends = time.monotonic() + PURGE_SECONDS
         while time.monotonic() < ends and database.transact(erasures.erase_some):
             pass
+
+    def empty_sources(self, database: Database) -> None:
+        """Delete the items of sources that were deleted with them, and remove those of long ago."""
+        ends = time.monotonic() + PURGE_SECONDS
+        while time.monotonic() < ends and database.transact(source_removal.empty_some):
+            pass
+        if self._rhythm.is_due("removed", LOOK_FOR_OLD_SECONDS):
+            database.transact(source_removal.remove_some, self._settings.deleted_retention)
 
     def remove_downloads(self, _: Database) -> None:
         """Remove local copies that nobody came back for."""

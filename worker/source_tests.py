@@ -9,7 +9,8 @@ import msgspec
 import yaml
 
 from etl.declare.catalog import load_catalog
-from etl.declare.source import dump, explain
+from etl.declare.complaints import explain
+from etl.declare.source import dump
 from etl.errors import ConfigError
 from etl.trial.cases import Case, failures
 

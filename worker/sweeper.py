@@ -13,7 +13,7 @@ import structlog
 
 from broker.messaging import BROKER_ERRORS, publish, queue_length
 from broker.trouble import note_trouble
-from db.queries import backfills, plans, processes, share, sweep
+from db.queries import backfills, plans, processes, share, source_removal, sweep
 from db.queries.clock import follow_clock
 from db.session import Database
 from etl.errors import StorageConflictError, StorageError, StorageTroubleError
@@ -101,6 +101,7 @@ class Sweeper(threading.Thread):
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)
         expired += each_run(database, sweep.worn_out_runs, give_up)
+        each_run(database, source_removal.orphaned_runs, end_orphan)
         if expired:
             log.warning("leases_expired", count=expired)
 
@@ -137,6 +138,11 @@ class Sweeper(threading.Thread):
 def give_up(database: Database, run_id: UUID) -> bool:
     """End a run that is worn out; False when it is not any more."""
     return database.transact(sweep.give_up_run, run_id)
+
+
+def end_orphan(database: Database, run_id: UUID) -> bool:
+    """End a run without a source; False when it is none."""
+    return database.transact(source_removal.end_orphan, run_id)
 
 
 def each_run(

@@ -69,6 +69,20 @@ class VersionRow(Base):
     document: Mapped[dict[str, Any]]
 
 
+class RemovalRow(Base):
+    """A source that was deleted with its items: how far they are marked as deleted, and since when all are.
+
+    They are removed long after that, so that whoever mirrors them can see it.
+    """
+
+    __tablename__ = "source_removals"
+
+    source_name: Mapped[str] = mapped_column(primary_key=True)
+    asked_at: Mapped[datetime] = now()
+    after: Mapped[str] = mapped_column(server_default="")
+    emptied_at: Mapped[datetime | None]
+
+
 class CheckpointRow(Base):
     """Where the next run of a source starts, and the totals of all runs that are rolled up.
 

@@ -13,6 +13,8 @@ from etl.declare.duration import PATTERN
 from etl.declare.paths import complaint
 
 Name = Annotated[str, Meta(pattern="^[a-z0-9_]{1,100}$(?!\\n)", description="lower-case letters, digits and _")]
+Tag = Annotated[str, Meta(pattern="^[a-z0-9_-]{1,50}$(?!\\n)", description="lower-case letters, digits, _ and -")]
+MOST_TAGS = 20
 Duration = Annotated[str, Meta(pattern=PATTERN, description="a number and a unit: 500ms, 30s, 30m, 1h, 7d")]
 Rate = Annotated[
     str, Meta(pattern="^[1-9][0-9]{0,5}/[smhd]$(?!\\n)", description="requests per second, minute, hour or day: 10/m")
@@ -30,6 +32,14 @@ Scalar = str | int | float | bool
 
 class Model(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Base of all declared things: an unknown key is an error."""
+
+
+def check_tags(tags: list[str]) -> None:
+    """Refuse tags that are too many, or stand twice."""
+    if len(tags) > MOST_TAGS:
+        raise ValueError(f"`tags`: there are more than {MOST_TAGS}")
+    if len(set(tags)) < len(tags):
+        raise ValueError("`tags`: one stands twice")
 
 
 def interval_of(rate: str | None) -> float:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from etl.declare.credentials import masked
 from etl.declare.source import contract_of, dump, identity_of, mapping_of
 from etl.errors import ConfigError
 
 if TYPE_CHECKING:
     from etl.declare.catalog import Scheduled
     from etl.declare.source import AnySource
+
+
+class Origin(StrEnum):
+    """Where a source is declared, and so where it is changed."""
+
+    FILE = "file"
+    API = "api"
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who declares: from where, by which name, and whether what was declared over the API is taken over."""
+
+    origin: Origin
+    name: str
+    adopts: bool = False
 
 
 # How sources that are new take the ids of their feeds: as they are.
@@ -85,7 +103,7 @@ def refuse(source: AnySource, identity: str) -> ConfigError:
 
 @dataclass(frozen=True)
 class Difference:
-    """A key by which two documents map records in different ways; None where it is not given."""
+    """A key of which two documents say different things; None where it is not given."""
 
     key: str
     before: Any
@@ -97,6 +115,19 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[Differenc
     old, new = _by_key(before), _by_key(after)
     keys = dict.fromkeys((*old, *new))
     return [Difference(key, old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)]
+
+
+def all_differences(before: dict[str, Any], after: dict[str, Any]) -> list[Difference]:
+    """All that one document says otherwise than the other, without credentials; parts of objects by themselves."""
+    old, new = _in_parts(masked(before)), _in_parts(masked(after))
+    return [Difference(key, old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)]
+
+
+def _in_parts(document: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= {f"{key}.{name}": part for name, part in value.items()} if isinstance(value, dict) else {key: value}
+    return found
 
 
 def _by_key(document: dict[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ MEANING: dict[type[Model], dict[str, str]] = {
     },
     Source: {
         "name": "What the source is called; unique in the file",
+        "tags": "Words to find it by, and to act on many at once",
         "enabled": "false: it has no schedule, and a run by hand is refused",
         "schedule": "When it is pulled; else as `defaults` say, else every ETL_INTERVAL",
         "timeout": "Total time of one HTTP attempt, at least 100ms; of a download of a CSV file, the longest silence",

@@ -15,10 +15,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from etl import payload
 from etl.declare.backfill import Backfill  # noqa: TC001 -- msgspec reads the annotations
+from etl.declare.complaints import explain
 from etl.declare.dialect import Dialect
 from etl.declare.duration import seconds
 from etl.declare.expect import Expectation, RejectLimit, check_expectations, rows_of
-from etl.declare.model import Duration, Model, Name, Rate, check_cron, check_path, zone
+from etl.declare.model import Duration, Model, Name, Rate, Tag, check_cron, check_path, check_tags, zone
 from etl.declare.paging import LinkPaging, NextUrlPaging, NoPaging, Paging
 from etl.declare.paths import complaint
 from etl.declare.request import SECRET, Request
@@ -39,7 +40,7 @@ MAPPING_KEYS = ("type", "map", "identity", "timezone", "timezone_names", "dates"
 CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
-    *("enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
+    *("tags", "enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
     *("identity_change", "expect", "drift", "expect_every", "expect_rows", "backfill"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
@@ -89,6 +90,7 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     """What all sources have in common."""
 
     name: Name
+    tags: list[Tag] = []
     enabled: bool = True
     schedule: Schedule | None = None
     timeout: Duration = "30s"
@@ -114,6 +116,7 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
 
     def __post_init__(self) -> None:
         zone(self.timezone)
+        check_tags(self.tags)
         for target, mapped in (self.map or {}).items():
             if target not in _TARGETS:
                 raise ValueError(f"`map.{target}` is not a field of an item; there are {', '.join(_TARGETS)}")
@@ -346,52 +349,3 @@ def _check_format(pattern: str) -> None:
         raise ValueError(f"`dates`: {pattern!r} is not a format of dates: {error}") from error
     if read.date() != moment.date():
         raise ValueError(f"`dates`: {pattern!r} holds no date; one is written such as %d.%m.%Y")
-
-
-_EXPECTED = {
-    "name": "lower-case letters, digits and _, at most 100",
-    "url": "an http or https address without user and password",
-    "token_url": "an http or https address without user and password",
-    "rate": "a rate such as 5/s, 10/m, 1000/h or 5000/d",
-    "decimal": "one character that stands before decimals, such as a comma",
-    "thousands": "one character that stands between groups of digits, such as a point",
-    "timezone_names": "abbreviations of 1 to 6 letters, each with a time zone such as Asia/Kolkata",
-    **dict.fromkeys(
-        ("every", "jitter", "timeout", "lookback", "ahead", "window", "expect_every"),
-        "a duration such as 30s, 30m, 1h or 7d",
-    ),
-}
-_CHOICES = {
-    "type": "api, csv and rss",
-    "style": "none, page, offset, cursor, next_url and link_header",
-    "kind": "header, query, bearer, basic and oauth2_client_credentials",
-    "identity": "external_id, content and a list of keys",
-    "mode": "full and append",
-    "entry_id": "auto, guid, link and hash",
-    "id_form": "plain and resolved",
-    "missing": "include, exclude and fail",
-    "drift": "report, quarantine and fail",
-    "into": "query and body",
-    "send": "header and body",
-    "percent": "number and fraction",
-    "format": "json and ndjson",
-    "ragged": "pad and reject",
-}
-
-
-def explain(error: msgspec.ValidationError) -> str:
-    """The key first, then what is wrong with it."""
-    text, _, path = str(error).partition(" - at `")
-    key = path.rstrip("`").removeprefix("$").removeprefix(".")
-    last = key.rpartition(".")[2]
-    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", text)
-    if unknown:
-        return f"unknown key `{key + '.' if key else ''}{unknown[1]}`"
-    missing = re.fullmatch(r"Object missing required field `(.*)`", text)
-    if missing:
-        return f"missing key `{key + '.' if key else ''}{missing[1]}`"
-    if text.startswith("Expected `str") and last in _EXPECTED:
-        return f"`{key}`: expected {_EXPECTED[last]}"
-    if text.startswith("Invalid") and last in _CHOICES:
-        return f"`{key}`: {text}; there are {_CHOICES[last]}"
-    return f"`{key}`: {text}" if key else text

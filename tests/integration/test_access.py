@@ -41,7 +41,18 @@ NEEDED = {
     "GET /stats": READ,
     "GET /runs": READ,
     "GET /runs/<uuid:run_id>": READ,
+    "GET /sources": READ,
+    "GET /sources/<source_name>": READ,
+    "PUT /sources/<source_name>": ADMIN,
+    "PATCH /sources/<source_name>": ADMIN,
+    "DELETE /sources/<source_name>": ADMIN,
+    "POST /sources/<source_name>/pause": OPERATE,
+    "POST /sources/<source_name>/resume": OPERATE,
+    "GET /sources/<source_name>/versions": READ,
     "GET /sources/<source_name>/mappings": READ,
+    "GET /sources/<source_name>/drift": READ,
+    "POST /sources/apply": ADMIN,
+    "POST /sources/bulk": OPERATE,
     "GET /quarantine": READ,
     "GET /quarantine/groups": READ,
     "GET /quarantine/<int:case_id>": READ,
@@ -136,7 +147,13 @@ def test_each_call_from_each_place_by_each_caller(runner: SourceRunner, keys: di
 
 
 def fill(rule: str) -> str:
-    values = {"uuid:run_id": str(uuid4()), "uuid:plan_id": str(uuid4()), "int:key_id": "999999", "host": "a.example"}
+    values = {
+        "uuid:run_id": str(uuid4()),
+        "uuid:plan_id": str(uuid4()),
+        "int:key_id": "999999",
+        "host": "a.example",
+        "source_name": "nothing",
+    }
     for part in rule.split("/"):
         if part.startswith("<"):
             rule = rule.replace(part, values.get(part[1:-1], "1"))

@@ -126,7 +126,8 @@ def test_every_call_has_a_name_of_its_own(document: dict[str, Any]) -> None:
     assert sorted(names) == sorted(set(names))
     assert all(
         re.fullmatch(
-            "(get|list|group|start|cancel|reset|redrive|discard|erase|preview|create|revoke|rotate)_[a-z]+", name
+            "(get|list|group|start|cancel|reset|redrive|discard|erase|preview|create|revoke|rotate|put|patch|delete|pause|resume|apply)_[a-z]+",
+            name,
         )
         for name in names
     )

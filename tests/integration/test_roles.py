@@ -91,7 +91,10 @@ def test_the_owner_owns_all_and_is_no_superuser(migrate: str) -> None:
         "UPDATE unified_items SET title = ''",
         "INSERT INTO raw_data (run_id, source_type, source_name, raw_payload, content_hash) VALUES (gen_random_uuid(), '', '', '{}', '')",
         "DELETE FROM etl_runs",
-        "UPDATE sources SET config = '{}'",
+        "DELETE FROM audit_log",
+        "UPDATE audit_log SET actor = ''",
+        "UPDATE source_versions SET document = '{}'",
+        "DELETE FROM api_keys",
         "CREATE TABLE more (id int)",
         "TRUNCATE etl_run_events",
     ],
@@ -121,7 +124,20 @@ def test_the_web_needs_no_more_than_it_may(migrate: str, runner: SourceRunner) -
                 " WHERE name = 'far' RETURNING 1"
             )
             assert client.post("/breakers/far.test/reset").status_code == 200
+            made = client.put("/sources/made", json={"type": "csv", "file": "shop.csv"})
+            assert made.status_code == 201, made.text
+            assert client.patch("/sources/made", json={"tags": ["x"]}, headers={"If-Match": "*"}).status_code == 200
+            assert client.post("/sources/made/pause", json={}).status_code == 200
+            assert client.post("/sources/made/resume", json={}).status_code == 200
+            assert client.post("/runs", json={"source": "made"}, headers={"Idempotency-Key": "k"}).status_code == 202
+            assert client.delete("/sources/made?data=true", headers={"If-Match": "*"}).status_code == 200
+            assert client.post("/sources/apply?prune=true", json={"sources": []}).status_code == 200
+            key = client.post("/keys", json={"name": "x", "role": "read"}).get_json()
+            assert client.get("/data", headers={"Authorization": f"Bearer {key['key']}"}).status_code == 200
+            assert client.delete(f"/keys/{key['key_id']}").status_code == 200
             paths = (
+                "/sources",
+                "/audit",
                 "/data",
                 "/data?search=x",
                 "/stats",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 
 from db.queries import sweep
+from db.queries.declaring import apply_sources
 from db.queries.slots import claim_slots, seconds_to_next
-from db.queries.sources import apply_sources
 from etl.declare.catalog import Scheduled
+from etl.declare.revision import Author, Origin
 from etl.declare.source import Schedule, parse
 from etl.runs.messages import ExtractMessage
 from testkit.runner import SourceRunner
@@ -85,11 +86,11 @@ def test_an_edited_schedule_acts_at_once(runner: SourceRunner) -> None:
 def test_a_source_that_left_the_file_goes_on_unless_it_is_pruned(runner: SourceRunner) -> None:
     runner.declare(source("a"), source("b"), source("c", enabled=False))
     left = [Scheduled(parse(source("a")), Schedule(every="30m"))]
-    applied = runner.database.transact(apply_sources, left)
+    applied = runner.database.transact(apply_sources, left, Author(Origin.FILE, "file"))
     assert (applied.missing, applied.disabled) == (("b",), ())
     enabled = "SELECT name FROM sources WHERE enabled ORDER BY 1"
     assert runner.sql(enabled) == ["a", "b"]
-    applied = runner.database.transact(apply_sources, left, prune=True)
+    applied = runner.database.transact(apply_sources, left, Author(Origin.FILE, "file"), prune=True)
     assert (applied.missing, applied.disabled) == ((), ("b",))
     assert runner.sql(enabled) == ["a"]
 

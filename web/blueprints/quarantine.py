@@ -12,7 +12,7 @@ from flask.views import MethodView
 from broker.messaging import publish
 from db.queries.quarantine import Cases, count_cases, discard_cases, get_case, group_cases, list_cases
 from db.queries.replays import queue_replay
-from db.queries.sources import check_known
+from db.queries.sources import check_declared, check_known
 from etl.access.roles import Role
 from etl.errors import NothingToReplayError, UnknownCaseError
 from etl.runs.messages import ExtractMessage
@@ -141,7 +141,7 @@ def _wanted(given: dict[str, Any]) -> Cases:
 
 
 def _redrive(connection: Connection, run_id: UUID, wanted: dict[str, Any]) -> Meant:
-    check_known(connection, wanted["source_name"])
+    check_declared(connection, wanted["source_name"])
     meant = count_cases(connection, _wanted(wanted))
     if meant.cases == meant.not_redrivable:
         kept = "none of them has a stored record" if meant.cases else "no open case is meant"

@@ -13,7 +13,7 @@ from broker.messaging import publish
 from db.queries.plans import get_plan, queue_plan
 from db.queries.replays import queue_replay
 from db.queries.runs import get_run
-from db.queries.sources import check_known
+from db.queries.sources import check_declared
 from etl.access.roles import Role
 from etl.runs.messages import ExtractMessage, PlanMessage
 from etl.runs.outcome import Trigger
@@ -80,7 +80,7 @@ class Plan(MethodView):
 
 def _queue(connection: Connection, new: UUID, wanted: dict[str, Any]) -> None:
     source_name, scope = wanted["source_name"], Scope(wanted.get("since"), wanted.get("until"), wanted.get("run_id"))
-    check_known(connection, source_name)
+    check_declared(connection, source_name)
     if scope.run_id is not None:
         get_run(connection, scope.run_id)
     if wanted["dry_run"]:

@@ -1,32 +1,213 @@
-"""Sources: how their records have been mapped."""
+"""Sources: what is pulled, and how it is read."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
-import msgspec
-from flask import Response
+from flask import Response, request
 from flask.views import MethodView
 
-from db.queries.sources import check_known, get_declared
+from db.queries.source_list import (
+    Chosen,
+    State,
+    get_source,
+    list_declared,
+    list_fields,
+    list_sources,
+    list_versions,
+    pause_sources,
+    resume_sources,
+)
+from db.queries.source_removal import delete_source
+from db.queries.sources import check_known
 from db.queries.versions import list_mappings
 from etl.access.roles import Role
-from etl.declare.source import parse
-from etl.errors import ConfigError
-from web.errors import InvalidRequestError
+from etl.declare.credentials import masked
+from etl.declare.revision import Origin
+from etl.errors import SourceOwnedError, StaleVersionError, UnknownSourceError
+from web.declaring import YAML, check_version, declare, merged, read_one, warnings_of
 from web.extensions import service
-from web.present.sources import present_mappings
-from web.previews import preview
+from web.present.sources import (
+    as_yaml,
+    present_fields,
+    present_mappings,
+    present_source,
+    present_sources,
+    present_versions,
+)
 from web.requests import Resource
-from web.schemas.previews import PreviewRequestSchema, PreviewSchema
 from web.schemas.problem import NoQuerySchema
-from web.schemas.sources import MappingsQuerySchema, MappingsSchema
+from web.schemas.sources import (
+    DeletedSchema,
+    DeletionQuerySchema,
+    DocumentSchema,
+    DriftSchema,
+    MappingsQuerySchema,
+    MappingsSchema,
+    PauseSchema,
+    SourceSchema,
+    SourcesQuerySchema,
+    SourcesSchema,
+    VersionsQuerySchema,
+    VersionsSchema,
+)
+from web.writes import current
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from collections.abc import Iterator
+
+    from sqlalchemy import Connection, Row
+
+    from db.session import Database
 
 blueprint = Resource("sources", __name__, description="What is pulled, and how it is read.")
+# So many are in memory at a time while all are written out.
+EXPORTED_AT_ONCE = 200
+IF_MATCH = {
+    "in": "header",
+    "name": "If-Match",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "the `ETag` of the version that is changed; needed for a source that there is",
+}
+
+
+@blueprint.route("/sources")
+class Sources(MethodView):
+    """All sources."""
+
+    @blueprint.arguments(SourcesQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, SourcesSchema)
+    @blueprint.doc(operationId="list_sources")
+    def get(self, query: dict[str, Any]) -> Any:
+        """List sources by name, with how they are; or, with `format=yaml`, write out their documents."""
+        chosen = chosen_by(query)
+        if query["format"] == "yaml":
+            return Response(_exported(service().database, chosen), mimetype=YAML)
+        limit: int = query["limit"]
+        rows = service().database.read(list_sources, chosen, query["cursor"], limit + 1)
+        return present_sources(rows, limit)
+
+
+@blueprint.route("/sources/<source_name>")
+class Source(MethodView):
+    """One source."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, SourceSchema)
+    @blueprint.problem(404, "There is no such source.")
+    @blueprint.doc(operationId="get_source")
+    def get(self, source_name: str) -> Any:
+        """Show a source with its document; `ETag` is its version."""
+        return _shown(service().database.read(get_source, source_name))
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.arguments(DocumentSchema)
+    @blueprint.write("put_source", Role.ADMIN)
+    @blueprint.response(200, SourceSchema)
+    @blueprint.alt_response(201, schema=SourceSchema, description="It is new.")
+    @blueprint.problem(409, "It stands in the file of sources, or items of an earlier one are still being deleted.")
+    @blueprint.problem(412, "There is another version of it now.")
+    @blueprint.problem(428, "There is one: `If-Match` has to say which version is replaced.")
+    @blueprint.doc(parameters=[IF_MATCH])
+    def put(self, document: dict[str, Any], source_name: str) -> Any:
+        """Declare a source, or replace it as a whole.
+
+        Its schedule holds within seconds; a run that goes on keeps to the version it began with.
+        """
+        before = _find(current().connection, source_name)
+        if before is None:
+            if request.headers.get("If-Match"):
+                raise StaleVersionError(f"there is no source named {source_name!r}")
+            made, headers = _declared(source_name, document, None)
+            return made, 201, headers
+        _check_changeable(before)
+        return _declared(source_name, document, before)
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.arguments(DocumentSchema)
+    @blueprint.write("patch_source", Role.ADMIN)
+    @blueprint.response(200, SourceSchema)
+    @blueprint.problem(404, "There is no such source.")
+    @blueprint.problem(409, "It stands in the file of sources.")
+    @blueprint.problem(412, "There is another version of it now.")
+    @blueprint.problem(428, "`If-Match` has to say which version is changed.")
+    @blueprint.doc(parameters=[IF_MATCH])
+    def patch(self, patch: dict[str, Any], source_name: str) -> Any:
+        """Change a part of a source: what is given replaces what there is, null takes a key away (RFC 7396)."""
+        before = get_source(current().connection, source_name, lock=True)
+        _check_changeable(before)
+        return _declared(source_name, merged(before.config, patch), before)
+
+    @blueprint.arguments(DeletionQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.write("delete_source", Role.ADMIN)
+    @blueprint.response(200, DeletedSchema)
+    @blueprint.problem(404, "There is no such source.")
+    @blueprint.problem(409, "It stands in the file of sources.")
+    @blueprint.problem(412, "There is another version of it now.")
+    @blueprint.problem(428, "`If-Match` has to say which version is deleted.")
+    @blueprint.doc(parameters=[IF_MATCH])
+    def delete(self, query: dict[str, Any], source_name: str) -> Any:
+        """Delete a source. Its runs are cancelled; its items stay, unless `data` asks for them to be deleted too."""
+        write = current()
+        before = get_source(write.connection, source_name, lock=True)
+        _check_changeable(before)
+        cancelled = delete_source(write.connection, source_name, with_items=query["data"])
+        write.detail = {"before": masked(before.config), "data": query["data"]}
+        return {"name": source_name, "cancelled_runs": cancelled, "items_deleted": query["data"]}
+
+
+@blueprint.route("/sources/<source_name>/pause")
+class Pause(MethodView):
+    """A source that is not to run for a while."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.arguments(PauseSchema)
+    @blueprint.write("pause_source", Role.OPERATE)
+    @blueprint.response(200, SourceSchema)
+    @blueprint.problem(404, "There is no such source.")
+    def post(self, wanted: dict[str, Any], source_name: str) -> Any:
+        """Pause a source, until a time or until it is resumed. A run that goes on is not ended."""
+        write = current()
+        before = get_source(write.connection, source_name, lock=True)
+        pause_sources(write.connection, [source_name], wanted.get("until"))
+        write.detail = {"before": {"paused": before.paused}, "after": {"paused": True, "until": wanted.get("until")}}
+        return _shown(get_source(write.connection, source_name))
+
+
+@blueprint.route("/sources/<source_name>/resume")
+class Resume(MethodView):
+    """A source that may run again."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.write("resume_source", Role.OPERATE)
+    @blueprint.response(200, SourceSchema)
+    @blueprint.problem(404, "There is no such source.")
+    def post(self, source_name: str) -> Any:
+        """End the pause of a source, or the time for which it is set aside."""
+        write = current()
+        before = get_source(write.connection, source_name, lock=True)
+        resume_sources(write.connection, [source_name])
+        write.detail = {"before": {"paused": before.paused, "set_aside": before.set_aside}}
+        return _shown(get_source(write.connection, source_name))
+
+
+@blueprint.route("/sources/<source_name>/versions")
+class Versions(MethodView):
+    """What a source was declared as."""
+
+    @blueprint.arguments(VersionsQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, VersionsSchema)
+    @blueprint.problem(404, "There never was such a source.")
+    @blueprint.doc(operationId="list_versions")
+    def get(self, query: dict[str, Any], source_name: str) -> Any:
+        """List the versions of a source, newest first: who declared it, when, and what that changed."""
+        limit: int = query["limit"]
+        rows = service().database.read(list_versions, source_name, query.get("cursor"), limit + 1)
+        if not rows:
+            service().database.read(check_known, source_name)
+        return present_versions(source_name, rows, limit)
 
 
 @blueprint.route("/sources/<source_name>/mappings")
@@ -40,38 +221,75 @@ class Mappings(MethodView):
     def get(self, query: dict[str, Any], source_name: str) -> Any:
         """List the ways in which the records of a source have become items, and what each changed."""
         limit: int = query["limit"]
-        return service().database.read(_read, source_name, limit)
+        return service().database.read(_mappings, source_name, limit)
 
 
-@blueprint.route("/sources/preview")
-class Preview(MethodView):
-    """A source, read a little."""
+@blueprint.route("/sources/<source_name>/drift")
+class Drift(MethodView):
+    """What the records of a source look like."""
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
-    @blueprint.arguments(PreviewRequestSchema)
-    @blueprint.response(200, PreviewSchema)
+    @blueprint.response(200, DriftSchema)
     @blueprint.problem(404, "There is no such source.")
-    @blueprint.problem(429, "Two previews go on already.")
-    @blueprint.doc(operationId="preview_source")
-    @blueprint.needs(Role.ADMIN)
-    def post(self, wanted: dict[str, Any]) -> Any:
-        """Read the first records of a source, saved or not, and show what would become of them.
+    @blueprint.doc(operationId="get_drift")
+    def get(self, source_name: str) -> Any:
+        """Show which fields the records and items of a source have: since when, of what kinds, what changed."""
+        rows = service().database.read(list_fields, source_name)
+        if not rows:
+            service().database.read(check_known, source_name)
+        return present_fields(source_name, rows)
 
-        Nothing is written. It is read by a process of its own, within its time and memory, from where runs read; it
-        spends the rate of its host, and moves no breaker.
-        """
-        document = wanted.get("source")
-        if document is None:
-            document = service().database.read(get_declared, wanted["source_name"])
-        try:
-            parse(document)
-        except ConfigError as error:
-            raise InvalidRequestError("body", "source", error.message) from error
-        return Response(
-            msgspec.json.encode(preview(document, wanted["records"], wanted["seconds"])), mimetype="application/json"
+
+def chosen_by(given: dict[str, Any]) -> Chosen:
+    """The sources that a request means."""
+    state = State(given["state"]) if "state" in given else None
+    return Chosen(
+        **{key: given[key] for key in ("names", "type", "origin", "tags", "name") if key in given}, state=state
+    )
+
+
+def _exported(database: Database, chosen: Chosen) -> Iterator[str]:
+    after = ""
+    yield "sources:\n"
+    while rows := database.read(list_declared, chosen, after, EXPORTED_AT_ONCE):
+        yield as_yaml(rows)
+        after = rows[-1].name
+    if not after:
+        yield "  []\n"
+
+
+def _find(connection: Connection, source_name: str) -> Row[Any] | None:
+    try:
+        return get_source(connection, source_name, lock=True)
+    except UnknownSourceError:
+        return None
+
+
+def _check_changeable(row: Row[Any]) -> None:
+    if row.origin == Origin.FILE:
+        raise SourceOwnedError(
+            f"the source {row.name!r} stands in the file of sources: change it there", source=row.name
         )
+    check_version(row.version)
 
 
-def _read(connection: Connection, source_name: str, limit: int) -> dict[str, Any]:
+def _declared(source_name: str, document: dict[str, Any], before: Row[Any] | None) -> tuple[Any, dict[str, str]]:
+    write = current()
+    applied = declare([read_one(source_name, document)])
+    after = get_source(write.connection, source_name)
+    write.detail = {
+        "before": None if before is None else masked(before.config),
+        "after": masked(after.config),
+        "differences": applied.differences.get(source_name, []),
+        "version": after.version,
+    }
+    return _shown(after)
+
+
+def _shown(row: Row[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    return present_source(row, warnings_of(row.config)), {"ETag": f'"{row.version}"'}
+
+
+def _mappings(connection: Connection, source_name: str, limit: int) -> dict[str, Any]:
     check_known(connection, source_name)
     return present_mappings(source_name, list_mappings(connection, source_name, limit + 1), limit)

@@ -5,10 +5,108 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from etl.declare.revision import differences
+import yaml
+
+from etl.declare.credentials import masked
+from etl.declare.revision import all_differences, differences
+from etl.runs.outcome import Status
+from etl.runs.share import SET_ASIDE
+from etl.runs.volume import Size
 
 if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+    from db.queries.declaring import Applied
     from db.queries.versions import Mapping
+
+_AS_THEY_ARE = (
+    *("name", "type", "enabled", "tags", "origin", "version", "mapping_version", "schedule", "paused", "paused_until"),
+    *("last_run_at", "last_success_at", "last_failure_at", "next_run_at", "not_before", "not_before_reason"),
+    *("gone_reason", "created_at", "updated_at"),
+)
+
+
+def present_sources(rows: list[Row[Any]], limit: int) -> dict[str, Any]:
+    """A page of sources; one row more than fits says that another page follows."""
+    shown = rows[:limit]
+    return {
+        "sources": [_summary(row) for row in shown],
+        "next_cursor": shown[-1].name if len(rows) > limit else None,
+    }
+
+
+def present_source(row: Row[Any], warnings: list[str]) -> dict[str, Any]:
+    """A source with its document, in which no credential stands."""
+    return {**_summary(row), "source": masked(row.config), "warnings": warnings}
+
+
+def _summary(row: Row[Any]) -> dict[str, Any]:
+    return {
+        **{name: getattr(row, name) for name in _AS_THEY_ARE},
+        "status": _status(row),
+        "late": row.late_since is not None,
+        "empty": row.size_flag == Size.EMPTY,
+        "odd_size": row.size_flag == Size.ODD,
+        "total_items": row.total_items or 0,
+    }
+
+
+def _status(row: Row[Any]) -> str:
+    if row.set_aside:
+        return SET_ASIDE
+    if row.gone_reason:
+        return "gone"
+    return row.last_status or (Status.SKIPPED if row.last_run_at else "never_run")
+
+
+def present_applied(applied: Applied, *, dry_run: bool) -> dict[str, Any]:
+    """What declaring sources changed, or would."""
+    changed = [
+        {"name": name, "differences": list(map(asdict, applied.differences.get(name, ())))} for name in applied.changed
+    ]
+    return {
+        "dry_run": dry_run,
+        "created": list(applied.created),
+        "changed": changed,
+        "disabled": list(applied.disabled),
+        "missing": list(applied.missing),
+        "unchanged_total": len(applied.unchanged),
+    }
+
+
+def present_versions(source_name: str, rows: list[Row[Any]], limit: int) -> dict[str, Any]:
+    """The newest so many versions, each with what is new in it; one more is there for that of the last."""
+    shown = []
+    for number, row in enumerate(rows[:limit]):
+        before = rows[number + 1].document if number + 1 < len(rows) else row.document
+        found = list(map(asdict, all_differences(before, row.document)))
+        about = {name: getattr(row, name) for name in ("version", "mapping_version", "made_at", "made_by")}
+        shown.append({**about, "source": masked(row.document), "differences": found})
+    cursor = rows[limit - 1].version if len(rows) > limit else None
+    return {"source_name": source_name, "versions": shown, "next_cursor": cursor}
+
+
+def present_fields(source_name: str, rows: list[Row[Any]]) -> dict[str, Any]:
+    """What the records of a source look like."""
+    shown = [row._asdict() for row in rows]
+    return {"source_name": source_name, "drifted": sum(row.drift is not None for row in rows), "fields": shown}
+
+
+def as_yaml(rows: list[Row[Any]]) -> str:
+    """Sources as items of a list in YAML."""
+    documents = [masked(row.config) for row in rows]
+    text: str = yaml.dump(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return text
+
+
+# libyaml's, where it is there, takes a tenth of the time.
+class _Dumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):  # type: ignore[misc] # chosen when it runs
+    """Writes what stands twice twice, instead of an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """There are none."""
+        del data
+        return True
 
 
 def present_mappings(source_name: str, mappings: list[Mapping], limit: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ CSV: dict[str, Any] = {"name": "a", "type": "csv", "file": "x.csv"}
 RSS: dict[str, Any] = {"name": "a", "type": "rss", "request": {"url": "${BASE}/feed"}}
 
 COMMON: dict[str, Any] = {
+    "tags": ["finance"],
     "enabled": False,
     "schedule": {"every": "30m", "timezone": "UTC", "jitter": "60s"},
     "timeout": "500ms",

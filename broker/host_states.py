@@ -15,9 +15,11 @@ import structlog
 from broker.messaging import BROKER_ERRORS, client, make_producer
 from etl.hosts.breaker import Circuit
 from etl.hosts.limiter import HostState, LocalHostStates
+from etl.http.address import declared_host
+from etl.runs.why import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from celery import Celery
     from redis import Redis
@@ -68,6 +70,14 @@ class RedisHostStates:
             one of BROKER_ERRORS.
         """
         return self._guarded(self._all)
+
+    def find(self, host: str) -> tuple[HostState, float]:
+        """The state of a host, and the time at which it was read.
+
+        Raises:
+            one of BROKER_ERRORS.
+        """
+        return self.update(host, lambda state, now: (state, (state, now)))
 
     def reset(self, host: str) -> tuple[HostState, float] | None:
         """Close the circuit of a host and end its pause; None when nothing is known about it.
@@ -151,6 +161,18 @@ class HostStatesWithFallback:
             return self._local.update(host, change)
         self._away_until = 0.0
         return result
+
+
+def host_of_source(states: RedisHostStates, url: str | None, environment: Mapping[str, str]) -> Host | None:
+    """The host of a declared address, with what is remembered of it; None where nobody knows."""
+    name = declared_host(url, environment)
+    if name is None:
+        return None
+    try:
+        state, now = states.find(name)
+    except BROKER_ERRORS:
+        return None
+    return Host(name, state, now)
 
 
 def _decode(value: bytes) -> HostState:

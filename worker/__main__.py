@@ -3,20 +3,24 @@
 python -m worker debug NAME     run a source in this process
 python -m worker preview NAME   read a source a little, and show what would become of it
 python -m worker resume NAME    let a source run that was set aside
+python -m worker why NAME       say why a source is late or not well
 python -m worker test FILES     test sources by given answers, without a network
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from broker.host_states import RedisHostStates, host_of_source
 from config import logs, settings
 from db.command import exit_code
 from db.queries.share import forget_deaths
 from db.queries.sources import find_sources, get_declared
+from db.queries.why import situation
 from db.session import Database
 from etl import secrets
 from etl.declare.catalog import load_catalog
@@ -24,6 +28,7 @@ from etl.declare.source import dump
 from etl.errors import ConfigError, ETLError
 from etl.hosts.limiter import LocalHostStates
 from etl.runs.outcome import Status
+from etl.runs.why import explain
 from worker import preview_table, previewing, process, source_tests
 from worker.inline import InlineRunner
 
@@ -77,6 +82,27 @@ def resume(name: str) -> None:
     print(f"{name} runs again from its next slot on" if resumed else f"{name} was not set aside")
 
 
+def why(name: str) -> None:
+    """Say why a source is late or not well, the cause first.
+
+    Raises:
+        UnknownSourceError: there is none of this name.
+    """
+    mine = settings.load_connected()
+    database = Database(mine.database_url, name="kasparro-why", pool_size=1)
+    try:
+        about = database.read(situation, name, is_scheduling=mine.enable_scheduler)
+    finally:
+        database.close()
+    reasons = explain(replace(about, host=host_of_source(RedisHostStates(), about.url, mine.environment)))
+    for reason in reasons:
+        times = [f"{word} {time:%FT%TZ}" for word, time in (("since", reason.since), ("until", reason.until)) if time]
+        print(f"{reason.code}: {reason.message}" + (f" ({', '.join(times)})" if times else ""))
+        print(f"  {reason.action}")
+    if not reasons:
+        print(f"{name} is on time and well")
+
+
 def preview(name: str) -> None:
     """Read a source a little, and show what would become of it.
 
@@ -118,7 +144,13 @@ def test(*files: str) -> None:
         raise ETLError("not all sources are as they should be")
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"debug": debug, "preview": preview, "resume": resume, "test": test}
+COMMANDS: dict[str, Callable[..., None]] = {
+    "debug": debug,
+    "preview": preview,
+    "resume": resume,
+    "why": why,
+    "test": test,
+}
 # Those that take several arguments.
 _MANY = frozenset({"test"})
 

@@ -8,10 +8,11 @@ import threading
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from etl.declare.request import fill
 from etl.errors import FetchError, RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -50,6 +51,16 @@ def host_of(url: str) -> str:
     """What a host is known by to breakers and budgets: `name`, or `name:port` when the port is not the usual one."""
     scheme, host, port = origin(url)
     return host if port == (443 if scheme == "https" else 80) else f"{host}:{port}"
+
+
+def declared_host(url: str | None, environment: Mapping[str, str]) -> str | None:
+    """The host of a declared address, None when it cannot be told."""
+    if url is None:
+        return None
+    try:
+        return host_of(fill(url, environment))
+    except (KeyError, ValueError):
+        return None
 
 
 def check_url(url: str) -> None:

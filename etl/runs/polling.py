@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from etl.http.target import PreparedRequest
 
+# Why a source is not asked for now, as it is kept: its last answer is still fresh.
+FRESH = "fresh"
 # A permanent redirect is believed once this many runs in a row have met it.
 MOVED_AFTER = 5
 

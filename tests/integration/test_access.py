@@ -51,6 +51,7 @@ NEEDED = {
     "GET /sources/<source_name>/versions": READ,
     "GET /sources/<source_name>/mappings": READ,
     "GET /sources/<source_name>/drift": READ,
+    "GET /sources/<source_name>/why": READ,
     "POST /sources/apply": ADMIN,
     "POST /sources/bulk": OPERATE,
     "GET /quarantine": READ,

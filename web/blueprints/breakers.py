@@ -12,8 +12,9 @@ from db.queries.polling_hints import clear_server_wait, postponed_sources
 from etl.access.roles import Role
 from etl.errors import BrokerUnavailableError, UnknownHostError
 from etl.hosts.limiter import HostState
+from etl.http.address import declared_host
 from web.extensions import service
-from web.present.hosts import declared_host, present_host, present_hosts
+from web.present.hosts import present_host, present_hosts
 from web.requests import Resource
 from web.schemas.breakers import BreakerSchema, BreakersSchema
 from web.schemas.problem import NoQuerySchema

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
 from flask import Response, request
 from flask.views import MethodView
 
+from broker.host_states import host_of_source
 from db.queries.source_list import (
     Chosen,
     State,
@@ -22,10 +24,12 @@ from db.queries.source_list import (
 from db.queries.source_removal import delete_source
 from db.queries.sources import check_known
 from db.queries.versions import list_mappings
+from db.queries.why import situation
 from etl.access.roles import Role
 from etl.declare.credentials import masked
 from etl.declare.revision import Origin
 from etl.errors import SourceOwnedError, StaleVersionError, UnknownSourceError
+from etl.runs.why import explain, is_on_time
 from web.declaring import YAML, check_version, declare, merged, read_one, warnings_of
 from web.extensions import service
 from web.present.sources import (
@@ -51,6 +55,7 @@ from web.schemas.sources import (
     SourcesSchema,
     VersionsQuerySchema,
     VersionsSchema,
+    WhySchema,
 )
 from web.writes import current
 
@@ -238,6 +243,23 @@ class Drift(MethodView):
         if not rows:
             service().database.read(check_known, source_name)
         return present_fields(source_name, rows)
+
+
+@blueprint.route("/sources/<source_name>/why")
+class Why(MethodView):
+    """Why a source is late."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, WhySchema)
+    @blueprint.problem(404, "There is no such source.")
+    @blueprint.doc(operationId="get_why")
+    def get(self, source_name: str) -> Any:
+        """Say why a source is late or not well, the cause first, each with since, until and what to do."""
+        parts = service()
+        about = parts.database.read(situation, source_name, is_scheduling=parts.settings.enable_scheduler)
+        host = host_of_source(parts.hosts, about.url, parts.settings.environment)
+        reasons = explain(replace(about, host=host))
+        return {"source_name": source_name, "on_time": is_on_time(reasons), "reasons": reasons}
 
 
 def chosen_by(given: dict[str, Any]) -> Chosen:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from db.errors import TROUBLES
 from etl.hosts.breaker import State
+from etl.http.address import declared_host
 from etl.runs.outcome import Status
 from etl.runs.share import SET_ASIDE
 from etl.runs.volume import Size
-from web.present.hosts import declared_host
 from web.schemas.stats import HealthStatus
 
 if TYPE_CHECKING:

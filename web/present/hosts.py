@@ -5,13 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from etl.declare.request import fill
 from etl.hosts.breaker import State
-from etl.http.address import host_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from etl.hosts.limiter import HostState
 
 
@@ -36,16 +32,6 @@ def present_host(host: str, state: HostState, now: float) -> dict[str, Any]:
         "paused_until": _time(budget.paused_until) if budget.paused_until > now else None,
         "pause_reason": budget.reason if budget.paused_until > now else None,
     }
-
-
-def declared_host(url: str | None, environment: Mapping[str, str]) -> str | None:
-    """The host of a declared address, None when it cannot be told."""
-    if url is None:
-        return None
-    try:
-        return host_of(fill(url, environment))
-    except (KeyError, ValueError):
-        return None
 
 
 def _time(epoch: float) -> datetime:

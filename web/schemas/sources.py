@@ -10,6 +10,7 @@ from webargs.fields import DelimitedList
 from db.queries.source_list import State
 from etl.declare.revision import Origin
 from etl.declare.source import SOURCE_TYPES
+from etl.runs.why import Cause
 from web.schemas.text import Moment, Text
 
 _TAG = validate.Regexp("^[a-z0-9_-]{1,50}$")
@@ -93,6 +94,24 @@ class DriftSchema(Schema):
     source_name = fields.String()
     drifted = fields.Integer()
     fields_ = fields.List(fields.Nested(FieldSchema), data_key="fields", attribute="fields")
+
+
+class CauseSchema(Schema):
+    """Something that keeps a source from being read, or well."""
+
+    code = fields.String(validate=validate.OneOf([str(cause) for cause in Cause]))
+    message = fields.String()
+    since = fields.AwareDateTime(allow_none=True)
+    until = fields.AwareDateTime(allow_none=True)
+    action = fields.String(metadata={"description": "what to do"})
+
+
+class WhySchema(Schema):
+    """Why a source is late or not well: the cause first; nothing of one that is on time and well."""
+
+    source_name = fields.String()
+    on_time = fields.Boolean()
+    reasons = fields.List(fields.Nested(CauseSchema))
 
 
 class ChosenSchema(Schema):

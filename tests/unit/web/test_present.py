@@ -10,8 +10,9 @@ import pytest
 
 from etl.hosts.breaker import Circuit, State
 from etl.hosts.limiter import HostState
+from etl.http.address import declared_host
 from web.present.health import BrokerView, DatabaseView, present_health, present_unhealthy
-from web.present.hosts import declared_host, present_hosts
+from web.present.hosts import present_hosts
 
 WATCHED = ("late", "late_since", "empty", "odd_size")
 ENVIRONMENT = {"HOST": "far.test"}

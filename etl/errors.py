@@ -282,6 +282,12 @@ class KeyReusedError(ETLError):
     code = "idempotency_key_reused"
 
 
+class UnknownErrorGroupError(ETLError):
+    """No run failed of this."""
+
+    code = "unknown_error"
+
+
 class UnknownItemError(ETLError):
     """No item has this id."""
 

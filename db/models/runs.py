@@ -49,6 +49,13 @@ class RunRow(Base):
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
         Index("ix_etl_runs_backfills", "source_name", "completed_at", postgresql_where=text("lane = 'backfill'")),
+        Index("ix_etl_runs_failed", "completed_at", postgresql_where=text("error_fingerprint IS NOT NULL")),
+        Index(
+            "ix_etl_runs_failed_of",
+            "error_fingerprint",
+            "completed_at",
+            postgresql_where=text("error_fingerprint IS NOT NULL"),
+        ),
         Index(
             "ix_etl_runs_slow",
             "dispatched_at",
@@ -104,6 +111,7 @@ class RunRow(Base):
     accept_deletions: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     failing_since: Mapped[datetime | None]
     scope: Mapped[dict[str, Any] | None]
+    error_fingerprint: Mapped[str | None]
 
 
 class BatchRow(Base):

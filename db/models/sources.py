@@ -125,3 +125,14 @@ class TotalsRow(Base):
     seconds: Mapped[Decimal] = mapped_column(Numeric, server_default="0")
     last_success_at: Mapped[datetime | None]
     last_failure_at: Mapped[datetime | None]
+
+
+class HourRow(Base):
+    """How many runs of fetching ended in an hour, by how they ended."""
+
+    __tablename__ = "etl_hours"
+    __table_args__ = (PrimaryKeyConstraint("hour", "status"),)
+
+    hour: Mapped[datetime]
+    status: Mapped[str]
+    runs: Mapped[int] = counter()

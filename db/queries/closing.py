@@ -15,6 +15,7 @@ from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
 from etl.records import Checkpoint, Counts, Position
+from etl.runs.fingerprint import fingerprint
 from etl.runs.outcome import REJECTED, Failure, Lane, Marks, Outcome, RejectLimits, Status, Tally, left_behind
 from etl.runs.reasons import told
 
@@ -128,7 +129,7 @@ _FINISH = text("""
         records_extracted = :extracted, records_inserted = :inserted, records_updated = :updated,
         records_unchanged = :unchanged, records_duplicate = :duplicate, records_failed = :failed,
         records_corrected = :corrected,
-        error_code = :code, error_message = :message
+        error_code = :code, error_message = :message, error_fingerprint = :fingerprint
     WHERE run_id = :run_id
 """)
 
@@ -195,6 +196,7 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         "status": outcome.status,
         "code": failure and failure.code,
         "message": failure and failure.message,
+        "fingerprint": fingerprint(failure, tally.config) if failure and outcome.status is Status.FAILED else None,
         "checkpoint": msgspec.json.encode(left).decode() if isinstance(left, Checkpoint) else None,
         **msgspec.structs.asdict(tally.counts),
     }

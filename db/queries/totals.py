@@ -22,6 +22,11 @@ _ROLL_UP_RUNS = text(f"""
             WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
             extract(epoch FROM completed_at - started_at) AS seconds
+    ), hours AS (
+        INSERT INTO etl_hours AS h (hour, status, runs)
+        SELECT date_trunc('hour', completed_at, 'UTC'), status, count(*) FROM ended WHERE lane = 'fetch' GROUP BY 1, 2
+        ORDER BY 1, 2
+        ON CONFLICT (hour, status) DO UPDATE SET runs = h.runs + excluded.runs
     )
     INSERT INTO etl_checkpoints AS c (source_name, source_type, total_runs, total_success, total_partial, total_failed,
         total_extracted, total_seconds, last_success_at, last_failure_at, last_read_at, last_run_at, last_status)

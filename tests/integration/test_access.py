@@ -42,6 +42,7 @@ NEEDED = {
     "GET /runs": READ,
     "GET /runs/<uuid:run_id>": READ,
     "GET /sources": READ,
+    "GET /errors": READ,
     "GET /sources/<source_name>": READ,
     "PUT /sources/<source_name>": ADMIN,
     "PATCH /sources/<source_name>": ADMIN,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -11,9 +12,11 @@ from flask.views import MethodView
 
 from broker.messaging import publish
 from db.queries.closing import end_run
+from db.queries.errors_grouped import group_errors, sources_failing_of
 from db.queries.events import list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
+from db.queries.source_list import Chosen, State, chosen_names
 from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.errors import AlreadyActiveError
@@ -26,6 +29,8 @@ from web.questions import naming_a_source
 from web.requests import Resource
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
+    ErrorGroupsSchema,
+    ErrorsQuerySchema,
     QueuedRunsSchema,
     RunRequestSchema,
     RunSchema,
@@ -58,12 +63,13 @@ class Runs(MethodView):
     def post(self, wanted: dict[str, Any]) -> Any:
         """Run sources now.
 
-        Without `source` or `sources`, all that are enabled. The runs start as soon as a worker is free, also when the
-        message broker is away for the moment. With `full` all of a source is read again, whatever is known of it;
-        with `accept_deletions` too, and what is missing from it is deleted, however much that is.
+        Without `source`, `sources` or `error`, all that are enabled; with `error`, those whose last run failed of it.
+        They start as soon as a worker is free, also when the message broker is away for the moment. With `full` all of
+        a source is read again, whatever is known of it; with `accept_deletions` too, and what is missing from it is
+        deleted, however much that is.
         """
         write = current()
-        names = wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
+        names = _meant(write.connection, wanted)
         options = {"read_all": wanted["full"], "accept_deletions": wanted["accept_deletions"]}
         answer = request_runs(write.connection, names, Trigger.API, **options)
         if isinstance(answer, Refusal):
@@ -125,6 +131,32 @@ class RunCancel(MethodView):
     def post(self, run_id: UUID) -> Any:
         """Cancel a run: no further page or batch of it is stored. What is loaded stays."""
         return present_run(_cancel(current().connection, run_id))
+
+
+@blueprint.route("/errors")
+class Errors(MethodView):
+    """What runs have failed of."""
+
+    @blueprint.arguments(ErrorsQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, ErrorGroupsSchema)
+    @blueprint.doc(operationId="group_errors")
+    def get(self, query: dict[str, Any]) -> Any:
+        """Group the failed runs of the last hours by their cause, the commonest first.
+
+        `POST /runs` with `{"error": fingerprint}` tries the sources of a group again.
+        """
+        with service().slow.enter():
+            found = service().database.read(group_errors, timedelta(hours=query["hours"]), query["limit"])
+        about = {"since": found.since, "runs_total": found.runs, "is_complete": found.is_complete}
+        return {**about, "groups": [row._asdict() for row in found.groups]}
+
+
+def _meant(connection: Connection, wanted: dict[str, Any]) -> list[str] | None:
+    """The sources that a request to run names, None for all; of a group of errors, those that may run."""
+    if "error" in wanted:
+        failing = sources_failing_of(connection, wanted["error"])
+        return chosen_names(connection, Chosen(failing, state=State.RUNNABLE))
+    return wanted.get("sources") or ([wanted["source"]] if "source" in wanted else None)
 
 
 def _read(connection: Connection, run_id: UUID) -> dict[str, Any]:

@@ -17,6 +17,10 @@ class RunRequestSchema(Schema):
 
     source = Text(validate=validate.Length(min=1, max=100))
     sources = fields.List(Text(validate=validate.Length(min=1, max=100)), validate=validate.Length(min=1, max=1000))
+    error = Text(
+        validate=validate.Regexp("^[0-9a-f]{16}$"),
+        metadata={"description": "a `fingerprint` of `GET /errors`: the sources whose last run failed of it"},
+    )
     full = fields.Boolean(
         load_default=False,
         truthy={True},
@@ -38,8 +42,9 @@ class RunRequestSchema(Schema):
 
     @validates_schema
     def _one_of_both(self, data: dict[str, Any], **_: Any) -> None:
-        if "source" in data and "sources" in data:
-            raise ValidationError("Give either `source` or `sources`.", "sources")
+        given = [name for name in ("source", "sources", "error") if name in data]
+        if len(given) > 1:
+            raise ValidationError("Give one of `source`, `sources` and `error`.", given[1])
 
 
 class QueuedRunSchema(Schema):
@@ -153,3 +158,34 @@ class RunsSchema(Schema):
 
     runs = fields.List(fields.Nested(RunSchema))
     next_cursor = fields.String(allow_none=True)
+
+
+class ErrorsQuerySchema(Schema):
+    """Which errors to group."""
+
+    hours = fields.Integer(load_default=24, validate=validate.Range(1, 720))
+    limit = fields.Integer(load_default=50, validate=validate.Range(1, 200))
+
+
+class ErrorGroupSchema(Schema):
+    """Failed runs with one cause: their code, host and message, less what differs from run to run."""
+
+    fingerprint = fields.String()
+    code = fields.String()
+    message = fields.String(metadata={"description": "that of the newest"})
+    runs = fields.Integer()
+    sources_total = fields.Integer()
+    sources = fields.List(fields.String(), metadata={"description": "at most 20"})
+    first_seen_at = fields.AwareDateTime()
+    last_seen_at = fields.AwareDateTime()
+    sample_run_id = fields.UUID()
+    sample_source = fields.String()
+
+
+class ErrorGroupsSchema(Schema):
+    """What runs have failed of, the commonest first."""
+
+    since = fields.AwareDateTime()
+    runs_total = fields.Integer(metadata={"description": "failed runs that were looked at"})
+    is_complete = fields.Boolean(metadata={"description": "false: there are more; the newest 10,000 were looked at"})
+    groups = fields.List(fields.Nested(ErrorGroupSchema))

@@ -21,6 +21,7 @@ from web.blueprints import (
     breakers,
     data,
     health,
+    overview,
     quarantine,
     replays,
     runs,
@@ -41,6 +42,11 @@ MAX_REQUEST_BODY = 1024 * 1024
 # Threads of a process that questions which may be slow can hold: at work, and waiting for their turn.
 SLOW_AT_WORK = 1
 SLOW_WAITING = 3
+# In the order of the documentation.
+RESOURCES = (
+    *(health, overview, data, stats, runs, sources, source_sets),
+    *(quarantine, replays, backfills, breakers, access),
+)
 DESCRIPTION = """\
 Data from REST APIs, CSV files and RSS/Atom feeds, normalised into one table.
 
@@ -116,7 +122,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     auth.install(app, settings)
     headers.install(app)
     api = ProblemApi(app)
-    for resource in (health, data, stats, runs, sources, source_sets, quarantine, replays, backfills, breakers, access):
+    for resource in RESOURCES:
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(pages.blueprint)
     return app

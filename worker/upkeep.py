@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, freshness, readers, retention, totals
+from db.queries import copies, freshness, readers, retention, system, totals
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Upkeep:
         """All of them, in their order."""
         return (
             *(self.roll_up, self.recount, self.add_partitions),
-            *(self.check_raw_ids, self.renew_readers, self.judge_lateness),
+            *(self.check_raw_ids, self.renew_readers, self.judge_lateness, self.note_sizes),
         )
 
     def roll_up(self, database: Database) -> None:
@@ -66,6 +66,11 @@ class Upkeep:
             late = database.transact(freshness.judge_lateness, is_scheduling=self._settings.enable_scheduler)
             for name in late:
                 log.warning("source_late", source=name)
+
+    def note_sizes(self, database: Database) -> None:
+        """Note how large the tables are, about once an hour."""
+        if self._rhythm.is_due("sizes", UPKEEP_SECONDS):
+            database.transact(system.note_sizes)
 
     def renew_readers(self, database: Database) -> None:
         """Have what this release reads otherwise driven again."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import (
-    Integer,
-)
+from sqlalchemy import Integer, PrimaryKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, counter, now
@@ -44,3 +42,14 @@ class LookRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     seen: Mapped[int] = counter()
     looked_at: Mapped[datetime] = now()
+
+
+class SizeRow(Base):
+    """How large a table was: bytes, with its partitions and indexes."""
+
+    __tablename__ = "etl_sizes"
+    __table_args__ = (PrimaryKeyConstraint("name", "at"),)
+
+    at: Mapped[datetime] = now()
+    name: Mapped[str]
+    bytes: Mapped[int]

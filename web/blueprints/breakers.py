@@ -8,22 +8,24 @@ import marshmallow as ma
 from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS
+from db.queries.host_list import declared_addresses, latencies
 from db.queries.polling_hints import clear_server_wait, postponed_sources
 from etl.access.roles import Role
 from etl.errors import BrokerUnavailableError, UnknownHostError
 from etl.hosts.limiter import HostState
 from etl.http.address import declared_host
 from web.extensions import service
-from web.present.hosts import present_host, present_hosts
+from web.present.hosts import present_asked_hosts, present_host, present_hosts
 from web.requests import Resource
 from web.schemas.breakers import BreakerSchema, BreakersSchema
+from web.schemas.overview import HostsSchema
 from web.schemas.problem import NoQuerySchema
 from web.writes import current
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Row
 
 blueprint = Resource("breakers", __name__, description="Hosts that failed lately, or asked for a pause.")
 
@@ -43,6 +45,29 @@ class Breakers(MethodView):
         except BROKER_ERRORS as error:
             raise BrokerUnavailableError("the message broker cannot be reached") from error
         return present_hosts(states)
+
+
+@blueprint.route("/hosts")
+class Hosts(MethodView):
+    """All hosts that sources are read from."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, HostsSchema)
+    @blueprint.problem(503, "The broker, which keeps what is remembered of them, cannot be reached.")
+    @blueprint.doc(operationId="list_hosts")
+    def get(self) -> Any:
+        """List the hosts of enabled sources: breaker, budget, how quickly they answer, and whose they are."""
+        parts = service()
+        try:
+            states = parts.hosts.all()
+        except BROKER_ERRORS as error:
+            raise BrokerUnavailableError("the message broker cannot be reached") from error
+        addresses, took = parts.database.read(_asked_hosts)
+        sources: dict[str, list[str]] = {}
+        for row in addresses:
+            if host := declared_host(row.url, parts.settings.environment):
+                sources.setdefault(host, []).append(row.name)
+        return present_asked_hosts(sources, states, took)
 
 
 @blueprint.route("/breakers/<host>/reset")
@@ -66,6 +91,10 @@ class BreakerReset(MethodView):
             raise UnknownHostError(f"nothing is remembered about {host!r}")
         current().target, current().detail = f"host {host}", {"sources": ended}
         return present_host(host, *(found or (HostState(), 0.0)))
+
+
+def _asked_hosts(connection: Connection) -> tuple[list[Row[Any]], dict[str, Row[Any]]]:
+    return declared_addresses(connection), latencies(connection)
 
 
 def _end_pauses(connection: Connection, host: str, environment: Mapping[str, str]) -> list[str]:

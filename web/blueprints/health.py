@@ -43,10 +43,10 @@ class Health(MethodView):
         """Show the state of the service, failing sources first."""
         parts = service()
         # Redis first: no connection of the pool waits for it.
-        broker = _ask_broker(parts)
+        broker = ask_broker(parts)
         try:
             with parts.database.transaction() as connection:
-                database = _read(connection, is_scheduling=parts.settings.enable_scheduler)
+                database = read_health(connection, is_scheduling=parts.settings.enable_scheduler)
         except (StorageError, TooSlowError) as error:
             return present_unhealthy(error.message, broker), HTTPStatus.SERVICE_UNAVAILABLE
         return present_health(database, broker, parts.settings.environment)
@@ -77,7 +77,7 @@ class Ready(MethodView):
         return {"status": "ready"}
 
 
-def _ask_broker(parts: Service) -> BrokerView:
+def ask_broker(parts: Service) -> BrokerView:
     """Whether the broker answers, what it remembers of hosts, and what is too full."""
     if not broker_answers(parts.producer):
         return BrokerView(connected=False)
@@ -89,7 +89,8 @@ def _ask_broker(parts: Service) -> BrokerView:
     return BrokerView(connected=True, breakers=breakers, trouble=trouble, database_trouble=noted)
 
 
-def _read(connection: Connection, *, is_scheduling: bool) -> DatabaseView:
+def read_health(connection: Connection, *, is_scheduling: bool) -> DatabaseView:
+    """What the database says of the state of the service."""
     return DatabaseView(
         counts=health_counts(connection),
         workers=count_alive(connection, "worker"),

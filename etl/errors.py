@@ -264,6 +264,12 @@ class NoBackfillError(ETLError):
     code = "no_backfill"
 
 
+class TooManyStreamsError(ETLError):
+    """As many answers stay open as may."""
+
+    code = "too_many_streams"
+
+
 class TooManyPreviewsError(ETLError):
     """As many previews go on as may."""
 

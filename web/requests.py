@@ -83,6 +83,11 @@ class Resource(Blueprint):
         return decorate
 
 
+def also(status: int, kind: str) -> dict[int, Any]:
+    """What documents that an answer may come as another kind of text too."""
+    return {status: {"content": {kind: {"schema": {"type": "object"}}}}}
+
+
 _REPEATABLE = {
     "in": "header",
     "name": writes.HEADER,

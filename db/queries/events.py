@@ -23,6 +23,15 @@ def record_event(connection: Connection, /, run_id: UUID, event: str, **detail: 
     connection.execute(_RECORD, {"run_id": run_id, "event": event, "detail": msgspec.json.encode(detail).decode()})
 
 
+def events_after(connection: Connection, run_id: UUID, after: int, limit: int) -> list[Row[Any]]:
+    """Events of a run that came after one, in order."""
+    query = text("""
+        SELECT event_id, at, event, detail FROM etl_run_events WHERE run_id = :run_id AND event_id > :after
+        ORDER BY event_id LIMIT :limit
+    """)
+    return list(connection.execute(query, {"run_id": run_id, "after": after, "limit": limit}))
+
+
 def list_events(connection: Connection, run_id: UUID) -> list[Row[Any]]:
     """The newest 500 events of a run, in order."""
     query = text("""

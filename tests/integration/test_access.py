@@ -41,6 +41,7 @@ NEEDED = {
     "GET /stats": READ,
     "GET /runs": READ,
     "GET /runs/<uuid:run_id>": READ,
+    "GET /runs/<uuid:run_id>/events": READ,
     "GET /sources": READ,
     "GET /errors": READ,
     "GET /overview": READ,

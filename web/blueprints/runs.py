@@ -13,7 +13,7 @@ from flask.views import MethodView
 from broker.messaging import publish
 from db.queries.closing import end_run
 from db.queries.errors_grouped import group_errors, sources_failing_of
-from db.queries.events import list_events
+from db.queries.events import events_after, list_events
 from db.queries.run_requests import request_runs
 from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
 from db.queries.source_list import Chosen, State, chosen_names
@@ -22,15 +22,18 @@ from etl.access.roles import Role
 from etl.errors import AlreadyActiveError
 from etl.runs.outcome import Failure, Outcome, Status, Trigger
 from etl.runs.run_requests import Refusal
+from web import streams
 from web.cursors import RunCursor, unpack
 from web.extensions import service
 from web.present.runs import SHOWN_RUNS, present_requested, present_run, present_run_with_events, present_runs
 from web.questions import naming_a_source
-from web.requests import Resource
+from web.requests import Resource, also
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
     ErrorGroupsSchema,
     ErrorsQuerySchema,
+    EventsQuerySchema,
+    EventsSchema,
     QueuedRunsSchema,
     RunRequestSchema,
     RunSchema,
@@ -117,6 +120,27 @@ class Run(MethodView):
     def get(self, run_id: UUID) -> Any:
         """Show a run, with its counts so far and its events."""
         return service().database.read(_read, run_id)
+
+
+@blueprint.route("/runs/<uuid:run_id>/events")
+class RunEvents(MethodView):
+    """What happens to a run."""
+
+    @blueprint.arguments(EventsQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, EventsSchema)
+    @blueprint.problem(404, "There is no such run.")
+    @blueprint.problem(429, "Two streams are open already.")
+    @blueprint.doc(operationId="list_events", responses=also(200, streams.KIND))
+    def get(self, query: dict[str, Any], run_id: UUID) -> Any:
+        """List the events of a run, in order; with `Accept: text/event-stream` they come as they happen.
+
+        A stream ends with the run, or after a minute; `Last-Event-ID` goes on after an event.
+        """
+        run = service().database.read(get_run, run_id)
+        if streams.is_wanted():
+            return streams.stream(run_id, max(query["after"], streams.last_seen()))
+        events = service().database.read(events_after, run_id, query["after"], query["limit"])
+        return {"run_id": run_id, "status": run.status, "events": [event._asdict() for event in events]}
 
 
 @blueprint.route("/runs/<uuid:run_id>/cancel")

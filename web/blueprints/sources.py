@@ -40,7 +40,7 @@ from web.present.sources import (
     present_sources,
     present_versions,
 )
-from web.requests import Resource
+from web.requests import Resource, also
 from web.schemas.problem import NoQuerySchema
 from web.schemas.sources import (
     DeletedSchema,
@@ -84,7 +84,7 @@ class Sources(MethodView):
 
     @blueprint.arguments(SourcesQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.response(200, SourcesSchema)
-    @blueprint.doc(operationId="list_sources")
+    @blueprint.doc(operationId="list_sources", responses=also(200, YAML))
     def get(self, query: dict[str, Any]) -> Any:
         """List sources by name, with how they are; or, with `format=yaml`, write out their documents."""
         chosen = chosen_by(query)

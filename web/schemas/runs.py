@@ -128,6 +128,29 @@ class EventSchema(Schema):
     detail = fields.Dict()
 
 
+class NumberedEventSchema(EventSchema):
+    """An event with its number."""
+
+    event_id = fields.Integer()
+
+
+class EventsQuerySchema(Schema):
+    """Which events."""
+
+    after = fields.Integer(
+        load_default=0, validate=validate.Range(0, 2**63 - 1), metadata={"description": "those after this `event_id`"}
+    )
+    limit = fields.Integer(load_default=500, validate=validate.Range(1, 500))
+
+
+class EventsSchema(Schema):
+    """Events of a run, in order."""
+
+    run_id = fields.UUID()
+    status = fields.String(validate=validate.OneOf([str(status) for status in Status]))
+    events = fields.List(fields.Nested(NumberedEventSchema))
+
+
 class RunWithEventsSchema(RunSchema):
     """A run and its timeline."""
 

@@ -88,7 +88,7 @@ def grant_web(connection: Connection, web_url: str) -> None:
     # Two who grant the same at once would disturb each other.
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": ROLES_LOCK})
     name = connection.dialect.identifier_preparer.quote(role.name)
-    reading = f"SELECT ON {', '.join(sorted(RunRow.metadata.tables))}"
+    reading = f"SELECT ON alembic_version, {', '.join(sorted(RunRow.metadata.tables))}"
     (database,) = connection.execute(text("SELECT current_database()")).one()
     # What a preview checks is put into temporary tables.
     temporary = f"TEMPORARY ON DATABASE {connection.dialect.identifier_preparer.quote(database)}"

@@ -137,6 +137,10 @@ def test_the_web_needs_no_more_than_it_may(migrate: str, runner: SourceRunner) -
             assert client.delete(f"/keys/{key['key_id']}").status_code == 200
             paths = (
                 "/sources",
+                "/overview",
+                "/system",
+                "/hosts",
+                "/errors",
                 "/audit",
                 "/data",
                 "/data?search=x",

@@ -94,9 +94,18 @@ def present_fields(source_name: str, rows: list[Row[Any]]) -> dict[str, Any]:
 
 def as_yaml(rows: list[Row[Any]]) -> str:
     """Sources as items of a list in YAML."""
-    documents = [masked(row.config) for row in rows]
+    documents = [_in_order(masked(row.config)) for row in rows]
     text: str = yaml.dump(documents, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     return text
+
+
+def _in_order(document: dict[str, Any]) -> dict[str, Any]:
+    first = [key for key in _FIRST if key in document]
+    return {key: document[key] for key in (*first, *(key for key in document if key not in _FIRST))}
+
+
+# As people write them; the database keeps no order.
+_FIRST = ("name", "type", "enabled", "tags", "schedule", "request", "file")
 
 
 # libyaml's, where it is there, takes a tenth of the time.

@@ -92,11 +92,17 @@ class Settings:
         """The value that `${name}` in a source stands for, or None when it is not set or not for sources.
 
         What has been written into `.env` since the process started counts.
+
+        Raises:
+            SettingError: it stands in a file that cannot be read.
         """
         if is_own(name):
             return None
         places = (os.environ, _env_file(), self.environment)
-        return next(filter(None, (place.get(name, "").strip() for place in places)), None)
+        found = next(filter(None, (place.get(name, "").strip() for place in places)), None)
+        if found is None and (path := next(filter(None, (place.get(f"{name}_FILE") for place in places)), None)):
+            found = _content(f"{name}_FILE", path) or None
+        return found
 
 
 @cache
@@ -132,8 +138,29 @@ def environment() -> dict[str, str]:
 
 def explicit_environment() -> dict[str, str]:
     """What the operator said: the process environment, then `.env`. An empty value is no value."""
-    given = {**_env_file(), **os.environ}
-    return {name: value.strip() for name, value in given.items() if value.strip()}
+    given = {name: value.strip() for name, value in {**_env_file(), **os.environ}.items() if value.strip()}
+    in_files = {name: given[f"{name}_FILE"] for name in _SECRET if name not in given and f"{name}_FILE" in given}
+    return given | {name: _content(f"{name}_FILE", path) for name, path in in_files.items()}
+
+
+# Settings that may stand in a file of their own, which `NAME_FILE` names.
+_SECRET = (
+    *("DATABASE_URL", "WEB_DATABASE_URL", "ADMIN_DATABASE_URL", "REDIS_URL"),
+    *("API_KEYS", "FLOWER_BASIC_AUTH", "ALERT_URLS"),
+)
+LONGEST_SECRET = 65_536
+
+
+def _content(name: str, path: str) -> str:
+    """What a file holds that a variable names."""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            content = file.read(LONGEST_SECRET + 1)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"{name}: {path} cannot be read: {error}") from error
+    if len(content) > LONGEST_SECRET:
+        raise SettingError(f"{name}: {path} is too long for a secret")
+    return content.strip()
 
 
 def read(env: Mapping[str, str]) -> Settings:

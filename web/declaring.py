@@ -9,7 +9,7 @@ import msgspec
 from flask import request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from config.settings import is_own
+from config.settings import SettingError, is_own
 from db.queries.declaring import apply_sources
 from etl.declare.catalog import DEEPEST, read_catalog, read_foreign_yaml
 from etl.declare.credentials import MISSING, literal_credentials
@@ -144,7 +144,12 @@ def check_version(version: int) -> None:
 
 def _secret(settings: Settings, name: str) -> str | None:
     """What stands for a credential that was not shown may come back as it was."""
-    return "not shown" if name.startswith(f"{MISSING}_") else settings.secret(name)
+    if name.startswith(f"{MISSING}_"):
+        return "not shown"
+    try:
+        return settings.secret(name)
+    except SettingError as error:
+        raise ConfigError(str(error), code="missing_secret") from error
 
 
 def _complaint(source: AnySource, settings: Settings) -> str | None:

@@ -111,3 +111,22 @@ def test_settings_can_be_shown() -> None:
         "SHOP_KEY": "hidden",  # pragma: allowlist secret
     }
     assert "hidden" not in repr(settings.read(passwords))
+
+
+def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("one-key\n")
+    (tmp_path / "token").write_text("s3cr3t\n")
+    monkeypatch.setenv("API_KEYS_FILE", str(tmp_path / "key"))
+    monkeypatch.setenv("SHOP_TOKEN_FILE", str(tmp_path / "token"))
+    current = settings.read(settings.environment())
+    assert current.api_keys == ("one-key",)
+    assert current.secret("SHOP_TOKEN") == "s3cr3t"
+    monkeypatch.setenv("SHOP_TOKEN", "nearer")
+    assert current.secret("SHOP_TOKEN") == "nearer"
+    assert current.secret("API_KEYS") is None
+
+
+def test_a_file_of_a_secret_that_is_not_there_stops_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEYS_FILE", "/nowhere/key")
+    with pytest.raises(settings.SettingError, match="API_KEYS_FILE"):
+        settings.environment()

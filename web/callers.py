@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+import structlog
 from flask import g, request
 
 from db.queries.keys import NOTED_SECONDS, find_key, note_use
 from etl.access.keys import hash_key, is_known, matches, prefix_of
 from etl.access.roles import Role
+from etl.errors import StorageError, TooSlowError
 from web.extensions import service
 
 if TYPE_CHECKING:
     from etl.access.keys import StoredKey
+
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,5 +75,13 @@ def _good(key: str, prefix: str) -> StoredKey | None:
     if not matches(key, stored) or stored is None or now is None or not stored.is_good(now):
         return None
     if stored.used_at is None or (now - stored.used_at).total_seconds() > NOTED_SECONDS:
-        database.transact(note_use, stored.key_id)
+        _note(stored.key_id)
     return stored
+
+
+def _note(key_id: int) -> None:
+    """Note the use of a key; where nothing can be written, reading goes on."""
+    try:
+        service().database.transact(note_use, key_id)
+    except (StorageError, TooSlowError) as error:
+        log.warning("key_use_not_noted", reason=error.message)

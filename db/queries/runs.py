@@ -147,6 +147,10 @@ def claim_run(connection: Connection, run_id: UUID, worker: str, lease: float, p
     if row is None:
         return None
     record_event(connection, run_id, "claimed", attempt=row.attempt, worker=worker)
+    return _claim_of(row)
+
+
+def _claim_of(row: Row[Any]) -> RunClaim:
     position = msgspec.convert(row.position, Position) if row.position else Position()
     bound = Bound(*row.bound)
     return RunClaim(

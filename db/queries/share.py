@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 SHARE_LOCK = 7236150422
 # Of a source, in SQL.
 IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > clock_timestamp(), false)"
+# What ends the time that a source is set aside.
+TAKEN_BACK = f"""deaths = 0, death_cause = NULL,
+    not_before = CASE WHEN not_before_reason = '{SET_ASIDE}' THEN NULL ELSE not_before END,
+    not_before_reason = nullif(not_before_reason, '{SET_ASIDE}')"""
 
 _POOL = text(f"""
     SELECT coalesce({PROCESSES}, 0) AS processes,
@@ -162,10 +166,8 @@ def count_set_aside(connection: Connection) -> int:
 
 def forget_deaths(connection: Connection, source_name: str) -> bool:
     """End the time that a source is set aside; False when it is not, and nothing died of it."""
-    query = text("""
-        UPDATE sources SET deaths = 0, death_cause = NULL,
-            not_before = CASE WHEN not_before_reason = :reason THEN NULL ELSE not_before END,
-            not_before_reason = nullif(not_before_reason, :reason)
+    query = text(f"""
+        UPDATE sources SET {TAKEN_BACK}
         WHERE name = :name AND (deaths > 0 OR not_before_reason = :reason)
         RETURNING name
     """)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from db.queries.share import IS_SET_ASIDE
+from db.queries.share import IS_SET_ASIDE, TAKEN_BACK
 from db.statement import text
 from db.states import ACTIVE_RUN
 from etl.errors import UnknownSourceError
@@ -98,13 +98,13 @@ def list_sources(connection: Connection, chosen: Chosen, after: str, limit: int)
     return list(connection.execute(text(query), {**chosen.values, "after": after, "limit": limit}))
 
 
-def get_source(connection: Connection, name: str, *, lock: bool = False) -> Row[Any]:
-    """One source; locked, nobody else changes it until the transaction ends.
+def get_source(connection: Connection, name: str) -> Row[Any]:
+    """One source.
 
     Raises:
         UnknownSourceError: there is none.
     """
-    query = text(f"{_SHOWN} WHERE s.name = :name {'FOR UPDATE OF s' if lock else ''}")
+    query = text(f"{_SHOWN} WHERE s.name = :name")
     row = connection.execute(query, {"name": name}).first()
     if row is None:
         raise UnknownSourceError(f"there is no source named {name!r}", source=name)
@@ -147,9 +147,7 @@ def pause_sources(connection: Connection, names: Sequence[str], until: Any) -> i
 def resume_sources(connection: Connection, names: Sequence[str]) -> int:
     """End pauses, and times of being set aside; how many."""
     query = text(f"""
-        UPDATE sources s SET paused_until = NULL, deaths = 0, death_cause = NULL,
-            not_before = CASE WHEN not_before_reason = 'set_aside' THEN NULL ELSE not_before END,
-            not_before_reason = nullif(not_before_reason, 'set_aside')
+        UPDATE sources s SET paused_until = NULL, {TAKEN_BACK}
         WHERE name = ANY (:names) AND ({IS_PAUSED} OR deaths > 0 OR not_before_reason = 'set_aside')
     """)
     return connection.execute(query, {"names": list(names)}).rowcount

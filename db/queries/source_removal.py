@@ -27,7 +27,10 @@ STEP = 5000
 
 
 def delete_source(connection: Connection, name: str, *, with_items: bool) -> list[UUID]:
-    """Delete a source that is locked; the runs that were cancelled."""
+    """Delete a source; the runs that were cancelled.
+
+    Runs come first, as for whoever ends them; one that is queued just now finds no source, and is ended by a sweeper.
+    """
     lock_declaring(connection)
     query = text(f"SELECT run_id FROM etl_runs WHERE source_name = :name AND {ACTIVE_RUN} ORDER BY run_id")
     active = list(connection.execute(query, {"name": name}).scalars())

@@ -19,6 +19,7 @@ from db.queries.keys import create_key, revoke_key
 from db.session import Database
 from etl.access.keys import hash_key
 from etl.access.roles import Role
+from etl.errors import StorageTroubleError
 from testkit.runner import SourceRunner
 from web.app import create_app
 
@@ -281,3 +282,14 @@ def test_keys_are_made_and_taken_back_from_a_shell(runner: SourceRunner, admin: 
     assert command(runner, "revoke", "2").returncode == 1
     assert command(runner, "create", "x", "--role", "root").returncode == 2
     assert [entry["actor"] for entry in admin.get("/audit?action=create_key").get_json()["entries"]] == ["cli"]
+
+
+def test_where_the_use_of_a_key_cannot_be_noted_reading_goes_on(
+    runner: SourceRunner, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageTroubleError("no room", state="53100")
+
+    monkeypatch.setattr("web.callers.note_use", full)
+    client = app_at(runner, "public").test_client()
+    assert client.get("/sources", headers={"X-API-Key": keys["read"]}).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -23,7 +24,7 @@ from web.schemas.problem import NoQuerySchema
 from web.writes import current
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from sqlalchemy import Connection, Row
 
@@ -40,11 +41,8 @@ class Breakers(MethodView):
     @blueprint.doc(operationId="list_breakers")
     def get(self) -> Any:
         """List hosts, those that are not called first."""
-        try:
-            states = service().hosts.all()
-        except BROKER_ERRORS as error:
-            raise BrokerUnavailableError("the message broker cannot be reached") from error
-        return present_hosts(states)
+        with _reaching_broker():
+            return present_hosts(service().hosts.all())
 
 
 @blueprint.route("/hosts")
@@ -58,10 +56,8 @@ class Hosts(MethodView):
     def get(self) -> Any:
         """List the hosts of enabled sources: breaker, budget, how quickly they answer, and whose they are."""
         parts = service()
-        try:
+        with _reaching_broker():
             states = parts.hosts.all()
-        except BROKER_ERRORS as error:
-            raise BrokerUnavailableError("the message broker cannot be reached") from error
         addresses, took = parts.database.read(_asked_hosts)
         sources: dict[str, list[str]] = {}
         for row in addresses:
@@ -82,15 +78,21 @@ class BreakerReset(MethodView):
     def post(self, host: str) -> Any:
         """Close the breaker of a host, and end its pause and those of its sources: the next call goes out at once."""
         parts = service()
-        try:
+        with _reaching_broker():
             found = parts.hosts.reset(host)
-        except BROKER_ERRORS as error:
-            raise BrokerUnavailableError("the message broker cannot be reached") from error
         ended = _end_pauses(current().connection, host, parts.settings.environment)
         if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
         current().target, current().detail = f"host {host}", {"sources": ended}
         return present_host(host, *(found or (HostState(), 0.0)))
+
+
+@contextmanager
+def _reaching_broker() -> Iterator[None]:
+    try:
+        yield
+    except BROKER_ERRORS as error:
+        raise BrokerUnavailableError("the message broker cannot be reached") from error
 
 
 def _asked_hosts(connection: Connection) -> tuple[list[Row[Any]], dict[str, Row[Any]]]:

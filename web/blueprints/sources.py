@@ -10,6 +10,7 @@ from flask import Response, request
 from flask.views import MethodView
 
 from broker.host_states import host_of_source
+from db.queries.declaring import lock_declaring
 from db.queries.source_list import (
     Chosen,
     State,
@@ -141,7 +142,7 @@ class Source(MethodView):
     @blueprint.doc(parameters=[IF_MATCH])
     def patch(self, patch: dict[str, Any], source_name: str) -> Any:
         """Change a part of a source: what is given replaces what there is, null takes a key away (RFC 7396)."""
-        before = get_source(current().connection, source_name, lock=True)
+        before = _declared_now(current().connection, source_name)
         _check_changeable(before)
         return _declared(source_name, merged(before.config, patch), before)
 
@@ -156,7 +157,7 @@ class Source(MethodView):
     def delete(self, query: dict[str, Any], source_name: str) -> Any:
         """Delete a source. Its runs are cancelled; its items stay, unless `data` asks for them to be deleted too."""
         write = current()
-        before = get_source(write.connection, source_name, lock=True)
+        before = _declared_now(write.connection, source_name)
         _check_changeable(before)
         cancelled = delete_source(write.connection, source_name, with_items=query["data"])
         write.detail = {"before": masked(before.config), "data": query["data"]}
@@ -175,7 +176,7 @@ class Pause(MethodView):
     def post(self, wanted: dict[str, Any], source_name: str) -> Any:
         """Pause a source, until a time or until it is resumed. A run that goes on is not ended."""
         write = current()
-        before = get_source(write.connection, source_name, lock=True)
+        before = get_source(write.connection, source_name)
         pause_sources(write.connection, [source_name], wanted.get("until"))
         write.detail = {"before": {"paused": before.paused}, "after": {"paused": True, "until": wanted.get("until")}}
         return _shown(get_source(write.connection, source_name))
@@ -192,7 +193,7 @@ class Resume(MethodView):
     def post(self, source_name: str) -> Any:
         """End the pause of a source, or the time for which it is set aside."""
         write = current()
-        before = get_source(write.connection, source_name, lock=True)
+        before = get_source(write.connection, source_name)
         resume_sources(write.connection, [source_name])
         write.detail = {"before": {"paused": before.paused, "set_aside": before.set_aside}}
         return _shown(get_source(write.connection, source_name))
@@ -280,9 +281,15 @@ def _exported(database: Database, chosen: Chosen) -> Iterator[str]:
         yield "  []\n"
 
 
+def _declared_now(connection: Connection, source_name: str) -> Row[Any]:
+    """A source that nobody else declares until the transaction ends."""
+    lock_declaring(connection)
+    return get_source(connection, source_name)
+
+
 def _find(connection: Connection, source_name: str) -> Row[Any] | None:
     try:
-        return get_source(connection, source_name, lock=True)
+        return _declared_now(connection, source_name)
     except UnknownSourceError:
         return None
 

@@ -146,7 +146,7 @@ def _source(row: Row[Any], breaker: State | None) -> dict[str, Any]:
     return {
         "name": row.source_name,
         "type": row.source_type,
-        "status": row.active_status or _last_status(row),
+        "status": row.active_status or last_status(row),
         "last_run_at": row.last_run_at,
         "last_success_at": row.last_success_at,
         "checkpoint_value": (row.checkpoint or {}).get("watermark"),
@@ -168,7 +168,8 @@ def flags(row: Row[Any]) -> dict[str, bool]:
     }
 
 
-def _last_status(row: Row[Any]) -> str:
+def last_status(row: Row[Any]) -> str:
+    """How a source stands by its last run, unless it is not to be read at all."""
     if row.set_aside:
         return SET_ASIDE
     if row.gone_reason:

@@ -9,9 +9,7 @@ import yaml
 
 from etl.declare.credentials import masked
 from etl.declare.revision import all_differences, differences
-from etl.runs.outcome import Status
-from etl.runs.share import SET_ASIDE
-from etl.runs.volume import Size
+from web.present.health import flags, last_status
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
@@ -43,20 +41,10 @@ def present_source(row: Row[Any], warnings: list[str]) -> dict[str, Any]:
 def _summary(row: Row[Any]) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in _AS_THEY_ARE},
-        "status": _status(row),
-        "late": row.late_since is not None,
-        "empty": row.size_flag == Size.EMPTY,
-        "odd_size": row.size_flag == Size.ODD,
+        "status": last_status(row),
+        **flags(row),
         "total_items": row.total_items or 0,
     }
-
-
-def _status(row: Row[Any]) -> str:
-    if row.set_aside:
-        return SET_ASIDE
-    if row.gone_reason:
-        return "gone"
-    return row.last_status or (Status.SKIPPED if row.last_run_at else "never_run")
 
 
 def present_applied(applied: Applied, *, dry_run: bool) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Settings:
     audit_retention: timedelta
     deleted_retention: timedelta
     read_timeout: timedelta
+    rate_limit: int
     allowed_private_hosts: tuple[str, ...]
     csv_roots: tuple[Path, ...]
     api_keys: tuple[str, ...] = field(repr=False)
@@ -190,6 +191,7 @@ def read(env: Mapping[str, str]) -> Settings:
         deleted_retention=_get(env, "DELETED_RETENTION", _positive_duration, "30d"),
         audit_retention=_get(env, "AUDIT_RETENTION", _positive_duration, "365d"),
         read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
+        rate_limit=_get(env, "RATE_LIMIT", _natural, "6000"),
         allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),
         csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
         api_keys=_get(env, "API_KEYS", _words, ""),

@@ -14,7 +14,7 @@ from flask_smorest import Api
 from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
-from web import auth, headers, pages
+from web import auth, headers, pages, rate_limit
 from web.blueprints import (
     access,
     backfills,
@@ -120,6 +120,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     )
     app.extensions["kasparro"] = _service(settings, database or _database(settings))
     auth.install(app, settings)
+    rate_limit.install(app, settings)
     headers.install(app)
     api = ProblemApi(app)
     for resource in RESOURCES:

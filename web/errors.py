@@ -152,6 +152,8 @@ def _from_http(error: HTTPException) -> Response:
     status = error.code or HTTPStatus.INTERNAL_SERVER_ERROR
     if status < HTTPStatus.BAD_REQUEST and error.response is None:
         return Response(error.get_response().get_data(), status, error.get_headers())
+    if isinstance(error.response, Response):
+        return error.response
     data = getattr(error, "data", None) or {}
     if "messages" in data:
         found = list(_validation_errors(data["messages"]))

@@ -14,7 +14,7 @@ UPGRADE ?=
 API ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls debug shell db-shell clean \
+.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls login debug shell db-shell clean \
         test test-api bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
@@ -67,6 +67,9 @@ sources: .venv/installed ## apply sources.yaml (PRUNE=1 disables the sources tha
 
 urls: .venv/installed ## addresses of the running stack, for scripts (make -s urls)
 	@$(BIN)/python -m stack urls
+
+login: .venv/installed ## an address that signs a browser in, once, within 10 minutes (ROLE=read|operate|admin)
+	@$(BIN)/python -m web login $(if $(ROLE),--role $(ROLE))
 
 debug: .venv/installed ## run a source in this process, with breakpoints and without Redis: make debug SOURCE=name
 	@$(BIN)/python -m worker debug $(SOURCE)

@@ -6,6 +6,7 @@ writes. This is the only module that reads the environment.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass, field, fields
@@ -68,6 +69,7 @@ class Settings:
     allowed_private_hosts: tuple[str, ...]
     csv_roots: tuple[Path, ...]
     api_keys: tuple[str, ...] = field(repr=False)
+    session_secret: str = field(repr=False)
     flower_basic_auth: str | None = field(repr=False)
     alert_urls: tuple[str, ...] = field(repr=False)
     log_level: str
@@ -147,7 +149,7 @@ def explicit_environment() -> dict[str, str]:
 # Settings that may stand in a file of their own, which `NAME_FILE` names.
 _SECRET = (
     *("DATABASE_URL", "WEB_DATABASE_URL", "ADMIN_DATABASE_URL", "REDIS_URL"),
-    *("API_KEYS", "FLOWER_BASIC_AUTH", "ALERT_URLS"),
+    *("API_KEYS", "SESSION_SECRET", "FLOWER_BASIC_AUTH", "ALERT_URLS"),
 )
 LONGEST_SECRET = 65_536
 
@@ -195,12 +197,19 @@ def read(env: Mapping[str, str]) -> Settings:
         allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),
         csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
         api_keys=_get(env, "API_KEYS", _words, ""),
+        session_secret=_get(env, "SESSION_SECRET", str, _of_other_secrets(env)),
         flower_basic_auth=_get(env, "FLOWER_BASIC_AUTH", str, "") or None,
         alert_urls=_get(env, "ALERT_URLS", _words, ""),
         log_level=_get(env, "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
         log_format=_get(env, "LOG_FORMAT", _one_of("console", "json"), "console"),
         environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', _port, '8001')}", **env},
     )
+
+
+def _of_other_secrets(env: Mapping[str, str]) -> str:
+    """What signs cookies where nothing is said: the same in all processes of the web, and known to none outside."""
+    secrets = (env.get(name, "") for name in ("DATABASE_URL", "WEB_DATABASE_URL", "API_KEYS"))
+    return hashlib.sha256("\n".join(("cookies", *secrets)).encode()).hexdigest()
 
 
 # What the service is configured with beside the fields of `Settings`: a source must not send it anywhere.

@@ -282,6 +282,12 @@ class UnknownKeyError(ETLError):
     code = "unknown_key"
 
 
+class UnknownSessionError(ETLError):
+    """No session has this id, or it is over."""
+
+    code = "unknown_session"
+
+
 class KeyReusedError(ETLError):
     """An `Idempotency-Key` stands for another request."""
 

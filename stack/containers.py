@@ -77,6 +77,7 @@ def add_secrets(path: Path) -> list[str]:
         "WEB_PASSWORD": new_password,
         "REDIS_PASSWORD": new_password,
         "API_KEYS": _new_key,
+        "SESSION_SECRET": new_password,
         "FLOWER_BASIC_AUTH": lambda: f"admin:{new_password()}",
     }
     known = settings.explicit_environment()

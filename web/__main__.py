@@ -1,5 +1,8 @@
-"""Keys of the API, from a shell of the machine that runs it.
+"""Keys and sessions, from a shell of the machine that runs the service.
 
+python -m web login [--role read|operate|admin]
+python -m web sessions list
+python -m web sessions revoke ID
 python -m web keys create NAME --role read|operate|admin [--expires 90d]
 python -m web keys list
 python -m web keys revoke ID
@@ -13,11 +16,13 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from config import settings
 from db.command import exit_code
 from db.queries.audit import record_write
 from db.queries.keys import create_key, list_keys, revoke_key, rotate_key
+from db.queries.sessions import create_link, list_sessions, revoke_session
 from db.session import Database
 from etl.access.roles import Role
 from etl.declare.duration import duration
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     from etl.access.keys import NewKey
 
 ACTOR = "cli"
+LINK_HOLDER = "signed in by link"
 MOST_LISTED = 1000
 
 
@@ -63,6 +69,37 @@ def revoke(connection: Connection, given: argparse.Namespace) -> Said:
     row = revoke_key(connection, given.id)
     _record(connection, "revoke_key", row)
     return Said(f"{row.prefix}_… ({row.name}) is refused from now on")
+
+
+def login(connection: Connection, given: argparse.Namespace) -> Said:
+    """Print an address that signs a browser in, once, within 10 minutes."""
+    link = create_link(connection, LINK_HOLDER, Role(given.role))
+    record_write(connection, ACTOR, "create_link", None, {"role": given.role})
+    current = settings.load()
+    path = f"/ui/sign-in?{urlencode({'link': link})}"
+    return Said(f"http://{_address(current.web_host)}:{current.web_port}{path}")
+
+
+def _address(host: str) -> str:
+    return "127.0.0.1" if host in {"0.0.0.0", "::", "localhost"} else f"[{host}]" if ":" in host else host  # noqa: S104
+
+
+def show_sessions(connection: Connection, _: argparse.Namespace) -> Said:
+    """List sessions that go on, and links that nobody used yet."""
+    line = "{:>4}  {:<8}  {:<30}  {:<17}  {}"
+    lines = [line.format("id", "role", "of", "since", "until")]
+    for row in list_sessions(connection, MOST_LISTED):
+        name = f"{row.name}, not used yet" if row.is_link else row.name
+        since, until = (f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}" for at in (row.created_at, row.expires_at))
+        lines.append(line.format(row.session_id, row.role, name, since, until))
+    return Said("\n".join(lines))
+
+
+def end(connection: Connection, given: argparse.Namespace) -> Said:
+    """End a session."""
+    row = revoke_session(connection, given.id)
+    record_write(connection, ACTOR, "revoke_session", f"session {row.session_id}", {"after": row._asdict()})
+    return Said(f"session {row.session_id} ({row.name}) is over")
 
 
 def show(connection: Connection, _: argparse.Namespace) -> Said:
@@ -101,7 +138,13 @@ def _duration(text: str) -> timedelta:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web", description=__doc__.partition("\n")[0])
-    keys = parser.add_subparsers(required=True, metavar="keys").add_parser("keys", help="API keys")
+    kinds = parser.add_subparsers(required=True, metavar="login|sessions|keys")
+    _command(kinds, "login", login).add_argument("--role", default=Role.ADMIN, choices=[str(role) for role in Role])
+    begun = kinds.add_parser("sessions", help="who is signed in to the pages")
+    known = begun.add_subparsers(required=True, metavar="list|revoke")
+    _command(known, "list", show_sessions)
+    _command(known, "revoke", end).add_argument("id", type=int)
+    keys = kinds.add_parser("keys", help="API keys")
     commands = keys.add_subparsers(required=True, metavar="create|list|revoke|rotate")
     made = _command(commands, "create", create)
     made.add_argument("name")

@@ -14,7 +14,7 @@ from flask_smorest import Api
 from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
-from web import auth, headers, pages, rate_limit
+from web import auth, headers, pages, rate_limit, ui
 from web.blueprints import (
     access,
     backfills,
@@ -126,6 +126,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     for resource in RESOURCES:
         api.register_blueprint(resource.blueprint)
     app.register_blueprint(pages.blueprint)
+    app.register_blueprint(ui.blueprint)
     return app
 
 

@@ -18,6 +18,7 @@ from etl.access.keys import stored_form
 from etl.access.roles import Role
 from web.callers import NOBODY, caller, given_key, holder
 from web.errors import RoleNeededError
+from web.sessions import is_page, session_caller
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -25,8 +26,17 @@ if TYPE_CHECKING:
     from config.settings import Settings
 
 # They show no data, and must work before anyone has a key: probes and the documentation.
-_FRONT = "/"
-_ALWAYS_OPEN = ("/health/live", "/health/ready", "/openapi.json", "/docs", "/redoc", "/assets/", "/favicon.ico")
+_FRONT = frozenset({"/", "/ui/sign-in"})
+_ALWAYS_OPEN = (
+    "/health/live",
+    "/health/ready",
+    "/openapi.json",
+    "/docs",
+    "/redoc",
+    "/assets/",
+    "/favicon.ico",
+    "/ui/static/",
+)
 _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
 # What proxies add.
 _PASSED_ON = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"})
@@ -42,9 +52,13 @@ def install(app: Flask, settings: Settings) -> None:
     @app.before_request
     def _check_caller() -> None:
         g.caller = NOBODY
-        if request.path == _FRONT or request.path.startswith(_ALWAYS_OPEN):
+        if request.path in _FRONT or request.path.startswith(_ALWAYS_OPEN):
             return
         key = given_key()
+        if key is None and (found := session_caller() if is_page(request.path) else None):
+            g.caller = found
+            _check_page()
+            return
         if key is None:
             _check_nobody(settings)
             return
@@ -59,7 +73,7 @@ def needed_role() -> Role:
     """The role that this call needs."""
     view: Any = current_app.view_functions.get(request.endpoint or "")
     method = "get" if request.method in {"HEAD", "OPTIONS"} else request.method.lower()
-    handler = getattr(getattr(view, "view_class", None), method, None)
+    handler = getattr(getattr(view, "view_class", None), method, view)
     default = Role.READ if request.method in _READING else Role.ADMIN
     found: Role = getattr(handler, NEEDS, default)
     return found
@@ -70,6 +84,19 @@ def _check_role() -> None:
     # Of a call that there is not, the answer is that there is none.
     if request.endpoint and not (role and role.covers(needed)):
         raise RoleNeededError(f"this call needs a key with the role {needed}, yours has {role}")
+
+
+def is_own_form() -> bool:
+    """Whether a browser says that a form was sent by a page of this service; older ones do so by `Origin` alone."""
+    is_told = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
+    return is_told and not _is_from_another_site()
+
+
+def _check_page() -> None:
+    """A browser sends the cookie along, whichever page has it call: a write must come from ours."""
+    if request.method not in _READING and not is_own_form():
+        abort(403, "this form was not sent by a page of this service")
+    _check_role()
 
 
 def _check_nobody(settings: Settings) -> None:

@@ -58,7 +58,7 @@ def holder(key: str, of_settings: tuple[str, ...]) -> Caller | None:
         StorageError: the database, which knows the stored ones, is away.
     """
     if is_known(key, of_settings):
-        return Caller("API_KEYS", f"settings:{hash_key(key)[-16:]}", Role.ADMIN)
+        return Caller("API_KEYS", mark_of_settings(hash_key(key)), Role.ADMIN)
     prefix = prefix_of(key)
     if prefix is None:
         return None
@@ -66,6 +66,11 @@ def holder(key: str, of_settings: tuple[str, ...]) -> Caller | None:
     if stored is None:
         return None
     return Caller(f"{stored.name} ({stored.prefix})", f"key:{stored.key_id}", stored.role)
+
+
+def mark_of_settings(hashed: str) -> str:
+    """What tells a key of the settings from others, by its hash."""
+    return f"settings:{hashed[-16:]}"
 
 
 def _good(key: str, prefix: str) -> StoredKey | None:

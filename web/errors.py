@@ -40,6 +40,7 @@ from etl.errors import (
     UnknownKeyError,
     UnknownPlanError,
     UnknownRunError,
+    UnknownSessionError,
     UnknownSourceError,
     VersionNeededError,
 )
@@ -78,6 +79,7 @@ STATUSES: dict[type, HTTPStatus] = {
     UnknownPlanError: HTTPStatus.NOT_FOUND,
     UnknownCaseError: HTTPStatus.NOT_FOUND,
     UnknownKeyError: HTTPStatus.NOT_FOUND,
+    UnknownSessionError: HTTPStatus.NOT_FOUND,
     KeyReusedError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoBackfillError: HTTPStatus.UNPROCESSABLE_ENTITY,
     NoSnapshotError: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -25,11 +25,11 @@ def install(app: Flask) -> None:
     @app.after_request
     def _finish(response: Response) -> Response:
         for name, value in COMMON.items():
-            response.headers[name] = value
+            response.headers.setdefault(name, value)
         response.headers.setdefault("Content-Security-Policy", POLICY)
         # Who asks decides what is answered, and another may ask through the same cache.
         response.headers.setdefault("Cache-Control", "private, no-cache")
-        response.vary.update(("Authorization", "X-API-Key", "Accept-Encoding"))
+        response.vary.update(("Authorization", "X-API-Key", "Cookie", "Accept-Encoding"))
         return _packed(response)
 
 

@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from db.queries import answers, audit, deletions, erasures, plans, retention, source_removal
+from db.queries import answers, audit, deletions, erasures, plans, retention, sessions, source_removal
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Removal:
         """Remove old answers, and old records of writes: some now and then, more than are made meanwhile."""
         if self._rhythm.is_due("callers", LOOK_FOR_OLD_SECONDS):
             database.transact(answers.purge_answers, MOST_FORGOTTEN)
+            database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 
     def erase(self, database: Database) -> None:

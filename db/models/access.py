@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Identity, Index, Integer, PrimaryKeyConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, Identity, Index, Integer, PrimaryKeyConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from db.models.base import Base, now
@@ -29,6 +29,28 @@ class KeyRow(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class SessionRow(Base):
+    """A session of the pages, or the link that may begin one. `mark` is that of the key that it came from, if any."""
+
+    __tablename__ = "sessions"
+    __table_args__ = (
+        CheckConstraint(one_of("role", Role), name="role"),
+        CheckConstraint("(link_hash IS NULL) <> (token_hash IS NULL)", name="form"),
+        Index("ix_sessions_expires_at", "expires_at"),
+    )
+
+    session_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    role: Mapped[str]
+    mark: Mapped[str | None]
+    key_id: Mapped[int | None] = mapped_column(Integer, ForeignKey("api_keys.key_id"))
+    link_hash: Mapped[str | None] = mapped_column(unique=True)
+    token_hash: Mapped[str | None] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = now()
+    expires_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
 
 
 class AuditRow(Base):

@@ -23,9 +23,9 @@ from etl.errors import StorageTroubleError
 from testkit.runner import SourceRunner
 from web.app import create_app
 
-OPEN, READ, START, OPERATE, ADMIN = "open", "read", "start", "operate", "admin"
+OPEN, READ, START, OPERATE, ADMIN, ACT, FORM = "open", "read", "start", "operate", "admin", "act", "form"
 # By hand, from what is promised: a new route belongs here. `open` needs nothing; `start` is operate, but open on
-# loopback too.
+# loopback too. `act` needs any key, also on loopback; `form` is open to forms that our own pages send.
 NEEDED = {
     "GET /": OPEN,
     "GET /docs": OPEN,
@@ -79,6 +79,13 @@ NEEDED = {
     "DELETE /keys/<int:key_id>": ADMIN,
     "POST /keys/<int:key_id>/rotate": ADMIN,
     "GET /audit": ADMIN,
+    "GET /ui": READ,
+    "GET /ui/<path:name>": READ,
+    "GET /ui/static/<path:name>": OPEN,
+    "GET /ui/sign-in": OPEN,
+    "POST /ui/sign-in": FORM,
+    "POST /ui/sign-out": ACT,
+    "GET /ui/account": READ,
 }
 GOOD = ("read", "operate", "admin")
 CALLERS = ("none", *GOOD, "bad", "expired", "revoked", "forged")
@@ -119,13 +126,13 @@ def test_every_route_says_who_may_call_it(runner: SourceRunner) -> None:
 
 def expected(needed: str, who: str, place: str) -> int | None:
     """The status of a refusal, None for a call that goes through."""
-    if needed == OPEN:
-        return None
+    if needed in {OPEN, FORM}:
+        return None if needed == OPEN else 403
     if who == "none":
         return None if place == "loopback" and needed in {READ, START} else 401
     if who not in GOOD:
         return 401
-    least = {READ: 0, START: 1, OPERATE: 1, ADMIN: 2}[needed]
+    least = {READ: 0, ACT: 0, START: 1, OPERATE: 1, ADMIN: 2}[needed]
     return None if GOOD.index(who) >= least else 403
 
 
@@ -143,12 +150,16 @@ def test_each_call_from_each_place_by_each_caller(runner: SourceRunner, keys: di
             body = None if method in {"GET", "DELETE"} else {"no such field": 1}
             answer = client.open(path, method=method, json=body, headers=headers)
             status = expected(needed, who, place)
-            refused = answer.status_code if answer.status_code in {401, 403} else None
+            if answer.status_code == 303 and answer.location.startswith("/ui/sign-in"):
+                refused: int | None = 401
+                assert path.startswith("/ui")
+            else:
+                refused = answer.status_code if answer.status_code in {401, 403} else None
             if refused != status or answer.status_code >= 500:
                 wrong.append((route, who, answer.status_code, status))
-            if refused == 401:
+            if refused == 401 and not path.startswith("/ui"):
                 assert answer.headers["WWW-Authenticate"] == "Bearer"
-            if refused == 403:
+            if refused == 403 and not path.startswith("/ui"):
                 assert answer.get_json()["type"] == "urn:kasparro:problem:role_needed"
     assert wrong == []
 

@@ -40,7 +40,15 @@ STACK = yaml.safe_load((PROJECT / "docker-compose.yml").read_text())
 SERVICES: dict[str, Any] = STACK["services"]
 OURS = ("migrate", "samples", "web", "worker", "beat", "flower")
 # What a container may know, of passwords and keys.
-SECRETS = ("POSTGRES_PASSWORD", "OWNER_PASSWORD", "WEB_PASSWORD", "REDIS_PASSWORD", "API_KEYS", "FLOWER_BASIC_AUTH")
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "OWNER_PASSWORD",
+    "WEB_PASSWORD",
+    "REDIS_PASSWORD",
+    "API_KEYS",
+    "SESSION_SECRET",
+    "FLOWER_BASIC_AUTH",
+)
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -62,7 +70,7 @@ def test_a_container_has_no_more_rights_than_it_needs(name: str) -> None:
         ("redis", {"REDIS_PASSWORD"}),
         ("migrate", {"POSTGRES_PASSWORD", "OWNER_PASSWORD", "WEB_PASSWORD", "REDIS_PASSWORD"}),
         ("samples", set()),
-        ("web", {"WEB_PASSWORD", "REDIS_PASSWORD", "API_KEYS"}),
+        ("web", {"WEB_PASSWORD", "REDIS_PASSWORD", "API_KEYS", "SESSION_SECRET"}),
         ("worker", {"OWNER_PASSWORD", "REDIS_PASSWORD"}),
         ("beat", {"OWNER_PASSWORD", "REDIS_PASSWORD"}),
         ("flower", {"REDIS_PASSWORD", "FLOWER_BASIC_AUTH"}),
@@ -80,7 +88,7 @@ def test_a_container_knows_no_secret_of_another(name: str, known: set[str]) -> N
 def test_containers_get_every_setting() -> None:
     # Those of the stack around them are said here, or belong to the local one.
     around = {"DATABASE_URL", "WEB_DATABASE_URL", "ADMIN_DATABASE_URL", "STATE_DIR", "WEB_HOST", "WEB_PORT"}
-    around |= {"FLOWER_PORT", "SAMPLES_PORT", "API_KEYS", "FLOWER_BASIC_AUTH"}
+    around |= {"FLOWER_PORT", "SAMPLES_PORT", "API_KEYS", "SESSION_SECRET", "FLOWER_BASIC_AUTH"}
     read = set(re.findall(r'_get\(env, "([A-Z_]+)"', (PROJECT / "config/settings.py").read_text()))
     assert len(read) > 20
     for name in ("migrate", "worker", "beat", "web"):

@@ -82,6 +82,7 @@ def _retentions(settings: Settings) -> dict[str, str]:
         **dict.fromkeys(("etl_runs", "etl_batches", "etl_run_events", "etl_requests"), runs),
         "audit_log": f"{settings.audit_retention.days} days",
         "idempotency_keys": "1 day",
+        "sessions": "7 days, and 30 days to be seen",
         "etl_plans": "1 day",
         "etl_hours": "90 days",
         "etl_sizes": "90 days",

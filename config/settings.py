@@ -15,6 +15,7 @@ from functools import cache, lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
@@ -63,6 +64,7 @@ class Settings:
     lease: timedelta
     runs_retention: timedelta
     audit_retention: timedelta
+    cases_retention: timedelta
     deleted_retention: timedelta
     read_timeout: timedelta
     rate_limit: int
@@ -160,9 +162,10 @@ def _content(name: str, path: str) -> str:
         with Path(path).open(encoding="utf-8") as file:
             content = file.read(LONGEST_SECRET + 1)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{name}: {path} cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or "not UTF-8"
+        raise SettingError(f"{name}: the file that it names cannot be read: {reason}") from error
     if len(content) > LONGEST_SECRET:
-        raise SettingError(f"{name}: {path} is too long for a secret")
+        raise SettingError(f"{name}: the file that it names is too long for a secret")
     return content.strip()
 
 
@@ -191,6 +194,7 @@ def read(env: Mapping[str, str]) -> Settings:
         lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
         runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
         deleted_retention=_get(env, "DELETED_RETENTION", _positive_duration, "30d"),
+        cases_retention=_get(env, "CASES_RETENTION", _positive_duration, "365d"),
         audit_retention=_get(env, "AUDIT_RETENTION", _positive_duration, "365d"),
         read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
         rate_limit=_get(env, "RATE_LIMIT", _natural, "6000"),
@@ -221,10 +225,11 @@ _OWN = {
 
 def is_own(name: str) -> bool:
     """Whether a variable is one of the service's own; sources may name all others."""
-    plain = name.upper().removesuffix("_FILE")
-    return (
-        plain in _OWN or plain.startswith("KASPARRO_") or any(plain == field.name.upper() for field in fields(Settings))
-    )
+    plain = name.upper()
+    # `NAME_FILE` names a file with the value of `NAME`.
+    forms = {plain, plain.removesuffix("_FILE"), f"{plain}_FILE"}
+    own = _OWN | {field.name.upper() for field in fields(Settings)}
+    return plain.startswith("KASPARRO_") or not own.isdisjoint(forms)
 
 
 def is_placeholder(value: str) -> bool:
@@ -268,12 +273,26 @@ def _get(env: Mapping[str, str], name: str, convert: Callable[[str], T], default
 def _postgres_url(text: str) -> str:
     if text and not re.match(r"postgres(ql)?(\+psycopg2)?://", text):
         raise ValueError("expected postgresql://user:password@host:port/database")
+    _check_address(text)
     return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", text)
+
+
+def _check_address(url: str) -> None:
+    """Refuse one whose parts would be taken for others: what connects would show the rest of the password as a host."""
+    try:
+        parts = urlsplit(url)
+        is_plain = parts.netloc.count("@") <= 1 and (parts.port or True)
+    except ValueError:
+        is_plain = False
+    if not is_plain:
+        raise ValueError("not a valid address; in a password, write / @ : ? # as %2F %40 %3A %3F %23") from None
 
 
 def _redis_url(text: str) -> str:
     if text and not re.match(r"(rediss?|sentinel)://", text):
         raise ValueError("expected redis://, rediss:// or sentinel://")
+    for address in text.split(";"):
+        _check_address(address)
     return text
 
 

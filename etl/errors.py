@@ -288,6 +288,12 @@ class UnknownSessionError(ETLError):
     code = "unknown_session"
 
 
+class KeyReplacedError(ETLError):
+    """An API key that another has replaced, and that goes on for a while, was to be replaced again."""
+
+    code = "key_replaced"
+
+
 class KeyReusedError(ETLError):
     """An `Idempotency-Key` stands for another request."""
 

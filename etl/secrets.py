@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import re
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
@@ -22,6 +23,9 @@ TOKEN = "${" + ISSUED + "}"
 SHORTEST = 4
 # A text that ends with so many characters of a secret was cut off in it.
 _PART = 6
+# A shorter path, such as `/feed`, tells nothing, and would be found in other texts.
+_LONG_PART = 12
+_ADDRESS = re.compile(r"https?://[^/?#]*([^?#]*)(?:\?([^#]*))?")
 _AROUND = "'\"…). "
 
 # How each secret may be written, and what is shown instead; the longest first.
@@ -64,9 +68,17 @@ def _longest(form: tuple[str, str]) -> tuple[int, str]:
 
 def _written(value: str) -> set[str]:
     """A value as it is, in an address, in JSON, in HTML and as an opaque text."""
-    plain = {value, quote(value, safe=""), quote(value), quote_plus(value), json.dumps(value)[1:-1]}
+    in_json = json.dumps(value)[1:-1]
+    plain = {value, quote(value, safe=""), quote(value), quote_plus(value), in_json, json.dumps(in_json)[1:-1]}
+    plain |= _parts(value)
     packed = {base64.b64encode(value.encode()).decode(), base64.urlsafe_b64encode(value.encode()).decode()}
     return plain | {html.escape(value)} | packed
+
+
+def _parts(value: str) -> set[str]:
+    """Of a secret that is a whole address, what a server may repeat alone: its path, and its query."""
+    found = _ADDRESS.match(value)
+    return {part for part in found.groups() if part and len(part) >= _LONG_PART} if found else set()
 
 
 def _without_part(text: str, known: tuple[tuple[str, str], ...]) -> str:

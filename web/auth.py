@@ -125,7 +125,11 @@ def _is_forwarded() -> bool:
 def _is_from_another_site() -> bool:
     """What a browser says of the page that called: any page may have a browser call this machine."""
     origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
-    return (origin is not None and urlsplit(origin).netloc != request.host) or site not in {"none", "same-origin"}
+    return (origin is not None and not _is_ours(origin)) or site not in {"none", "same-origin"}
+
+
+def _is_ours(origin: str) -> bool:
+    return origin.partition("://")[2] == request.host
 
 
 def _from_loopback() -> bool:
@@ -134,5 +138,8 @@ def _from_loopback() -> bool:
     A page whose site's name was made to lead to 127.0.0.1 (DNS rebinding) runs on this machine too, but its browser
     sends the name of the site as Host.
     """
-    host = urlsplit(f"//{request.host}").hostname or ""
+    try:
+        host = urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        return False
     return host in LOOPBACK and (request.remote_addr or "").startswith(("127.", "::1", "::ffff:127."))

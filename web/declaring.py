@@ -48,7 +48,6 @@ def read_many() -> list[Scheduled]:
     kind = _KINDS.get(request.mimetype)
     if kind is None:
         raise UnsupportedMediaType(f"the body must be {JSON} or {YAML}, and say so")
-    request.max_content_length = MOST_BYTES
     body = request.get_data(cache=True)
     try:
         document = read_foreign_yaml(body.decode(), "body") if kind == YAML else _json(body)

@@ -59,14 +59,14 @@ class Resource(Blueprint):
         )
         return made
 
-    def write(self, operation_id: str, role: Role) -> Callable[[T], T]:
-        """A call that writes, in one transaction: its name, on record too, and the role that it needs.
+    def write(self, operation_id: str, role: Role, most_bytes: int | None = None) -> Callable[[T], T]:
+        """A call that writes, in one transaction: its name, on record too, the role that it needs, and a longer body.
 
         It stands below what reads the request, and above what makes the answer.
         """
 
         def decorate(view: Any) -> Any:
-            made = writes.in_one_transaction(view, operation_id)
+            made = writes.in_one_transaction(view, operation_id, most_bytes)
             setattr(made, NEEDS, role)
             parameters = {"parameters": [_REPEATABLE]} if view.__name__ == "post" else {}
             return self.doc(operationId=operation_id, **{"x-role": role.value}, **parameters)(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from threading import BoundedSemaphore
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ LONGEST = 60.0
 PAUSE = 1.0
 SILENCE = 15.0
 MOST_EVENTS = 500
+# How long after an event was written it may be committed.
+LATEST = timedelta(seconds=10)
 
 _places = BoundedSemaphore(AT_ONCE)
 
@@ -65,7 +68,7 @@ def last_seen() -> int:
         InvalidRequestError: it is none of ours.
     """
     given = request.headers.get("Last-Event-ID", "").strip() or "0"
-    if not given.isdecimal() or not given.isascii() or int(given[:20]) > MAX_ID:
+    if not given.isdecimal() or not given.isascii() or len(given) > len(str(MAX_ID)) or int(given) > MAX_ID:
         raise InvalidRequestError("header", "Last-Event-ID", "expected the `id` of an event")
     return int(given)
 
@@ -92,21 +95,34 @@ def _held(place: _Place, events: Iterator[bytes]) -> Iterator[bytes]:
 
 def _events(database: Database, run_id: UUID, after: int) -> Iterator[bytes]:
     ends, spoke = time.monotonic() + LONGEST, time.monotonic()
+    # Ids are given when an event is written, and events are seen when that is committed: a lower one may come later.
+    floor, sent = after, set[int]()
     yield b"retry: 1000\n\n"
     while True:
-        is_over, found = database.read(_look, run_id, after)
+        is_over, events = database.read(_look, run_id, floor)
+        found = [event for event in events if event["event_id"] not in sent]
         for event in found:
             yield _line(event)
-            after = event["event_id"]
+        sent |= {event["event_id"] for event in found}
+        floor = _settled(events, floor)
+        sent = {number for number in sent if number > floor}
         if found or time.monotonic() - spoke > SILENCE:
             spoke = time.monotonic()
             yield b": here\n\n"
-        if (is_over and len(found) < MOST_EVENTS) or time.monotonic() > ends:
+        if (is_over and len(events) < MOST_EVENTS) or time.monotonic() > ends:
             # Of a run that is over there is nothing to come back for.
             yield b"event: end\ndata: {}\n\n" if is_over else b""
             return
-        if len(found) < MOST_EVENTS:
+        if len(events) < MOST_EVENTS:
             time.sleep(PAUSE)
+
+
+def _settled(events: list[dict[str, Any]], floor: int) -> int:
+    """Up to which event none comes any more: all that are there were written a while ago, or a page is full."""
+    if len(events) == MOST_EVENTS:
+        return int(events[-1]["event_id"])
+    old = datetime.now(UTC) - LATEST
+    return max((event["event_id"] for event in events if event["at"] < old), default=floor)
 
 
 def _look(connection: Connection, run_id: UUID, after: int) -> tuple[bool, list[dict[str, Any]]]:

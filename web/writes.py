@@ -63,11 +63,13 @@ def current() -> Write:
     return cast("Write", g.write)
 
 
-def in_one_transaction(view: Callable[..., Any], action: str) -> Callable[..., Response]:
-    """A view as a write, put on record as `action`."""
+def in_one_transaction(view: Callable[..., Any], action: str, most_bytes: int | None = None) -> Callable[..., Response]:
+    """A view as a write, put on record as `action`; `most_bytes` is how long its body may be, if that is unusual."""
 
     @wraps(view)
     def write(*args: Any, **kwargs: Any) -> Response:
+        if most_bytes is not None:
+            request.max_content_length = most_bytes
         asked = _asked()
 
         def attempt(connection: Connection) -> Response:

@@ -6,7 +6,18 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from db.queries import answers, audit, deletions, erasures, plans, retention, sessions, source_removal
+from db.queries import (
+    answers,
+    audit,
+    deletions,
+    erasures,
+    plans,
+    quarantine,
+    retention,
+    sessions,
+    source_removal,
+    versions,
+)
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -23,6 +34,7 @@ MOST_PURGED = 1000
 MOST_FORGOTTEN = 20_000
 # A step that takes longer was too large: beside work each takes some tenths of a second.
 LONG_STEP = 1.0
+LOOK_FOR_VERSIONS_SECONDS = 600.0
 LOOK_FOR_DOWNLOADS_SECONDS = 600.0
 OLD_DOWNLOAD_SECONDS = 86_400.0
 
@@ -40,7 +52,15 @@ class Removal:
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
-        return self.purge, self.forget_seen, self.forget_callers, self.erase, self.empty_sources, self.remove_downloads
+        return (
+            self.purge,
+            self.forget_seen,
+            self.forget_callers,
+            self.forget_versions,
+            self.erase,
+            self.empty_sources,
+            self.remove_downloads,
+        )
 
     def purge(self, database: Database) -> None:
         """Remove old runs, as many as a part of each pass allows for."""
@@ -73,6 +93,13 @@ class Removal:
             database.transact(answers.purge_answers, MOST_FORGOTTEN)
             database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
+
+    def forget_versions(self, database: Database) -> None:
+        """Remove old versions of sources, and records that were rejected long ago and are settled."""
+        if self._rhythm.is_due("versions", LOOK_FOR_VERSIONS_SECONDS):
+            database.transact(versions.purge_versions, self._settings.audit_retention, MOST_FORGOTTEN)
+        if self._rhythm.is_due("cases", LOOK_FOR_OLD_SECONDS):
+            database.transact(quarantine.purge_cases, self._settings.cases_retention, MOST_PURGED)
 
     def erase(self, database: Database) -> None:
         """Erase what was asked for, as much as a part of each pass allows for."""

@@ -158,4 +158,7 @@ def each_run(
             done += bool(act(database, run_id))
         except StorageConflictError as error:
             log.warning("sweep_postponed", run_id=str(run_id), reason=error.message)
+        except Exception:
+            # Whatever is wrong with one must not keep all others from their end.
+            log.exception("sweep_failed", run_id=str(run_id))
     return done

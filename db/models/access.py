@@ -29,6 +29,7 @@ class KeyRow(Base):
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    replaced_by: Mapped[int | None] = mapped_column(Integer)
 
 
 class SessionRow(Base):

@@ -30,6 +30,7 @@ class RejectRow(Base):
             "content_hash",
             postgresql_where=text("state = 'discarded'"),
         ),
+        Index("ix_rejected_records_closed", "last_seen_at", postgresql_where=text("state <> 'open'")),
         Index("ix_rejected_records_by_state", "state", "id"),
         Index("ix_rejected_records_of_source", "source_name", "state", "id"),
         Index("ix_rejected_records_raw", "source_name", "raw_data_id"),

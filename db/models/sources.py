@@ -47,6 +47,7 @@ class SourceRow(Base):
     origin: Mapped[str]
     created_at: Mapped[datetime] = now()
     updated_at: Mapped[datetime] = now()
+    paused_at: Mapped[datetime | None]
 
 
 class VersionRow(Base):
@@ -57,7 +58,10 @@ class VersionRow(Base):
     """
 
     __tablename__ = "source_versions"
-    __table_args__ = (PrimaryKeyConstraint("source_name", "version"),)
+    __table_args__ = (
+        PrimaryKeyConstraint("source_name", "version"),
+        Index("ix_source_versions_made_at", "made_at"),
+    )
 
     source_name: Mapped[str]
     version: Mapped[int] = mapped_column(Integer)

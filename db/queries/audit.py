@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 # What is longer, as JSON, is left out: bytes.
 MOST_DETAIL = 65_536
+# NUL as JSON writes it, which jsonb does not take; not a backslash that is itself written so, with `u0000` behind it.
+_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 _RECORD = text("""
     INSERT INTO audit_log (actor, action, target, detail) VALUES (:actor, :action, :target, CAST(:detail AS jsonb))
@@ -26,7 +29,8 @@ def record_write(connection: Connection, actor: str, action: str, target: str | 
     written = msgspec.json.encode(detail)
     if len(written) > MOST_DETAIL:
         written = msgspec.json.encode({key: _brief(value) for key, value in detail.items()})
-    values = {"actor": actor, "action": action, "target": target, "detail": written.decode().replace("\\u0000", "")}
+    stored = _NUL.sub(r"\1", written.decode())
+    values = {"actor": actor, "action": action, "target": target, "detail": stored}
     connection.execute(_RECORD, values)
 
 

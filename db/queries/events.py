@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 MAX_SHOWN = 500
 
-_RECORD = text("INSERT INTO etl_run_events (run_id, event, detail) VALUES (:run_id, :event, CAST(:detail AS jsonb))")
+# Of one run; how it ended is noted all the same.
+MOST_OF_A_RUN = 5000
+
+_RECORD = text(f"""
+    INSERT INTO etl_run_events (run_id, event, detail)
+    SELECT :run_id, :event, CAST(:detail AS jsonb)
+    WHERE NOT EXISTS (SELECT 1 FROM etl_run_events WHERE run_id = :run_id OFFSET {MOST_OF_A_RUN - 1})
+        OR :event IN ('success', 'partial', 'failed', 'cancelled')
+""")
 
 
 def record_event(connection: Connection, /, run_id: UUID, event: str, **detail: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from db.statement import text
 from etl.access.keys import StoredKey, make_key
 from etl.access.roles import Role
-from etl.errors import UnknownKeyError
+from etl.errors import KeyReplacedError, UnknownKeyError
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -84,19 +84,24 @@ def rotate_key(connection: Connection, key_id: int, created_by: str, keep_second
 
     Raises:
         UnknownKeyError: there is none, or none any more.
+        KeyReplacedError: it was replaced before, and only goes on until its end.
     """
     query = text(f"""
-        SELECT {_SHOWN} FROM api_keys
+        SELECT {_SHOWN}, replaced_by FROM api_keys
         WHERE key_id = :key_id AND revoked_at IS NULL
           AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR UPDATE
     """)
     old = _found(connection.execute(query, {"key_id": key_id}).first(), key_id)
+    if old.replaced_by is not None:
+        raise KeyReplacedError(f"the key {key_id} was replaced by {old.replaced_by} already; rotate that one")
+    made = create_key(connection, old.name, Role(old.role), created_by, old.expires_at)
     end = text("""
-        UPDATE api_keys SET expires_at = least(expires_at, clock_timestamp() + make_interval(secs => :keep))
+        UPDATE api_keys SET replaced_by = :replaced_by,
+            expires_at = least(expires_at, clock_timestamp() + make_interval(secs => :keep))
         WHERE key_id = :key_id
     """)
-    connection.execute(end, {"key_id": key_id, "keep": keep_seconds})
-    return create_key(connection, old.name, Role(old.role), created_by, old.expires_at)
+    connection.execute(end, {"key_id": key_id, "keep": keep_seconds, "replaced_by": made[0].key_id})
+    return made
 
 
 def _found(row: Row[Any] | None, key_id: int) -> Row[Any]:

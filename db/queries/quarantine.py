@@ -9,6 +9,7 @@ from db.statement import text
 from etl.errors import UnknownCaseError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
@@ -124,3 +125,17 @@ def discard_cases(connection: Connection, wanted: Cases, reason: str) -> int:
     """Put open cases away; how many."""
     query = f"UPDATE rejected_records r SET state = 'discarded', reason = :reason WHERE {wanted.condition}"
     return int(connection.execute(text(query), wanted.values | {"reason": reason}).rowcount)
+
+
+def purge_cases(connection: Connection, retention: timedelta, limit: int) -> int:
+    """Remove some of the cases that are settled, and were not seen for so long; how many.
+
+    A discarded record that is still delivered is seen at every run, and stays discarded.
+    """
+    query = text("""
+        DELETE FROM rejected_records WHERE id IN (
+            SELECT id FROM rejected_records
+            WHERE state <> 'open' AND last_seen_at < clock_timestamp() - make_interval(secs => :seconds)
+            ORDER BY last_seen_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+    """)
+    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": limit}).rowcount

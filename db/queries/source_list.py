@@ -140,14 +140,18 @@ def list_declared(connection: Connection, chosen: Chosen, after: str, limit: int
 
 def pause_sources(connection: Connection, names: Sequence[str], until: Any) -> int:
     """Pause sources until a time, or until they are resumed; how many."""
-    query = text(f"UPDATE sources SET paused_until = coalesce(:until, {FOR_EVER}) WHERE name = ANY (:names)")
+    query = text(f"""
+        UPDATE sources s SET paused_until = coalesce(:until, {FOR_EVER}),
+            paused_at = CASE WHEN {IS_PAUSED} THEN paused_at ELSE clock_timestamp() END
+        WHERE name = ANY (:names)
+    """)
     return connection.execute(query, {"names": list(names), "until": until}).rowcount
 
 
 def resume_sources(connection: Connection, names: Sequence[str]) -> int:
     """End pauses, and times of being set aside; how many."""
     query = text(f"""
-        UPDATE sources s SET paused_until = NULL, {TAKEN_BACK}
+        UPDATE sources s SET paused_until = NULL, paused_at = NULL, {TAKEN_BACK}
         WHERE name = ANY (:names) AND ({IS_PAUSED} OR deaths > 0 OR not_before_reason = 'set_aside')
     """)
     return connection.execute(query, {"names": list(names)}).rowcount

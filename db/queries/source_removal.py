@@ -73,11 +73,19 @@ def end_orphan(connection: Connection, run_id: UUID) -> bool:
     query = text("SELECT 1 FROM etl_runs r JOIN sources s ON s.name = r.source_name WHERE r.run_id = :run_id")
     if connection.execute(query, {"run_id": run_id}).first():
         return False
+    # What it has loaded behind the removal goes too.
+    connection.execute(_AGAIN, {"run_id": run_id})
     return end_run(connection, run_id, DELETED)
 
 
-_NEXT = text("""
-    SELECT source_name, after FROM source_removals WHERE emptied_at IS NULL
+_AGAIN = text("""
+    UPDATE source_removals SET emptied_at = NULL, after = ''
+    WHERE source_name = (SELECT source_name FROM etl_runs WHERE run_id = :run_id)
+""")
+_NEXT = text(f"""
+    SELECT source_name, after FROM source_removals s WHERE emptied_at IS NULL
+      -- one that was queued just then may still load
+      AND NOT EXISTS (SELECT 1 FROM etl_runs r WHERE r.source_name = s.source_name AND r.{ACTIVE_RUN})
     ORDER BY asked_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 # In the order of the keys, as loads lock them; nobody loads any more but for a run that ends now.

@@ -53,8 +53,11 @@ _QUEUES = text(f"""
 """)
 _CONNECTIONS = text("""
     SELECT coalesce(nullif(regexp_replace(application_name, '-[0-9]+$', ''), ''), 'other') AS name, count(*) AS open,
-        count(*) FILTER (WHERE state = 'active') AS active
-    FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'
+        -- of other roles' connections a role like the web's is not told what they do
+        CASE WHEN bool_and(state IS NOT NULL) THEN count(*) FILTER (WHERE state = 'active') END AS active
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND usesysid IS NOT NULL
+      AND coalesce(backend_type, 'client backend') = 'client backend'
     GROUP BY 1 ORDER BY 1 LIMIT 50
 """)
 _VERSIONS = text("""

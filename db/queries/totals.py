@@ -21,7 +21,11 @@ _ROLL_UP_RUNS = text(f"""
             SELECT run_id FROM etl_runs
             WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
-            extract(epoch FROM completed_at - started_at) AS seconds
+            created_at, extract(epoch FROM completed_at - started_at) AS seconds
+    ), told AS (
+        -- Those of a source that was deleted say nothing of the one that has its name now.
+        SELECT e.*, coalesce(e.created_at >= s.created_at, false) AS own
+        FROM ended e LEFT JOIN sources s ON s.name = e.source_name
     ), hours AS (
         INSERT INTO etl_hours AS h (hour, status, runs)
         SELECT date_trunc('hour', completed_at, 'UTC'), status, count(*) FROM ended WHERE lane = 'fetch' GROUP BY 1, 2
@@ -33,10 +37,11 @@ _ROLL_UP_RUNS = text(f"""
     SELECT source_name, max(source_type), count(*), count(*) FILTER (WHERE status = 'success'),
         count(*) FILTER (WHERE status = 'partial'), count(*) FILTER (WHERE status = 'failed'),
         sum(records_extracted), coalesce(sum(seconds) FILTER (WHERE {JUDGED_RUN}), 0),
-        max(completed_at) FILTER (WHERE status = 'success'), max(completed_at) FILTER (WHERE status = 'failed'),
-        max(completed_at) FILTER (WHERE status IN ('success', 'partial')), max(completed_at),
-        (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE status <> 'skipped'))[1]
-    FROM ended WHERE source_type <> '' AND lane = 'fetch' GROUP BY source_name ORDER BY source_name
+        max(completed_at) FILTER (WHERE own AND status = 'success'),
+        max(completed_at) FILTER (WHERE own AND status = 'failed'),
+        max(completed_at) FILTER (WHERE own AND status IN ('success', 'partial')), max(completed_at) FILTER (WHERE own),
+        (array_agg(status ORDER BY completed_at DESC) FILTER (WHERE own AND status <> 'skipped'))[1]
+    FROM told WHERE source_type <> '' AND lane = 'fetch' GROUP BY source_name ORDER BY source_name
     ON CONFLICT (source_name) DO UPDATE SET
         total_runs = c.total_runs + excluded.total_runs, total_success = c.total_success + excluded.total_success,
         total_partial = c.total_partial + excluded.total_partial, total_failed = c.total_failed + excluded.total_failed,

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from db.statement import text
+from db.states import ACTIVE_RUN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from sqlalchemy import Connection
 
@@ -78,3 +79,29 @@ def list_mappings(connection: Connection, name: str, limit: int) -> list[Mapping
     """The mapping versions of a source, the newest first."""
     rows = connection.execute(_MAPPINGS, {"name": name, "limit": limit})
     return [Mapping(**row._asdict()) for row in rows]
+
+
+# Of each source so many are kept however old they are, and no more than so many however new.
+NEWEST, MOST = 20, 1000
+_UNBOUND = f"""NOT EXISTS (
+    SELECT 1 FROM etl_runs r WHERE r.source_name = v.source_name AND r.source_version = v.version AND r.{ACTIVE_RUN})"""
+_PURGE = text(f"""
+    DELETE FROM source_versions WHERE (source_name, version) IN (
+        SELECT v.source_name, v.version FROM source_versions v LEFT JOIN sources s ON s.name = v.source_name
+        WHERE v.made_at < clock_timestamp() - make_interval(secs => :seconds) AND {_UNBOUND}
+          AND v.version <= CASE WHEN s.name IS NOT NULL THEN s.version - {NEWEST}
+            -- of one that was deleted the last, from which the next of that name goes on
+            ELSE (SELECT max(n.version) - 1 FROM source_versions n WHERE n.source_name = v.source_name) END
+        ORDER BY v.made_at LIMIT :limit)
+""")
+_PURGE_MOST = text(f"""
+    DELETE FROM source_versions WHERE (source_name, version) IN (
+        SELECT v.source_name, v.version FROM sources s JOIN source_versions v ON v.source_name = s.name
+        WHERE s.version > {MOST} AND v.version <= s.version - {MOST} AND {_UNBOUND} LIMIT :limit)
+""")
+
+
+def purge_versions(connection: Connection, retention: timedelta, limit: int) -> int:
+    """Remove some of the versions that are old, or too many; how many."""
+    removed = connection.execute(_PURGE, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
+    return removed + connection.execute(_PURGE_MOST, {"limit": limit}).rowcount

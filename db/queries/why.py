@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _SOURCE = text(f"""
     SELECT s.name, s.config -> 'request' ->> 'url' AS url, clock_timestamp() AS now, s.enabled, {IS_PAUSED} AS paused,
-        nullif(s.paused_until, {FOR_EVER}) AS paused_until, s.gone_reason, {IS_SET_ASIDE} AS set_aside, s.deaths,
-        s.death_cause, s.not_before, s.not_before_reason, s.next_run_at, s.updated_at, s.late_since,
+        nullif(s.paused_until, {FOR_EVER}) AS paused_until, s.paused_at, s.gone_reason, {IS_SET_ASIDE} AS set_aside,
+        s.deaths, s.death_cause, s.not_before, s.not_before_reason, s.next_run_at, s.updated_at, s.late_since,
         coalesce((SELECT r.slots_missed FROM etl_runs r WHERE r.source_name = s.name AND r.scheduled_for IS NOT NULL
                   ORDER BY r.scheduled_for DESC LIMIT 1), 0) AS slots_missed
     FROM sources s WHERE s.name = :name
@@ -33,12 +33,16 @@ _RUN = text(f"""
             SELECT 1 FROM etl_runs q WHERE q.{ACTIVE_RUN} AND q.dispatched_at < r.dispatched_at
               AND q.claimed_at IS NULL AND q.lane = 'fetch' LIMIT 10000) others) AS before,
         (SELECT e.detail ->> 'message' FROM etl_run_events e
-         WHERE e.run_id = r.run_id AND e.event = 'retry' ORDER BY e.event_id DESC LIMIT 1) AS retry
+         WHERE e.run_id = r.run_id AND e.event = 'retry' ORDER BY e.event_id DESC LIMIT 1) AS retry,
+        (SELECT e.at FROM etl_run_events e
+         WHERE e.run_id = r.run_id AND e.event = 'retry' ORDER BY e.event_id DESC LIMIT 1) AS retry_at
     FROM etl_runs r WHERE r.source_name = :name AND r.lane = 'fetch' AND r.{ACTIVE_RUN}
 """)
+# Those of an earlier source of that name say nothing of this one.
 _ENDED = """
     SELECT run_id, status, error_code AS code, error_message AS message, completed_at, scheduled_for
-    FROM etl_runs WHERE source_name = :name AND lane = 'fetch' AND {status} ORDER BY created_at DESC LIMIT 1
+    FROM etl_runs WHERE source_name = :name AND lane = 'fetch' AND {status}
+      AND created_at >= (SELECT created_at FROM sources WHERE name = :name) ORDER BY created_at DESC LIMIT 1
 """
 _LAST = text(_ENDED.format(status="status IN ('success', 'partial', 'failed')"))
 _SKIPPED = text(_ENDED.format(status="status = 'skipped' AND scheduled_for IS NOT NULL"))
@@ -58,7 +62,9 @@ def situation(connection: Connection, name: str, *, is_scheduling: bool) -> Situ
         **row._asdict(),
         run=_active(run) if run else None,
         last=_ended(last) if last else None,
-        skipped=Skipped(skipped.code, skipped.message, skipped.scheduled_for) if skipped else None,
+        skipped=Skipped(skipped.code, skipped.message, skipped.scheduled_for, skipped.completed_at)
+        if skipped
+        else None,
         workers=count_alive(connection, "worker"),
         scheduler_seen_at=last_seen(connection, "beat"),
         is_scheduling=is_scheduling,

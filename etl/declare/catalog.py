@@ -139,6 +139,7 @@ def read_foreign_yaml(text: str, label: str) -> Any:
         ConfigError: it is not valid, or has one of those.
     """
     with _explained(label):
+        _check_depth(text, label)
         loader = _StrictLoader(text)
         try:
             # Here an alias is one more way to a node: nothing of it is copied yet.
@@ -150,6 +151,16 @@ def read_foreign_yaml(text: str, label: str) -> Any:
 
 
 _PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map"))
+
+
+def _check_depth(text: str, label: str) -> None:
+    """By its events, one after the other: what makes nodes of them goes down the depth of a document as calls, in C."""
+    depth = 0
+    for event in yaml.parse(text, _StrictLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST + 1:
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            raise ConfigError(f"{label}: line {line}: nested deeper than {DEEPEST}")
 
 
 def _check_nodes(root: yaml.Node | None, label: str) -> None:
@@ -184,8 +195,8 @@ def _explained(label: str) -> Iterator[None]:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}:" if mark else ""
         raise ConfigError(f"{label}:{place} {getattr(error, 'problem', None) or 'not valid YAML'}") from error
-    except (ValueError, RecursionError) as error:
-        # Such as a number of more digits than are read.
+    except (ValueError, OverflowError, KeyError, RecursionError) as error:
+        # Such as a number of more digits than are read, or a truth that is neither.
         raise ConfigError(f"{label}: not valid YAML: {error}") from error
 
 

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
 
 from etl.declare.model import Model, Scalar, Url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+def check_address(url: str, key: str) -> None:
+    """Refuse what no client can call, such as a host with one bracket, or a port that there is not."""
+    try:
+        _ = urlsplit(url).port if "$" not in url.partition("://")[2].partition("/")[0] else None
+    except ValueError as error:
+        raise ValueError(f"`{key}`: {url!r} is no address: {error}") from error
+
 
 SECRET = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -53,6 +63,9 @@ class ClientCredentials(Model, frozen=True, tag_field="kind", tag="oauth2_client
     params: dict[str, str] = {}
     send: Literal["header", "body"] = "header"
 
+    def __post_init__(self) -> None:
+        check_address(self.token_url, "auth.token_url")
+
 
 Auth = HeaderAuth | QueryAuth | BearerAuth | BasicAuth | ClientCredentials
 
@@ -65,6 +78,9 @@ class Request(Model, frozen=True):
     headers: dict[str, str] = {}
     body: dict[str, Any] | None = None
     auth: Auth | None = None
+
+    def __post_init__(self) -> None:
+        check_address(self.url, "request.url")
 
 
 def fill(text: str, secrets: Mapping[str, str]) -> str:

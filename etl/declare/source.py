@@ -6,8 +6,10 @@ such as `30m`; secrets are named `${NAME}` and never resolved here.
 
 from __future__ import annotations
 
+import itertools
 import re
 from datetime import datetime
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import msgspec
@@ -263,11 +265,27 @@ def parse(document: dict[str, Any]) -> AnySource:
     Raises:
         ConfigError: names the key that is wrong.
     """
+    if wrong := _unstorable(document, ""):
+        raise ConfigError(wrong)
     try:
         source: AnySource = msgspec.convert(document, type=AnySource)
     except msgspec.ValidationError as error:
         raise ConfigError(explain(error)) from error
     return source
+
+
+def _unstorable(value: Any, path: str) -> str | None:
+    """What no table can hold: NUL in a text or a key, and numbers without end."""
+    if isinstance(value, str):
+        return f"`{path}`: holds the character NUL" if "\0" in value else None
+    if isinstance(value, float):
+        return None if isfinite(value) else f"`{path}`: {value} is no number"
+    if isinstance(value, dict):
+        keys = (_unstorable(key, path or "the document") for key in value)
+        found = (_unstorable(child, f"{path}.{key}" if path else str(key)) for key, child in value.items())
+        return next(filter(None, itertools.chain(keys, found)), None)
+    parts = value if isinstance(value, list) else ()
+    return next(filter(None, (_unstorable(child, path) for child in parts)), None)
 
 
 def dump(source: AnySource) -> dict[str, Any]:

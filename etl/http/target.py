@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from etl import payload
+from etl.declare.credentials import names_credential
 from etl.declare.request import (
     SECRET,
     BasicAuth,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from etl.declare.request import Request
 
 # Headers that say who asks, whatever is written in them.
+# A shorter value of a parameter, such as `true`, would be found in any text.
+_LONG = 6
 _SENSITIVE = re.compile(r"auth|cookie|key|token|secret|passw|session|signature", re.IGNORECASE)
 # What every server may be told.
 _HARMLESS = re.compile(r"accept(-.*)?|user-agent|content-type|cache-control", re.IGNORECASE)
@@ -100,6 +103,8 @@ class PreparedRequest:
     def confidential(self) -> dict[str, str]:
         """What must not be shown, by a name that may be: secrets, and what says as whom we ask."""
         literal = {name: value for name, value in self.headers.items() if _SENSITIVE.search(name)}
+        asked = (*self.params, *parse_qsl(urlsplit(self.url).query))
+        literal |= {name: str(value) for name, value in asked if names_credential(name) and len(str(value)) >= _LONG}
         parts = {**literal, **self.secret_headers, **dict(self.secret_params)}
         if self.grant:
             parts |= {"client_secret": self.grant.client_secret}
@@ -180,7 +185,10 @@ def target_of(request: Request, secrets: dict[str, str], interval: float = 0.0) 
 
 def _is_origin(value: str) -> bool:
     """Whether a value is where a service is, and no more."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return False
     return parts.scheme in {"http", "https"} and not (parts.path.strip("/") or parts.query or "@" in parts.netloc)
 
 

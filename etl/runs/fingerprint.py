@@ -5,20 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from etl.runs.outcome import Failure
 
 # What stands for itself only: ids, times, addresses' ends, names in quotes, numbers.
 _DIFFERING = (
-    (re.compile(r"https?://[^\s'\"<>]+"), lambda match: f"{urlsplit(match[0]).scheme}://{urlsplit(match[0]).netloc}/…"),
+    # By its characters: what stands in a message need not be a valid address.
+    (
+        re.compile(r"(https?://)(?:[^\s'\"<>/?#]*@)?([^\s'\"<>/?#]*)[^\s'\"<>]*"),
+        lambda match: f"{match[1]}{match[2]}/…",
+    ),
     (re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|«[^»]*»"), lambda _: "'…'"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), lambda _: "…"),
     (re.compile(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{12,}\b", re.IGNORECASE), lambda _: "…"),
     # A status is what matters of a refusal.
     (re.compile(r"(?<![\w.])(?!(?:[45]\d\d)(?![\w.]))\d[\d.,:TZ-]*"), lambda _: "N"),
 )
+_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 LONGEST = 300
 
 
@@ -40,4 +44,5 @@ def host_declared(document: dict[str, Any]) -> str | None:
     url = (document.get("request") or {}).get("url")
     if not isinstance(url, str):
         return None
-    return urlsplit(url).netloc.lower() or url.partition("/")[0]
+    found = _HOST.match(url)
+    return found[1].lower() if found and found[1] else url.partition("/")[0]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # A run that waits for a process, and a slot that waits for a scheduler, are on time for so long.
 PROMPT = timedelta(seconds=10)
+# A run that may be sent is sent within a pass of the sweeper.
+SENT = timedelta(seconds=3)
 
 
 class Cause(StrEnum):
@@ -64,6 +66,7 @@ class ActiveRun:
     not_before: datetime | None
     before: int
     retry: str | None
+    retry_at: datetime | None
 
     @property
     def waits_for_a_process(self) -> bool:
@@ -94,6 +97,7 @@ class Skipped:
     code: str | None
     message: str | None
     slot: datetime
+    completed_at: datetime
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Situation:
     enabled: bool
     paused: bool
     paused_until: datetime | None
+    paused_at: datetime | None
     gone_reason: str | None
     set_aside: bool
     deaths: int
@@ -156,14 +161,15 @@ def _standing(about: Situation) -> Iterator[Reason]:
         yield Reason(Cause.DISABLED_OR_PAUSED, "the source is disabled", action, since=about.updated_at)
     if about.paused:
         action = f"POST /sources/{about.name}/resume"
-        yield Reason(Cause.DISABLED_OR_PAUSED, "the source is paused", action, until=about.paused_until)
+        yield Reason(Cause.DISABLED_OR_PAUSED, "the source is paused", action, about.paused_at, about.paused_until)
     if about.gone_reason:
         action = "change its address, or delete it; a run by hand that succeeds brings it back"
         yield Reason(Cause.GONE, about.gone_reason, action, since=about.last.completed_at if about.last else None)
     if about.set_aside:
         message = f"{about.deaths} worker processes died of it in a row; the last one because {about.death_cause}"
         action = f"look at what it serves; POST /sources/{about.name}/resume tries it again at once, as an edit does"
-        yield Reason(Cause.SET_ASIDE, message, action, until=about.not_before)
+        since = about.last.completed_at if about.last else about.updated_at
+        yield Reason(Cause.SET_ASIDE, message, action, since, about.not_before)
 
 
 def _of_run(about: Situation, run: ActiveRun) -> Iterator[Reason]:
@@ -171,7 +177,9 @@ def _of_run(about: Situation, run: ActiveRun) -> Iterator[Reason]:
     if not about.workers:
         message = f"no worker was seen in the last 30 s, and {run.label} waits for one"
         yield Reason(Cause.NO_WORKER, message, "start a worker", since=run.created_at)
-    elif run.waits_for_a_process and run.is_slow and not run.is_sent:
+    elif run.waits_for_a_process and (broken := _of_host(about)) and broken.code is Cause.BREAKER_OPEN:
+        yield broken
+    elif run.waits_for_a_process and run.is_slow and not run.is_sent and about.now - run.created_at > SENT:
         message = "its host is slow or does not answer, and slow sources have their share of the processes already"
         action = "nothing: its turn comes; more worker processes make the share larger"
         yield Reason(Cause.SLOW_SHARE, message, action, since=run.created_at)
@@ -179,7 +187,7 @@ def _of_run(about: Situation, run: ActiveRun) -> Iterator[Reason]:
         message = f"{run.label} waits for a process, with {run.before} before it"
         yield Reason(Cause.WAITING_IN_QUEUE, message, "more worker processes, if this lasts", since=run.created_at)
     elif run.stage is Stage.WAITING:
-        yield next(_of_host(about), None) or _active(run, f"it tries again, after: {run.retry or 'an error'}")
+        yield _of_host(about) or _active(run, f"it tries again, after: {run.retry or 'an error'}")
     elif about.late_since or (about.skipped and about.skipped.slot >= run.created_at):
         yield _active(run, "it goes on, and slots that fall into it are left out")
 
@@ -195,15 +203,16 @@ def _of_schedule(about: Situation) -> Iterator[Reason]:
     """Why there is no run."""
     if not about.is_scheduling or about.next_run_at is None:
         action = "set ENABLE_SCHEDULER=true, or start its runs otherwise"
-        yield Reason(Cause.NO_SCHEDULE, "the scheduler is turned off", action)
+        since = about.scheduler_seen_at or about.updated_at
+        yield Reason(Cause.NO_SCHEDULE, "the scheduler is turned off", action, since)
     elif about.next_run_at < about.now - PROMPT:
         seen = f"one was seen last at {about.scheduler_seen_at:%FT%TZ}" if about.scheduler_seen_at else "none was seen"
         message = f"its slot is due, and no scheduler has taken it; {seen}"
         yield Reason(Cause.SCHEDULER_SILENT, message, "start beat", since=about.next_run_at)
     elif about.not_before and about.not_before > about.now and about.not_before > about.next_run_at:
         yield _asked(about, about.not_before)
-    else:
-        yield from _of_host(about)
+    elif (held := _of_host(about)) and (held.until is None or held.until > about.next_run_at):
+        yield held
 
 
 def _asked(about: Situation, until: datetime) -> Reason:
@@ -212,33 +221,45 @@ def _asked(about: Situation, until: datetime) -> Reason:
         message = "the server said that its last answer stays fresh until then"
     else:
         action, message = "nothing: it is asked again then", "the server asked not to be asked until then"
-    return Reason(Cause.SERVER_ASKED_TO_WAIT, message, action, until=until)
+    return Reason(Cause.SERVER_ASKED_TO_WAIT, message, action, _since_asked(about), until)
 
 
-def _of_host(about: Situation) -> Iterator[Reason]:
+def _of_host(about: Situation) -> Reason | None:
     """Why its host is not asked."""
     host = about.host
     if host is None:
-        return
+        return None
     circuit, budget = host.state.circuit, host.state.budget
     if circuit.state(host.now) is not State.CLOSED:
         action = f"when it is well again: POST /breakers/{host.name}/reset; else one probe at a time goes out"
         message = f"{host.name} failed {circuit.failures} times in a row: {circuit.reason}"
-        yield Reason(Cause.BREAKER_OPEN, message, action, _moment(circuit.opened_at), _moment(circuit.open_until))
-    elif budget.paused_until > host.now:
+        return Reason(Cause.BREAKER_OPEN, message, action, _moment(circuit.opened_at), _moment(circuit.open_until))
+    if budget.paused_until > host.now:
         action = "nothing: it is asked again then"
         message = f"{host.name} wants no requests for now: {budget.reason}"
-        yield Reason(Cause.SERVER_ASKED_TO_WAIT, message, action, until=_moment(budget.paused_until))
-    elif budget.interval and budget.next_at > host.now:
+        until = _moment(budget.paused_until)
+        return Reason(Cause.SERVER_ASKED_TO_WAIT, message, action, _since_asked(about), until)
+    if budget.interval and budget.next_at > host.now:
         action = "declare a higher `rate` for the sources of this host, if it allows for it"
         message = f"{host.name} is asked every {budget.interval:g} s at most, by the strictest rate of its sources"
-        yield Reason(Cause.OVER_BUDGET, message, action, until=_moment(budget.next_at))
+        asked_at = _moment(budget.next_at - budget.interval)
+        return Reason(Cause.OVER_BUDGET, message, action, min(asked_at, about.now), _moment(budget.next_at))
+    return None
+
+
+def _since_asked(about: Situation) -> datetime | None:
+    """When the server said so, as far as it was this source that asked it."""
+    if about.run and about.run.stage is Stage.WAITING:
+        return about.run.retry_at or about.run.created_at
+    ends = [ended.completed_at for ended in (about.last, about.skipped) if ended]
+    return max(ends, default=None)
 
 
 def _missed(about: Situation) -> Reason:
     missed = f"{about.slots_missed} slots passed while no scheduler ran" if about.slots_missed else "a slot was missed"
     action = "nothing: it runs at its next slot; POST /runs runs it now"
-    return Reason(Cause.SLOT_MISSED, missed, action, since=about.late_since, until=about.next_run_at)
+    since = about.late_since or (about.last.completed_at if about.last else about.updated_at)
+    return Reason(Cause.SLOT_MISSED, missed, action, since, about.next_run_at)
 
 
 def _failed(about: Situation) -> Iterator[Reason]:

@@ -85,7 +85,7 @@ def test_the_parts_of_the_service(busy: SourceRunner, client: FlaskClient) -> No
         tables
     )
     assert not any(name.startswith("raw_data_") for name in tables), "partitions count to their table"
-    assert tables["etl_run_events"]["retention"] == "90 days"
+    assert tables["etl_run_events"]["retention"] == "90 days, at most 5000 of a run"
     assert tables["unified_items"]["bytes_a_day"] is None
     assert first["versions"]["migration"]
     Upkeep(busy.settings).note_sizes(busy.database)

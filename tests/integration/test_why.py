@@ -119,6 +119,9 @@ def test_slow_share(well: SourceRunner) -> None:
     well.declare({"name": "slow", "type": "api", "request": {"url": "http://slow.test/"}, "schedule": EVERY_HOUR})
     well.queue("slow")
     well.sql("UPDATE etl_runs SET dispatched_at = NULL WHERE source_name = 'slow'")
+    # Whatever was just asked for is on time.
+    assert why(well, "slow")["reasons"] == []
+    well.sql("UPDATE etl_runs SET created_at = created_at - interval '11 s' WHERE source_name = 'slow'")
     assert first(well, "slow")["code"] == Cause.SLOW_SHARE
 
 
@@ -164,10 +167,17 @@ def far(well: SourceRunner) -> SourceRunner:
     return well
 
 
+def due(runner: SourceRunner) -> None:
+    """What holds it only until before its next slot holds nothing."""
+    runner.sql("UPDATE sources SET next_run_at = clock_timestamp()")
+
+
 def test_breaker_open(far: SourceRunner) -> None:
     limiter = HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test")
     for _ in range(2):
         limiter.failed("far.test", "it answered 500")
+    assert why(far, "far")["reasons"] == []
+    due(far)
     found = first(far, "far")
     assert found["code"] == Cause.BREAKER_OPEN
     assert "it answered 500" in found["message"]
@@ -178,12 +188,16 @@ def test_breaker_open(far: SourceRunner) -> None:
 
 def test_the_host_asked_to_wait(far: SourceRunner) -> None:
     HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test").pause("far.test", 600, "its rate limit is used up")
+    assert why(far, "far")["reasons"] == []
+    due(far)
     assert first(far, "far")["code"] == Cause.SERVER_ASKED_TO_WAIT
 
 
 def test_over_budget(far: SourceRunner) -> None:
     limiter = HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test")
     limiter.admit("far.test", 300.0, 10.0)
+    assert why(far, "far")["reasons"] == []
+    due(far)
     found = first(far, "far")
     assert found["code"] == Cause.OVER_BUDGET
     assert "every 300 s" in found["message"]

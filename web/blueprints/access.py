@@ -90,7 +90,7 @@ class KeyRotation(MethodView):
     @blueprint.write("rotate_key", Role.ADMIN)
     @blueprint.response(201, NewKeySchema)
     @blueprint.problem(404, "There is no such key that counts.")
-    @blueprint.problem(409, "It was made by an earlier request with this `Idempotency-Key`, and is not shown again.")
+    @blueprint.problem(409, "It was replaced before, or by an earlier request with this `Idempotency-Key`.")
     def post(self, wanted: dict[str, Any], key_id: int) -> Any:
         """Replace a key by a new one with the same name, role and end; the old one goes on for `overlap` seconds."""
         made = rotate_key(current().connection, _known(key_id), caller().name, wanted["overlap"])

@@ -78,9 +78,10 @@ class BreakerReset(MethodView):
     def post(self, host: str) -> Any:
         """Close the breaker of a host, and end its pause and those of its sources: the next call goes out at once."""
         parts = service()
+        ended = _end_pauses(current().connection, host, parts.settings.environment)
+        # Last, as it cannot be rolled back.
         with _reaching_broker():
             found = parts.hosts.reset(host)
-        ended = _end_pauses(current().connection, host, parts.settings.environment)
         if found is None and not ended:
             raise UnknownHostError(f"nothing is remembered about {host!r}")
         current().target, current().detail = f"host {host}", {"sources": ended}

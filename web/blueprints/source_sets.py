@@ -19,7 +19,7 @@ from etl.errors import ConfigError
 from etl.runs.outcome import Trigger
 from etl.runs.run_requests import Refusal
 from web.blueprints.sources import chosen_by
-from web.declaring import JSON, YAML, declare, read_many
+from web.declaring import JSON, MOST_BYTES, YAML, declare, read_many
 from web.errors import InvalidRequestError
 from web.extensions import service
 from web.present.sources import present_applied
@@ -48,7 +48,7 @@ class Apply(MethodView):
     """A document of sources."""
 
     @blueprint.arguments(ApplyQuerySchema, location="query", unknown=ma.RAISE)
-    @blueprint.write("apply_sources", Role.ADMIN)
+    @blueprint.write("apply_sources", Role.ADMIN, MOST_BYTES)
     @blueprint.response(200, AppliedSchema)
     @blueprint.problem(409, "A source stands in the file of sources, and is declared otherwise there.")
     @blueprint.doc(requestBody=_DOCUMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from db.queries.events import MOST_OF_A_RUN
 from db.queries.overview import MOST_COUNTED
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def _retentions(settings: Settings) -> dict[str, str]:
     """For how long the rows of a table are kept, where they are not kept for ever."""
     runs = f"{settings.runs_retention.days} days"
     return {
-        **dict.fromkeys(("etl_runs", "etl_batches", "etl_run_events", "etl_requests"), runs),
+        **dict.fromkeys(("etl_runs", "etl_batches", "etl_requests"), runs),
+        "etl_run_events": f"{runs}, at most {MOST_OF_A_RUN} of a run",
+        "source_versions": f"the newest 20 of each, others {settings.audit_retention.days} days, at most 1,000",
+        "rejected_records": f"{settings.cases_retention.days} days once settled; open ones are kept",
         "audit_log": f"{settings.audit_retention.days} days",
         "idempotency_keys": "1 day",
         "sessions": "7 days, and 30 days to be seen",

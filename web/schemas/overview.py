@@ -95,7 +95,9 @@ class ConnectionsSchema(Schema):
 
     name = fields.String()
     open = fields.Integer()
-    active = fields.Integer()
+    active = fields.Integer(
+        allow_none=True, metadata={"description": "Null where the web's role is not told: those of other roles."}
+    )
 
 
 class SystemSchema(Schema):

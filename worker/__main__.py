@@ -2,6 +2,7 @@
 
 python -m worker debug NAME     run a source in this process
 python -m worker preview NAME   read a source a little, and show what would become of it
+python -m worker import FILE    make sources of an OPML file, or of a list of addresses, and print them
 python -m worker resume NAME    let a source run that was set aside
 python -m worker why NAME       say why a source is late or not well
 python -m worker test FILES     test sources by given answers, without a network
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -29,7 +31,7 @@ from etl.errors import ConfigError, ETLError
 from etl.hosts.limiter import LocalHostStates
 from etl.runs.outcome import Status
 from etl.runs.why import explain
-from worker import preview_table, previewing, process, source_tests
+from worker import importing, preview_table, previewing, process, source_tests
 from worker.inline import InlineRunner
 
 if TYPE_CHECKING:
@@ -120,6 +122,16 @@ def preview(name: str) -> None:
         raise ETLError("it was not read to the end; see above")
 
 
+def import_(file: str) -> None:
+    """Print the sources that a list of addresses makes, as YAML; nothing is applied.
+
+    Raises:
+        ConfigError: the list cannot be read.
+    """
+    for lines in importing.import_list(Path(file)):
+        print(lines, flush=True)
+
+
 def _document(mine: Settings, name: str) -> dict[str, Any]:
     """The source of this name: as the file has it, or else as it is saved."""
     for one in load_catalog(mine.sources_file, "30m", lambda secret: mine.secret(secret) or secret):
@@ -147,6 +159,7 @@ def test(*files: str) -> None:
 COMMANDS: dict[str, Callable[..., None]] = {
     "debug": debug,
     "preview": preview,
+    "import": import_,
     "resume": resume,
     "why": why,
     "test": test,

@@ -190,14 +190,15 @@ def answer(settings: Settings, wanted: Wanted) -> dict[str, Any]:
         database.close()
 
 
-def main() -> int:
-    """Answer one request."""
-    settings = settings_module.load_connected()
+def main(arguments: list[str]) -> int:
+    """Answer one request; `--apart` takes no place among those of the API, and needs no database."""
+    is_apart = arguments == ["--apart"]
+    settings = settings_module.load() if is_apart else settings_module.load_connected()
     logs.configure(settings)
     wanted = msgspec.json.decode(sys.stdin.buffer.read(), type=Wanted)
     limit_process(settings.worker_memory, wanted.seconds)
     try:
-        told = answer(settings, wanted)
+        told = preview(settings, wanted) if is_apart else answer(settings, wanted)
     except ETLError as error:
         told = _turned_away(error.code, error.message)
     except MemoryError:
@@ -213,4 +214,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

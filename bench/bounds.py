@@ -27,22 +27,33 @@ if TYPE_CHECKING:
 
     from flask.testing import FlaskClient
 
-PATHS = ("/health", "/stats", "/runs", "/runs?status=partial", "/runs?status=skipped", "/runs?source_name=s1")
+PATHS = (
+    *("/health", "/stats", "/runs", "/runs?status=partial", "/runs?status=skipped", "/runs?source_name=s1"),
+    *("/overview", "/system", "/hosts", "/errors", "/sources", "/sources?state=failing", "/sources?tags=blue"),
+    *("/sources/s1", "/sources/s1/why", "/sources/s1/versions", "/sources/s1/mappings", "/sources/s1/drift"),
+)
 # So many pages of 8 KiB each source may cost, beside a fixed number; and nothing for a run.
 PER_SOURCE, FIXED = 3.0, 600
 ASKED = 15
 _SOURCES = """
     INSERT INTO sources (name, type, config, enabled, origin, next_run_at)
-    SELECT 's' || n, 'csv', jsonb_build_object('name', 's' || n, 'type', 'csv', 'schedule', jsonb_build_object('every', '30m')),
+    SELECT 's' || n, 'csv', jsonb_build_object('name', 's' || n, 'type', 'csv', 'schedule', jsonb_build_object('every', '30m'),
+            'file', 'a.csv', 'tags', jsonb_build_array(CASE WHEN n % 3 = 0 THEN 'blue' ELSE 'red' END)),
         true, 'file', now() + interval '1 hour' FROM generate_series(1, {sources}) n;
+    INSERT INTO source_versions (source_name, version, mapping_version, mapped_since, reader, made_by, document)
+    SELECT name, 1, 1, 1, 1, 'file', config FROM sources;
     INSERT INTO etl_checkpoints (source_name, source_type, total_items, total_runs, last_status, last_run_at)
     SELECT name, type, 100, 10, 'success', now() FROM sources;
 """
 _RUNS = """
-    INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, created_at, started_at, completed_at, rolled_up)
+    INSERT INTO etl_runs (run_id, source_name, source_type, trigger, status, stage, created_at, started_at, completed_at,
+        rolled_up, error_code, error_message, error_fingerprint)
     SELECT gen_random_uuid(), 's' || (n % {sources} + 1), 'csv', 'schedule',
-        CASE WHEN n % 1000 = 0 THEN 'partial' WHEN n % 17 = 0 THEN 'skipped' ELSE 'success' END, 'done',
-        now() - n * interval '1 s', now() - n * interval '1 s', now() - n * interval '1 s', true
+        CASE WHEN n % 1000 = 0 THEN 'partial' WHEN n % 17 = 0 THEN 'skipped' WHEN n % 50 = 1 THEN 'failed'
+            ELSE 'success' END, 'done',
+        now() - n * interval '1 s', now() - n * interval '1 s', now() - n * interval '1 s', true,
+        CASE WHEN n % 50 = 1 THEN 'http_500' END, CASE WHEN n % 50 = 1 THEN 'answered 500' END,
+        CASE WHEN n % 50 = 1 THEN 'f' || n % 20 END
     FROM generate_series({first}, {last}) n
 """
 

@@ -29,7 +29,9 @@ def install(app: Flask) -> None:
         response.headers.setdefault("Content-Security-Policy", POLICY)
         # Who asks decides what is answered, and another may ask through the same cache.
         response.headers.setdefault("Cache-Control", "private, no-cache")
-        response.vary.update(("Authorization", "X-API-Key", "Cookie", "Accept-Encoding"))
+        response.vary.update(("Authorization", "X-API-Key", "Accept-Encoding"))
+        if request.path.startswith("/ui"):
+            response.vary.add("Cookie")
         return _packed(response)
 
 

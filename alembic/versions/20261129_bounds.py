@@ -1,4 +1,4 @@
-"""What is old, found by its age; which key replaced another, and since when a source is paused."""
+"""What is old, found by its age; failed runs, grouped from an index; which key replaced another, and since when a source is paused."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ depends_on = None
 INDEXES = {
     "ix_rejected_records_closed": "rejected_records (last_seen_at) WHERE state <> 'open'",
     "ix_source_versions_made_at": "source_versions (made_at)",
+    # Groups of failed runs are read from it alone.
+    "ix_etl_runs_failed": "etl_runs (completed_at) INCLUDE (error_fingerprint, source_name, run_id) "
+    "WHERE error_fingerprint IS NOT NULL",
 }
 
 
@@ -29,6 +32,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_index("ix_rejected_records_closed", "rejected_records")
+    op.drop_index("ix_etl_runs_failed", "etl_runs")
+    op.execute("CREATE INDEX ix_etl_runs_failed ON etl_runs (completed_at) WHERE error_fingerprint IS NOT NULL")
     op.drop_index("ix_source_versions_made_at", "source_versions")
     op.drop_column("sources", "paused_at")
     op.drop_column("api_keys", "replaced_by")

@@ -49,7 +49,12 @@ class RunRow(Base):
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
         Index("ix_etl_runs_backfills", "source_name", "completed_at", postgresql_where=text("lane = 'backfill'")),
-        Index("ix_etl_runs_failed", "completed_at", postgresql_where=text("error_fingerprint IS NOT NULL")),
+        Index(
+            "ix_etl_runs_failed",
+            "completed_at",
+            postgresql_include=["error_fingerprint", "source_name", "run_id"],
+            postgresql_where=text("error_fingerprint IS NOT NULL"),
+        ),
         Index(
             "ix_etl_runs_failed_of",
             "error_fingerprint",

@@ -32,7 +32,8 @@ class Groups:
 
 _FAILED = """
     WITH failed AS MATERIALIZED (
-        SELECT run_id, source_name, error_fingerprint, error_code, error_message, completed_at FROM etl_runs
+        -- all of it stands in an index
+        SELECT run_id, source_name, error_fingerprint, completed_at FROM etl_runs
         WHERE error_fingerprint IS NOT NULL AND completed_at > clock_timestamp() - make_interval(secs => :seconds)
         ORDER BY completed_at DESC LIMIT :most
     )
@@ -43,15 +44,15 @@ _COUNT = text(f"""
         clock_timestamp() - make_interval(secs => :seconds) AS since FROM failed
 """)
 _GROUPS = text(f"""
-    {_FAILED}
-    SELECT f.error_fingerprint AS fingerprint, (array_agg(f.error_code ORDER BY completed_at DESC))[1] AS code,
-        (array_agg(f.error_message ORDER BY completed_at DESC))[1] AS message,
-        (array_agg(f.run_id ORDER BY completed_at DESC))[1] AS sample_run_id,
-        (array_agg(f.source_name ORDER BY completed_at DESC))[1] AS sample_source,
+    {_FAILED}, grouped AS (
+    SELECT f.error_fingerprint AS fingerprint, (array_agg(f.run_id ORDER BY completed_at DESC))[1] AS sample_run_id,
         count(*) AS runs, count(DISTINCT f.source_name) AS sources_total,
         (array_agg(DISTINCT f.source_name))[1:{SHOWN_SOURCES}] AS sources,
         min(completed_at) AS first_seen_at, max(completed_at) AS last_seen_at
     FROM failed f GROUP BY f.error_fingerprint ORDER BY count(*) DESC, max(completed_at) DESC LIMIT :limit
+    )
+    SELECT g.*, r.error_code AS code, r.error_message AS message, r.source_name AS sample_source
+    FROM grouped g JOIN etl_runs r ON r.run_id = g.sample_run_id ORDER BY g.runs DESC, g.last_seen_at DESC
 """)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHARE_LOCK = 7236150422
 # Of a source, in SQL.
-IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > clock_timestamp(), false)"
+IS_SET_ASIDE = f"coalesce(not_before_reason = '{SET_ASIDE}' AND not_before > statement_timestamp(), false)"
 # What ends the time that a source is set aside.
 TAKEN_BACK = f"""deaths = 0, death_cause = NULL,
     not_before = CASE WHEN not_before_reason = '{SET_ASIDE}' THEN NULL ELSE not_before END,

@@ -164,7 +164,13 @@ def test_server_asked_to_wait(well: SourceRunner) -> None:
 def far(well: SourceRunner) -> SourceRunner:
     well.declare({"name": "far", "type": "api", "request": {"url": "http://far.test/x"}, "schedule": EVERY_HOUR})
     RedisHostStates().reset("far.test")
+    resting(well)
     return well
+
+
+def resting(runner: SourceRunner) -> None:
+    """Its next slot is an hour away, whatever the time of day."""
+    runner.sql("UPDATE sources SET next_run_at = clock_timestamp() + interval '1 h'")
 
 
 def due(runner: SourceRunner) -> None:
@@ -176,6 +182,7 @@ def test_breaker_open(far: SourceRunner) -> None:
     limiter = HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test")
     for _ in range(2):
         limiter.failed("far.test", "it answered 500")
+    resting(far)
     assert why(far, "far")["reasons"] == []
     due(far)
     found = first(far, "far")
@@ -183,11 +190,13 @@ def test_breaker_open(far: SourceRunner) -> None:
     assert "it answered 500" in found["message"]
     assert "/breakers/far.test/reset" in found["action"]
     RedisHostStates().reset("far.test")
+    resting(far)
     assert why(far, "far")["reasons"] == []
 
 
 def test_the_host_asked_to_wait(far: SourceRunner) -> None:
     HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test").pause("far.test", 600, "its rate limit is used up")
+    resting(far)
     assert why(far, "far")["reasons"] == []
     due(far)
     assert first(far, "far")["code"] == Cause.SERVER_ASKED_TO_WAIT
@@ -196,6 +205,7 @@ def test_the_host_asked_to_wait(far: SourceRunner) -> None:
 def test_over_budget(far: SourceRunner) -> None:
     limiter = HostLimiter(RedisHostStates(), BreakerPolicy(2, 60), "test")
     limiter.admit("far.test", 300.0, 10.0)
+    resting(far)
     assert why(far, "far")["reasons"] == []
     due(far)
     found = first(far, "far")

@@ -72,6 +72,11 @@ class Database:
         self._reading = make(isolation="AUTOCOMMIT")
         self._patience = patience
 
+    @property
+    def in_use(self) -> int:
+        """Connections that are at work."""
+        return sum(one.pool.checkedout() for one in (self.engine, self._reading))  # type: ignore[attr-defined]
+
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A transaction: committed at the end, rolled back on an error.

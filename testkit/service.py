@@ -217,6 +217,10 @@ class Service:
         self.start("web", "gunicorn", "-c", "web/gunicorn_config.py", *(arguments or ("--workers=1",)), "web.wsgi:app")
         wait_until(lambda: self.get("/health/ready")["status"] == "ready")
 
+    def pid(self, name: str) -> int:
+        """The process that was started."""
+        return self._processes[name].pid
+
     def kill(self, name: str) -> None:
         """The whole group at once, as a machine would die."""
         process = self._processes.pop(name)

@@ -14,13 +14,14 @@ from flask_smorest import Api
 from broker.host_states import RedisHostStates
 from broker.messaging import make_producer
 from db.session import Database
-from web import auth, headers, pages, rate_limit, ui
+from web import auth, headers, metrics, pages, rate_limit, ui
 from web.blueprints import (
     access,
     backfills,
     breakers,
     data,
     health,
+    metrics as metrics_route,
     overview,
     quarantine,
     replays,
@@ -45,7 +46,7 @@ SLOW_WAITING = 3
 # In the order of the documentation.
 RESOURCES = (
     *(health, overview, data, stats, runs, sources, source_sets),
-    *(quarantine, replays, backfills, breakers, access),
+    *(quarantine, replays, backfills, breakers, access, metrics_route),
 )
 DESCRIPTION = """\
 Data from REST APIs, CSV files and RSS/Atom feeds, normalised into one table.
@@ -119,6 +120,7 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
         },
     )
     app.extensions["kasparro"] = _service(settings, database or _database(settings))
+    metrics.install(app, app.extensions["kasparro"].database)
     auth.install(app, settings)
     rate_limit.install(app, settings)
     headers.install(app)

@@ -83,9 +83,9 @@ class Resource(Blueprint):
         return decorate
 
 
-def also(status: int, kind: str) -> dict[int, Any]:
+def also(status: int, kind: str, schema: str = "object") -> dict[int, Any]:
     """What documents that an answer may come as another kind of text too."""
-    return {status: {"content": {kind: {"schema": {"type": "object"}}}}}
+    return {status: {"content": {kind: {"schema": {"type": schema}}}}}
 
 
 _REPEATABLE = {

@@ -131,6 +131,17 @@ class TotalsRow(Base):
     last_failure_at: Mapped[datetime | None]
 
 
+class CounterRow(Base):
+    """How many there ever were: runs by how they ended, records by what became of them, and takeovers."""
+
+    __tablename__ = "etl_counters"
+    __table_args__ = (PrimaryKeyConstraint("name", "label"),)
+
+    name: Mapped[str]
+    label: Mapped[str]
+    value: Mapped[int] = counter()
+
+
 class HourRow(Base):
     """How many runs of fetching ended in an hour, by how they ended."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
+from db.queries.counters import add_takeovers
 from db.queries.events import record_event
 from db.queries.run_locks import lock_run
 from db.statement import text
@@ -60,6 +61,7 @@ def take_over_runs(connection: Connection) -> int:
     runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT, "max_attempts": MAX_RUN_ATTEMPTS}).all()
     for row in runs:
         record_event(connection, row.run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
+    add_takeovers(connection, len(runs))
     return len(runs)
 
 
@@ -91,7 +93,9 @@ def give_up_run(connection: Connection, run_id: UUID) -> bool:
 
 def take_over_batches(connection: Connection) -> int:
     """The same for batches. No event is written here: it would lock the run after the batch, against the order."""
-    return len(connection.execute(_EXPIRED_BATCHES, {"limit": LIMIT}).all())
+    taken = len(connection.execute(_EXPIRED_BATCHES, {"limit": LIMIT}).all())
+    add_takeovers(connection, taken)
+    return taken
 
 
 # A message is sent again when it must have left the queue: a later one was taken, or the queue is empty. Those sent in

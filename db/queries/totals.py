@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from db.queries.counters import ADDED, OUTCOMES
 from db.statement import text
 from db.states import JUDGED_RUN, OPEN_BATCH, gained
 
@@ -21,11 +22,16 @@ _ROLL_UP_RUNS = text(f"""
             SELECT run_id FROM etl_runs
             WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
         RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
-            created_at, extract(epoch FROM completed_at - started_at) AS seconds
+            created_at, {", ".join(f"records_{outcome}" for outcome in OUTCOMES if outcome != "extracted")},
+            extract(epoch FROM completed_at - started_at) AS seconds
     ), told AS (
         -- Those of a source that was deleted say nothing of the one that has its name now.
         SELECT e.*, coalesce(e.created_at >= s.created_at, false) AS own
         FROM ended e LEFT JOIN sources s ON s.name = e.source_name
+    ), counters AS (
+        INSERT INTO etl_counters AS n (name, label, value)
+        SELECT name, label, value FROM ({ADDED.format(ended="ended")}) added ORDER BY name, label
+        ON CONFLICT (name, label) DO UPDATE SET value = n.value + excluded.value
     ), hours AS (
         INSERT INTO etl_hours AS h (hour, status, runs)
         SELECT date_trunc('hour', completed_at, 'UTC'), status, count(*) FROM ended WHERE lane = 'fetch' GROUP BY 1, 2

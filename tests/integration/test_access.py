@@ -79,6 +79,7 @@ NEEDED = {
     "DELETE /keys/<int:key_id>": ADMIN,
     "POST /keys/<int:key_id>/rotate": ADMIN,
     "GET /audit": ADMIN,
+    "GET /metrics": READ,
     "GET /ui": READ,
     "GET /ui/<path:name>": READ,
     "GET /ui/static/<path:name>": OPEN,

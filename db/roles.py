@@ -35,7 +35,7 @@ _WEB_WRITES = (
     "UPDATE (state, reason) ON rejected_records",
     "INSERT, UPDATE, DELETE ON sources",
     "INSERT, UPDATE ON source_removals",
-    "INSERT ON source_versions",
+    "INSERT ON source_versions, mirror_marks",
     "DELETE ON source_fields",
 )
 

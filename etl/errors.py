@@ -282,6 +282,12 @@ class UnknownKeyError(ETLError):
     code = "unknown_key"
 
 
+class MirrorResetError(ETLError):
+    """A mirror has read what this database does not hold, or comes too late to be told all that was removed."""
+
+    code = "mirror_reset"
+
+
 class UnknownSessionError(ETLError):
     """No session has this id, or it is over."""
 

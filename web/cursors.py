@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -91,10 +91,19 @@ class RunCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         self.created_at = _in_utc(self.created_at)
 
 
-Cursor = TypeVar("Cursor", ItemCursor, RunCursor)
+class ChangeCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """How far a mirror has come: the cluster, the mark under which it read, and its last change."""
+
+    cluster: Annotated[str, msgspec.Meta(max_length=20)]
+    mark: UUID
+    xid: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    item_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-def pack(cursor: ItemCursor | RunCursor) -> str:
+Cursor = TypeVar("Cursor", ItemCursor, RunCursor, ChangeCursor)
+
+
+def pack(cursor: ItemCursor | RunCursor | ChangeCursor) -> str:
     """A cursor as text."""
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from db.queries import (
     answers,
     audit,
+    changes,
     deletions,
     erasures,
     plans,
@@ -92,6 +93,7 @@ class Removal:
         if self._rhythm.is_due("callers", LOOK_FOR_OLD_SECONDS):
             database.transact(answers.purge_answers, MOST_FORGOTTEN)
             database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
+            database.transact(changes.purge_marks, self._settings.deleted_retention, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 
     def forget_versions(self, database: Database) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import copies, freshness, readers, retention, system, totals
+from db.queries import changes, copies, freshness, readers, retention, system, totals
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -29,13 +29,14 @@ class Upkeep:
         self._settings = settings
         self._rhythm = Rhythm()
         self._has_older = False
+        self._is_renumbering = False
 
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
         """All of them, in their order."""
         return (
             *(self.roll_up, self.recount, self.add_partitions),
-            *(self.check_raw_ids, self.renew_readers, self.judge_lateness, self.note_sizes),
+            *(self.renumber_changes, self.check_raw_ids, self.renew_readers, self.judge_lateness, self.note_sizes),
         )
 
     def roll_up(self, database: Database) -> None:
@@ -59,6 +60,14 @@ class Upkeep:
             log.error("raw_ids_repeated", copies=look.copies)
         if self._rhythm.is_due("raw_ids", RAW_IDS_SECONDS) and database.transact(copies.advance_sequence):
             log.error("raw_ids_behind")
+
+    def renumber_changes(self, database: Database) -> None:
+        """After a restore into another cluster, put changes that lie ahead of its transactions among them."""
+        if self._is_renumbering or self._rhythm.is_due("changes", RAW_IDS_SECONDS):
+            renumbered = database.transact(changes.renumber)
+            self._is_renumbering = renumbered == changes.STEP
+            if renumbered:
+                log.warning("changes_renumbered", items=renumbered)
 
     def judge_lateness(self, database: Database) -> None:
         """Notice the sources that are late: also one of which there is no run."""

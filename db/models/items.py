@@ -137,6 +137,8 @@ class ItemRow(ItemContent, Base):
         UniqueConstraint("source_name", "external_id"),
         CheckConstraint("octet_length(external_id) <= 1000", name="external_id"),
         CheckConstraint("status IN ('active', 'deleted')", name="status"),
+        # What mirrors read, whatever the status.
+        Index("ix_unified_items_changed", "change_xid", "id"),
         _item_index("by_created", "created_at", "id", also=TYPE),
         _item_index("by_updated", "updated_at", "id", also=[*TYPE, "created_at", "published_at", *NUMBERS]),
         _item_index("by_published", "published_at", "id", also=[*TYPE, "created_at", "updated_at", *NUMBERS]),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from db.queries.changes import raise_floor
 from db.queries.closing import end_run
 from db.queries.declaring import lock_declaring
 from db.queries.run_locks import lock_run
@@ -136,9 +137,12 @@ _OLD = text("""
     ORDER BY emptied_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
 _REMOVE = text("""
-    DELETE FROM unified_items WHERE id = ANY (ARRAY(
-        SELECT id FROM unified_items WHERE source_name = :name AND status = 'deleted'
-          AND deleted_at < clock_timestamp() - make_interval(secs => :seconds) LIMIT :step FOR UPDATE SKIP LOCKED))
+    WITH gone AS (
+        DELETE FROM unified_items WHERE id = ANY (ARRAY(
+            SELECT id FROM unified_items WHERE source_name = :name AND status = 'deleted'
+              AND deleted_at < clock_timestamp() - make_interval(secs => :seconds) LIMIT :step FOR UPDATE SKIP LOCKED))
+        RETURNING change_xid)
+    SELECT count(*) AS items, max(change_xid)::text AS changed FROM gone
 """)
 
 
@@ -151,7 +155,8 @@ def remove_some(connection: Connection, retention: timedelta) -> bool:
     name = connection.execute(_OLD, {"seconds": seconds}).scalar()
     if name is None:
         return False
-    removed = connection.execute(_REMOVE, {"name": name, "seconds": seconds, "step": STEP}).rowcount
-    if removed < STEP:
+    removed = connection.execute(_REMOVE, {"name": name, "seconds": seconds, "step": STEP}).one()
+    raise_floor(connection, removed.changed)
+    if removed.items < STEP:
         connection.execute(text("DELETE FROM source_removals WHERE source_name = :name"), {"name": name})
     return True

@@ -37,6 +37,7 @@ NEEDED = {
     "GET /health/ready": OPEN,
     "GET /health": READ,
     "GET /data": READ,
+    "GET /data/changes": READ,
     "GET /data/<int:item_id>": READ,
     "GET /data/<int:item_id>/lineage": READ,
     "GET /stats": READ,

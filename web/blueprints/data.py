@@ -10,6 +10,7 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
+from db.queries.changes import Position, read_changes, set_mark
 from db.queries.erasures import ask_to_erase
 from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
@@ -17,12 +18,16 @@ from db.queries.lineage import get_item, get_lineage
 from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
+from web.cursors import ChangeCursor, unpack
 from web.extensions import service
+from web.present.changes import present_changes
 from web.present.items import present_items
 from web.present.lineage import present_lineage
 from web.questions import naming_a_source, read_question
 from web.requests import MAX_ID, Resource
 from web.schemas.data import (
+    ChangesQuerySchema,
+    ChangesSchema,
     DataQuerySchema,
     DataSchema,
     ErasedSchema,
@@ -62,6 +67,31 @@ class Data(MethodView):
         # Weak, since it is the same whether the answer is packed or not.
         response.set_etag(hashlib.sha256(body).hexdigest()[:32], weak=True)
         return response.make_conditional(request) if request.if_none_match else response  # type: ignore[return-value]
+
+
+@blueprint.route("/data/changes")
+class DataChanges(MethodView):
+    """What a mirror reads."""
+
+    @blueprint.arguments(ChangesQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.response(200, ChangesSchema)
+    @blueprint.problem(410, "`mirror_reset`: the database was restored, or too much was removed since. Begin anew.")
+    @blueprint.problem(503, "The database is away, or needs too long for this (`too_slow`).")
+    @blueprint.doc(operationId="list_changes")
+    def get(self, query: dict[str, Any]) -> Response:
+        """List what changed, deleted items too, the oldest change first, each item as it is now. None is missed.
+
+        Apply each to what you have by its `id`, and keep `next_cursor` with it. What changes again comes again.
+        """
+        after = unpack(query["cursor"], ChangeCursor) if "cursor" in query else None
+        database = service().database
+        database.transact(set_mark)
+        found = database.read(read_changes, _position(after) if after else None, query["limit"])
+        return Response(present_changes(found), mimetype="application/json")
+
+
+def _position(cursor: ChangeCursor) -> Position:
+    return Position(cursor.cluster, str(cursor.mark), cursor.xid, cursor.item_id)
 
 
 @blueprint.route("/data/<int:item_id>")

@@ -90,5 +90,6 @@ def _retentions(settings: Settings) -> dict[str, str]:
         "etl_plans": "1 day",
         "etl_hours": "90 days",
         "etl_sizes": "90 days",
+        "mirror_marks": f"{settings.deleted_retention.days} days",
         "source_removals": f"{settings.deleted_retention.days} days",
     }

@@ -40,6 +40,30 @@ class ItemSchema(_Content):  # type: ignore[misc, valid-type]
     updated_at = fields.AwareDateTime()
 
 
+class ChangesQuerySchema(Schema):
+    """Where to go on, and how much to get."""
+
+    cursor = Text(metadata={"description": "next_cursor of the answer before; without one, all from the beginning"})
+    limit = fields.Integer(load_default=500, validate=validate.Range(1, MAX_PAGE_SIZE))
+
+
+class ChangedItemSchema(ItemSchema):
+    """An item as it is since it changed; a deleted one has the time of that."""
+
+    deleted_at = fields.AwareDateTime(allow_none=True)
+
+
+class ChangesSchema(Schema):
+    """Changes, the oldest first."""
+
+    changes = fields.List(fields.Nested(ChangedItemSchema))
+    next_cursor = fields.String(metadata={"description": "to be kept with what was read, also of an empty answer"})
+    has_more = fields.Boolean()
+    behind_seconds = fields.Float(
+        metadata={"description": "for how long an open transaction has held up what changed after it began"}
+    )
+
+
 class PaginationSchema(Schema):
     """Where a page stands. Numbered fields are null when a cursor was used."""
 

@@ -1,0 +1,36 @@
+"""The tables of mirrors: marks up to which all was over, and how far back changes can be told."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Boolean, CheckConstraint, Identity, Index
+from sqlalchemy.orm import Mapped, mapped_column
+
+from db.models.base import Base, Xid8, now
+
+
+class MarkRow(Base):
+    """When it was written, all transactions before `horizon` were over."""
+
+    __tablename__ = "mirror_marks"
+    __table_args__ = (
+        Index("ix_mirror_marks_at", "at"),
+        Index("ix_mirror_marks_horizon", "horizon", "at"),
+    )
+
+    mark_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    nonce: Mapped[UUID] = mapped_column(unique=True)
+    horizon: Mapped[str] = mapped_column(Xid8)
+    at: Mapped[datetime] = now()
+
+
+class FloorRow(Base):
+    """Items that changed up to this transaction were removed; the one row that there is."""
+
+    __tablename__ = "mirror_floor"
+    __table_args__ = (CheckConstraint("one", name="one"),)
+
+    one: Mapped[bool] = mapped_column(Boolean, primary_key=True)
+    xid: Mapped[str] = mapped_column(Xid8)

@@ -1,0 +1,150 @@
+"""What has changed among the items, in an order in which a mirror misses nothing.
+
+Transactions commit in another order than they began in. What is read is therefore bound by a mark: a row that says up
+to which transaction all had ended when it was written. Whatever the mark covers was committed before it, so that a
+database in which the mark is found again, by its random number, has all that was read under it; one that was restored
+to a point before has not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from db.queries.item_paths import SHOWN
+from db.queries.items import PAGE_BYTES
+from db.statement import text
+from etl.errors import MirrorResetError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from sqlalchemy import Connection
+
+# A mark that is younger serves once more: seconds.
+MARK_LASTS = 0.2
+STEP = 5000
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far a mirror has come: the last change that it has, and the mark under which it read that."""
+
+    cluster: str
+    mark: str
+    xid: int
+    item_id: int
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Changes in their order as JSON, where to go on, and for how long the oldest writer has held up others: s."""
+
+    items: list[str]
+    position: Position
+    has_more: bool
+    behind_seconds: float
+
+
+_NEWEST = "SELECT * FROM mirror_marks ORDER BY mark_id DESC LIMIT 1"
+# Changes that can be seen, and that a mark does not cover.
+_OPEN = "EXISTS (SELECT 1 FROM unified_items WHERE change_xid >= m.horizon)"
+_MARK = text(f"""
+    INSERT INTO mirror_marks (nonce, horizon)
+    SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot())
+    WHERE NOT EXISTS (
+        SELECT 1 FROM ({_NEWEST}) m
+        WHERE NOT {_OPEN} OR m.at > clock_timestamp() - make_interval(secs => :lasts) AND m.at <= clock_timestamp())
+""")
+_COVERED = text(f"""
+    SELECT nonce::text AS nonce, horizon::text AS horizon,
+        (SELECT system_identifier::text FROM pg_control_system()) AS cluster,
+        CASE WHEN {_OPEN} THEN
+            extract(epoch FROM clock_timestamp() - (SELECT min(o.at) FROM mirror_marks o WHERE o.horizon = m.horizon))
+        ELSE 0 END::float8 AS behind
+    FROM ({_NEWEST}) m
+""")
+_IS_KNOWN = text("""
+    SELECT EXISTS (SELECT 1 FROM mirror_marks WHERE nonce = CAST(:mark AS uuid))
+        AND NOT EXISTS (SELECT 1 FROM mirror_floor WHERE xid > CAST(:xid AS xid8))
+""")
+_PAGE = text(f"""
+    WITH near AS MATERIALIZED (
+        SELECT id, change_xid,
+            500 + pg_column_size(metadata) + coalesce(pg_column_size(description), 0) AS size
+        FROM unified_items
+        WHERE (change_xid, id) > (CAST(:xid AS xid8), :item_id) AND change_xid < CAST(:horizon AS xid8)
+        ORDER BY change_xid, id LIMIT :limit + 1
+    ), placed AS (
+        SELECT id, change_xid, row_number() OVER places AS place, sum(size) OVER places - size AS before FROM near
+        WINDOW places AS (ORDER BY change_xid, id)
+    )
+    SELECT p.id, p.change_xid::text AS xid, (SELECT count(*) FROM near) AS found,
+        (SELECT row_to_json(item)::text
+         FROM (SELECT {SHOWN}, deleted_at FROM unified_items i WHERE i.id = p.id) item) AS shown
+    FROM placed p WHERE place <= :limit AND before < {PAGE_BYTES} ORDER BY place
+""")
+
+
+def set_mark(connection: Connection) -> None:
+    """Write a mark, if there is something new to be covered: in a transaction of its own, before changes are read."""
+    connection.execute(_MARK, {"lasts": MARK_LASTS})
+
+
+def read_changes(connection: Connection, after: Position | None, limit: int) -> Changes:
+    """The changes after a position, the oldest first; from the beginning without one.
+
+    Raises:
+        MirrorResetError: the position belongs to another course of events, or is too old.
+    """
+    mark = connection.execute(_COVERED).one()
+    if after is not None:
+        _check(connection, after, mark.cluster)
+    start = after or Position(mark.cluster, mark.nonce, 0, 0)
+    values = {"xid": str(start.xid), "item_id": start.item_id, "horizon": mark.horizon, "limit": limit}
+    rows = connection.execute(_PAGE, values).all()
+    last = (int(rows[-1].xid), rows[-1].id) if rows else (start.xid, start.item_id)
+    position = Position(mark.cluster, mark.nonce, *last)
+    return Changes([row.shown for row in rows], position, bool(rows) and rows[0].found > len(rows), mark.behind)
+
+
+def _check(connection: Connection, after: Position, cluster: str) -> None:
+    known = {"mark": after.mark, "xid": str(after.xid)}
+    if after.cluster == cluster and connection.execute(_IS_KNOWN, known).scalar_one():
+        return
+    raise MirrorResetError("the database was restored since, or this is too long ago; mirror all of it again")
+
+
+def raise_floor(connection: Connection, xid: str | None) -> None:
+    """Items that changed up to this transaction are removed: who has not seen that change never will."""
+    if xid is not None:
+        query = text("""
+            INSERT INTO mirror_floor AS f (one, xid) VALUES (true, CAST(:xid AS xid8))
+            ON CONFLICT (one) DO UPDATE SET xid = greatest(f.xid, excluded.xid)
+        """)
+        connection.execute(query, {"xid": xid})
+
+
+def renumber(connection: Connection) -> int:
+    """Give some of the items whose change lies ahead of all transactions, as after a restore, one that is over soon.
+
+    Returns:
+        How many; none where nothing lies ahead.
+    """
+    query = text("""
+        UPDATE unified_items SET change_xid = pg_current_xact_id()
+        WHERE id = ANY (ARRAY(
+            SELECT id FROM unified_items WHERE change_xid >= pg_snapshot_xmax(pg_current_snapshot())
+            ORDER BY change_xid LIMIT :step FOR UPDATE SKIP LOCKED))
+    """)
+    return connection.execute(query, {"step": STEP}).rowcount
+
+
+def purge_marks(connection: Connection, retention: timedelta, limit: int) -> int:
+    """Remove some of the marks under which nobody may go on any more; how many."""
+    query = text("""
+        DELETE FROM mirror_marks WHERE mark_id IN (
+            SELECT mark_id FROM mirror_marks WHERE at < clock_timestamp() - make_interval(secs => :seconds)
+            ORDER BY mark_id LIMIT :limit)
+    """)
+    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": limit}).rowcount

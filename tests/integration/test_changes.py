@@ -1,0 +1,249 @@
+"""A mirror misses nothing: not what commits late, not what is deleted, and not that the database was restored."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+from sqlalchemy import text
+
+from db.queries import changes
+from testkit.runner import SourceRunner
+from web.app import create_app
+
+
+@pytest.fixture
+def client(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
+    # A mark for each question: nothing waits for the last one to grow old.
+    monkeypatch.setattr(changes, "MARK_LASTS", 0.0)
+    with create_app(runner.settings, runner.database).test_client() as client:
+        yield client
+
+
+class Mirror:
+    """A copy of the items, by their ids."""
+
+    def __init__(self, client: FlaskClient) -> None:
+        self.client = client
+        self.items: dict[int, dict[str, Any]] = {}
+        self.cursor: str | None = None
+        self.resets = 0
+
+    def step(self, limit: int = 3) -> dict[str, Any]:
+        cursor = f"&cursor={self.cursor}" if self.cursor else ""
+        answer = self.client.get(f"/data/changes?limit={limit}{cursor}")
+        if answer.status_code == 410:
+            assert answer.get_json()["type"] == "urn:kasparro:problem:mirror_reset"
+            self.items, self.cursor, self.resets = {}, None, self.resets + 1
+            return self.step(limit)
+        assert answer.status_code == 200, answer.text
+        told: dict[str, Any] = answer.get_json()
+        self.items |= {item["id"]: item for item in told["changes"]}
+        self.cursor = told["next_cursor"]
+        return told
+
+    def sync(self, limit: int = 3) -> None:
+        while self.step(limit)["has_more"]:
+            pass
+
+    @property
+    def titles(self) -> dict[str, str | None]:
+        return {item["external_id"]: item["title"] for item in self.items.values() if item["status"] == "active"}
+
+
+def write(connection: Any, *ids: str, title: str = "a", source: str = "shop") -> None:
+    connection.execute(
+        text("""
+            INSERT INTO unified_items (source_type, source_name, external_id, title, raw_data_id, raw_ingested_at,
+                run_id, content_hash, mapping_version)
+            SELECT 'csv', :source, unnest(CAST(:ids AS text[])), :title, 1, now(), gen_random_uuid(), '\\x00', 1
+            ON CONFLICT (source_name, external_id) DO UPDATE SET title = excluded.title,
+                change_xid = pg_current_xact_id()
+        """),
+        {"ids": list(ids), "title": title, "source": source},
+    )
+
+
+def table(runner: SourceRunner) -> dict[str, str | None]:
+    return dict(runner.sql("SELECT external_id, title FROM unified_items WHERE status = 'active'"))
+
+
+def test_what_commits_late_is_not_missed(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    with runner.database.engine.connect() as early:
+        early.begin()
+        write(early, "early")
+        with runner.database.transaction() as late:
+            write(late, "late")
+        mirror.sync()
+        # Nothing after an open transaction is told yet, and for how long is.
+        assert mirror.titles == {}
+        assert mirror.step()["behind_seconds"] > 0
+        early.commit()
+    mirror.sync()
+    assert set(mirror.titles) == {"early", "late"}
+    assert mirror.step()["behind_seconds"] == 0
+
+
+def test_the_bound_is_what_makes_it_so(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it, as a clock or a sequence would have it, the first test fails."""
+    unbound = text(
+        str(changes._PAGE).replace("change_xid < CAST(:horizon AS xid8)", "CAST(:horizon AS xid8) IS NOT NULL")
+    )
+    monkeypatch.setattr(changes, "_PAGE", unbound)
+    mirror = Mirror(client)
+    with runner.database.engine.connect() as early:
+        early.begin()
+        write(early, "early")
+        with runner.database.transaction() as late:
+            write(late, "late")
+        mirror.sync()
+        early.commit()
+    mirror.sync()
+    assert set(mirror.titles) == {"late"}
+
+
+def test_changes_and_deletions_come_again(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, *"abcdefg")
+    mirror.sync()
+    assert mirror.titles == dict.fromkeys("abcdefg", "a")
+    empty = mirror.step()
+    assert (empty["changes"], empty["has_more"], bool(empty["next_cursor"])) == ([], False, True)
+    with runner.database.transaction() as connection:
+        write(connection, "c", title="new")
+        connection.execute(
+            text("""
+                UPDATE unified_items SET status = 'deleted', deleted_at = now(), change_xid = pg_current_xact_id()
+                WHERE external_id IN ('a', 'f')
+            """)
+        )
+    told = mirror.step(100)
+    assert sorted(item["external_id"] for item in told["changes"]) == ["a", "c", "f"]
+    assert [item["deleted_at"] is not None for item in told["changes"] if item["status"] == "deleted"] == [True, True]
+    assert mirror.titles == table(runner)
+
+
+def test_whatever_happens_in_whatever_order(runner: SourceRunner, client: FlaskClient) -> None:
+    """Writers that overlap at random, and a mirror that reads in between."""
+    chance = random.Random(7)
+    mirror = Mirror(client)
+    # Each writer has names of its own while it is open, so that none waits for another.
+    free, open_ones = list(range(4)), list[tuple[int, Any]]()
+    for turn in range(150):
+        if chance.random() < 0.5 and free:
+            slot, connection = free.pop(), runner.database.engine.connect()
+            connection.begin()
+            write(connection, *{f"{slot}-{chance.randrange(5)}" for _ in range(3)}, title=str(turn))
+            open_ones.append((slot, connection))
+        elif open_ones:
+            slot, connection = open_ones.pop(chance.randrange(len(open_ones)))
+            (connection.commit if chance.random() < 0.8 else connection.rollback)()
+            connection.close()
+            free.append(slot)
+        if chance.random() < 0.4:
+            mirror.step(chance.choice((1, 2, 50)))
+    for _, connection in open_ones:
+        connection.commit()
+        connection.close()
+    mirror.sync()
+    assert mirror.titles == table(runner)
+    assert mirror.resets == 0
+
+
+def test_items_removed_for_good_need_a_mirror_that_saw_them_go(runner: SourceRunner, client: FlaskClient) -> None:
+    behind, ahead = Mirror(client), Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+    behind.sync()
+    ahead.sync()
+    with runner.database.transaction() as connection:
+        connection.execute(
+            text(
+                "UPDATE unified_items SET status = 'deleted', change_xid = pg_current_xact_id() WHERE external_id = 'a'"
+            )
+        )
+    ahead.sync()
+    with runner.database.transaction() as connection:
+        gone = connection.execute(text("DELETE FROM unified_items WHERE external_id = 'a' RETURNING change_xid::text"))
+        changes.raise_floor(connection, gone.scalar_one())
+    for mirror in (behind, ahead):
+        mirror.sync()
+        assert mirror.titles == {"b": "a"}
+    assert (behind.resets, ahead.resets) == (1, 0)
+
+
+def test_a_restore_to_an_earlier_point_resets_what_saw_more(runner: SourceRunner, client: FlaskClient) -> None:
+    """The tables as they were at some time, by copies of them; the transactions of the cluster go on."""
+    before, after = Mirror(client), Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+    for mirror in (before, after):
+        mirror.sync()
+    runner.sql("CREATE TABLE kept_items AS SELECT * FROM unified_items")
+    runner.sql("CREATE TABLE kept_marks AS SELECT * FROM mirror_marks")
+    try:
+        with runner.database.transaction() as connection:
+            write(connection, "c")
+            write(connection, "a", title="lost")
+        after.sync()
+        runner.sql("DELETE FROM unified_items WHERE external_id = 'c'")
+        runner.sql(
+            "UPDATE unified_items i SET title = k.title, change_xid = k.change_xid FROM kept_items k WHERE k.id = i.id"
+        )
+        runner.sql("DELETE FROM mirror_marks WHERE nonce NOT IN (SELECT nonce FROM kept_marks)")
+    finally:
+        runner.sql("DROP TABLE kept_items, kept_marks")
+    for mirror in (before, after):
+        mirror.sync()
+        assert mirror.titles == {"a": "a", "b": "a"}
+    assert (before.resets, after.resets) == (0, 1)
+
+
+def test_another_cluster_resets(runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a")
+    mirror.sync()
+    other = str(changes._COVERED).replace(
+        "SELECT system_identifier::text FROM pg_control_system()", "SELECT '42'::text"
+    )
+    monkeypatch.setattr(changes, "_COVERED", text(other))
+    mirror.sync()
+    assert (mirror.titles, mirror.resets) == ({"a": "a"}, 1)
+
+
+def test_changes_that_lie_ahead_of_all_transactions_are_put_among_them(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+        connection.execute(text("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'a'"))
+    mirror.sync()
+    assert set(mirror.titles) == {"b"}
+    assert runner.database.transact(changes.renumber) == 1
+    assert runner.database.transact(changes.renumber) == 0
+    mirror.sync()
+    assert set(mirror.titles) == {"a", "b"}
+
+
+@pytest.mark.parametrize("cursor", ["x", "AAAA", "W10", "WyIxIiwieCIsMSwxXQ"])
+def test_what_is_no_cursor_of_ours(client: FlaskClient, cursor: str) -> None:
+    assert client.get(f"/data/changes?cursor={cursor}").status_code == 422
+
+
+def test_old_marks_are_removed(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    mirror.sync()
+    runner.sql("UPDATE mirror_marks SET at = at - interval '31 days'")
+    assert runner.database.transact(changes.purge_marks, timedelta(days=30), 100) >= 1
+    mirror.sync()
+    assert mirror.resets == 1

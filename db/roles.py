@@ -30,7 +30,7 @@ BUSY = "a table that is to change hands is in use, and stays so"
 _WEB_WRITES = (
     "INSERT, UPDATE ON etl_runs",
     "INSERT ON etl_run_events, etl_plans, erasures, audit_log",
-    "INSERT, UPDATE ON api_keys, idempotency_keys, sessions",
+    "INSERT, UPDATE ON api_keys, idempotency_keys, sessions, exports",
     "UPDATE ON etl_batches, etl_checkpoints",
     "UPDATE (state, reason) ON rejected_records",
     "INSERT, UPDATE, DELETE ON sources",

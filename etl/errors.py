@@ -288,6 +288,18 @@ class MirrorResetError(ETLError):
     code = "mirror_reset"
 
 
+class TooManyExportsError(ETLError):
+    """As many exports go on as may."""
+
+    code = "too_many_exports"
+
+
+class UnknownExportError(ETLError):
+    """No export of the last day has this id."""
+
+    code = "unknown_export"
+
+
 class UnknownSessionError(ETLError):
     """No session has this id, or it is over."""
 

@@ -36,6 +36,11 @@ class Question:
         return ItemQuery(self.filters, self.order, window)
 
 
+def read_filters(query: dict[str, Any]) -> Filters:
+    """The filters in the parameters of a request."""
+    return Filters(**{name: query[name] for name in _FILTERS if name in query})
+
+
 def read_question(query: dict[str, Any]) -> Question:
     """The question in the parameters of a request.
 
@@ -44,7 +49,7 @@ def read_question(query: dict[str, Any]) -> Question:
     """
     order, after = _order(query)
     page, size = _page(query)
-    return Question(Filters(**{name: query[name] for name in _FILTERS if name in query}), order, size, page, after)
+    return Question(read_filters(query), order, size, page, after)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from db.queries import (
     changes,
     deletions,
     erasures,
+    exports,
     plans,
     quarantine,
     retention,
@@ -93,6 +94,7 @@ class Removal:
         if self._rhythm.is_due("callers", LOOK_FOR_OLD_SECONDS):
             database.transact(answers.purge_answers, MOST_FORGOTTEN)
             database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
+            database.transact(exports.purge_exports)
             database.transact(changes.purge_marks, self._settings.deleted_retention, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 

@@ -1,4 +1,4 @@
-"""The tables of mirrors: marks up to which all was over, and how far back changes can be told."""
+"""The tables of items on their way out: exports, and for mirrors marks, and how far back changes can be told."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Boolean, CheckConstraint, Identity, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Xid8, now
+from db.models.base import Base, Xid8, counter, now
 
 
 class MarkRow(Base):
@@ -34,3 +34,21 @@ class FloorRow(Base):
 
     one: Mapped[bool] = mapped_column(Boolean, primary_key=True)
     xid: Mapped[str] = mapped_column(Xid8)
+
+
+class ExportRow(Base):
+    """An export: how far it is, and once it is complete the checksum of its text."""
+
+    __tablename__ = "exports"
+    __table_args__ = (
+        CheckConstraint("state IN ('running', 'complete', 'broken')", name="state"),
+        Index("ix_exports_started_at", "started_at"),
+    )
+
+    export_id: Mapped[UUID] = mapped_column(primary_key=True)
+    format: Mapped[str]
+    state: Mapped[str]
+    items: Mapped[int] = counter()
+    sha256: Mapped[str | None]
+    started_at: Mapped[datetime] = now()
+    seen_at: Mapped[datetime] = now()

@@ -38,6 +38,8 @@ NEEDED = {
     "GET /health": READ,
     "GET /data": READ,
     "GET /data/changes": READ,
+    "GET /data/export": READ,
+    "GET /data/export/<uuid:export_id>": READ,
     "GET /data/<int:item_id>": READ,
     "GET /data/<int:item_id>/lineage": READ,
     "GET /stats": READ,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 import marshmallow as ma
 import msgspec
@@ -12,6 +13,7 @@ from flask.views import MethodView
 
 from db.queries.changes import Position, read_changes, set_mark
 from db.queries.erasures import ask_to_erase
+from db.queries.exports import EXPORTED, Format, Wanted, find_export
 from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
 from db.queries.lineage import get_item, get_lineage
@@ -19,11 +21,12 @@ from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
 from web.cursors import ChangeCursor, unpack
+from web.exports import export
 from web.extensions import service
 from web.present.changes import present_changes
 from web.present.items import present_items
 from web.present.lineage import present_lineage
-from web.questions import naming_a_source, read_question
+from web.questions import naming_a_source, read_filters, read_question
 from web.requests import MAX_ID, Resource
 from web.schemas.data import (
     ChangesQuerySchema,
@@ -32,6 +35,8 @@ from web.schemas.data import (
     DataSchema,
     ErasedSchema,
     ErasureRequestSchema,
+    ExportQuerySchema,
+    ExportSchema,
     ItemSchema,
     LineageSchema,
 )
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
     from web.questions import Question
 
 blueprint = Resource("data", __name__, description="What was loaded.")
+_TEXT = {"schema": {"type": "string"}}
+_EXPORTED = {200: {"description": "The items.", "content": {"application/x-ndjson": _TEXT, "text/csv": _TEXT}}}
 
 
 @blueprint.route("/data")
@@ -88,6 +95,40 @@ class DataChanges(MethodView):
         database.transact(set_mark)
         found = database.read(read_changes, _position(after) if after else None, query["limit"])
         return Response(present_changes(found), mimetype="application/json")
+
+
+@blueprint.route("/data/export")
+class DataExport(MethodView):
+    """All that is wanted, at once."""
+
+    @blueprint.arguments(ExportQuerySchema, location="query", unknown=ma.RAISE)
+    @blueprint.problem(429, "Two exports go on (`too_many_exports`).")
+    @blueprint.problem(503, "The database is away.")
+    @blueprint.doc(operationId="start_export", responses=_EXPORTED)
+    def get(self, query: dict[str, Any]) -> Response:
+        """Stream items by id, packed if `Accept-Encoding` allows for gzip; those that change meanwhile come either way.
+
+        ndjson ends with a line `{"items": …, "sha256": …, "complete": true}`; a stream of either form that did not come
+        to its end breaks off without the last chunk. `Export-Id` in the header names it for `GET /data/export/{id}`.
+        """
+        with naming_a_source():
+            if "source_name" in query:
+                service().database.read(check_known, query["source_name"])
+        wanted = Wanted(read_filters(query), query.get("columns") or EXPORTED, Format(query["format"]))
+        return export(uuid4(), wanted)
+
+
+@blueprint.route("/data/export/<uuid:export_id>")
+class ExportState(MethodView):
+    """One export."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, ExportSchema)
+    @blueprint.problem(404, "There is no such export of the last day.")
+    @blueprint.doc(operationId="get_export")
+    def get(self, export_id: UUID) -> Any:
+        """Show how far an export is, how many items it has, and its checksum once it is complete."""
+        return service().database.read(find_export, export_id)._asdict()
 
 
 def _position(cursor: ChangeCursor) -> Position:

@@ -88,6 +88,7 @@ def _retentions(settings: Settings) -> dict[str, str]:
         "idempotency_keys": "1 day",
         "sessions": "7 days, and 30 days to be seen",
         "etl_plans": "1 day",
+        "exports": "1 day",
         "etl_hours": "90 days",
         "etl_sizes": "90 days",
         "mirror_marks": f"{settings.deleted_retention.days} days",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from marshmallow import Schema, fields, validate
+from marshmallow import Schema, ValidationError, fields, validate
+from webargs.fields import DelimitedList
 
+from db.queries.exports import EXPORTED, Format
 from db.queries.item_paths import SORTABLE
 from etl.declare.source import SOURCE_TYPES
 from etl.item import FIELDS, Kind
@@ -16,6 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_PAGE_SIZE = 1000
+
+
+def _differ(names: list[str]) -> None:
+    if len(set(names)) < len(names):
+        raise ValidationError("A column is named twice.")
 
 
 _SHOWN_AS: dict[Kind, Callable[[], fields.Field[Any]]] = {
@@ -77,12 +84,9 @@ class PaginationSchema(Schema):
     next_cursor = fields.String(allow_none=True)
 
 
-class DataQuerySchema(Schema):
-    """Filters, order and page."""
+class FilterSchema(Schema):
+    """Which items."""
 
-    page = fields.Integer(validate=validate.Range(min=1))
-    page_size = fields.Integer(load_default=50, validate=validate.Range(1, MAX_PAGE_SIZE))
-    cursor = Text(metadata={"description": "next_cursor of the page before"})
     source_type = Text(validate=validate.OneOf(SOURCE_TYPES))
     source_name = Text()
     category = Text()
@@ -94,8 +98,39 @@ class DataQuerySchema(Schema):
     published_after = Moment()
     published_before = Moment()
     updated_since = Moment()
+
+
+class DataQuerySchema(FilterSchema):
+    """Filters, order and page."""
+
+    page = fields.Integer(validate=validate.Range(min=1))
+    page_size = fields.Integer(load_default=50, validate=validate.Range(1, MAX_PAGE_SIZE))
+    cursor = Text(metadata={"description": "next_cursor of the page before"})
     sort_by = Text(load_default="created_at", validate=validate.OneOf(SORTABLE))
     sort_order = Text(load_default="desc", validate=validate.OneOf(("asc", "desc")))
+
+
+class ExportQuerySchema(FilterSchema):
+    """Filters, columns and form."""
+
+    format = Text(load_default="ndjson", validate=validate.OneOf(tuple(Format)))
+    columns = DelimitedList(
+        Text(validate=validate.OneOf(EXPORTED)),
+        validate=validate.And(validate.Length(1, len(EXPORTED)), _differ),
+        metadata={"description": "which columns, in which order; all without"},
+    )
+
+
+class ExportSchema(Schema):
+    """How far an export is. `sha256` is that of its text, unpacked, less the last line of ndjson."""
+
+    export_id = fields.UUID()
+    format = fields.String(validate=validate.OneOf(tuple(Format)))
+    state = fields.String(validate=validate.OneOf(("running", "complete", "broken")))
+    items = fields.Integer()
+    sha256 = fields.String(allow_none=True)
+    started_at = fields.AwareDateTime()
+    seen_at = fields.AwareDateTime()
 
 
 class DataSchema(Schema):

@@ -1,0 +1,156 @@
+"""Items on their way out: ranges of ids as text that PostgreSQL writes, and a record of each export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from db.queries.item_paths import Filters, conditions, filter_values
+from db.statement import text
+from etl.errors import TooManyExportsError, UnknownExportError
+from etl.item import COLUMNS, FIELDS, Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+AT_ONCE = 2
+# An export that said nothing for so long is over, whatever became of it: seconds.
+SILENT_SECONDS = 60
+KEPT_SECONDS = 86_400
+# What the items of a range may hold, as they are stored: bytes.
+RANGE_BYTES = 2 * 1024 * 1024
+PLACES_LOCK = 7236150431
+_TEXTS = frozenset({"source_type", "source_name", "external_id", "status", "metadata"})
+_TIMES = frozenset({"created_at", "updated_at"})
+# What a spreadsheet takes for the beginning of a formula.
+_FORMULA = "E'^[=+\\\\-@\\t\\r\\n]'"
+
+
+# The columns that can be had, in their order.
+EXPORTED = ("id", "source_type", "source_name", "external_id", *COLUMNS, "status", "created_at", "updated_at")
+
+
+class Format(StrEnum):
+    """How items are written."""
+
+    NDJSON = "ndjson"
+    CSV = "csv"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which items, which of their columns, and how they are written."""
+
+    filters: Filters
+    columns: Sequence[str]
+    format: Format
+
+
+@dataclass(frozen=True)
+class Range:
+    """The items of a range of ids: their text, without a line end after the last, and how many there are."""
+
+    text: str
+    items: int
+    until: int
+
+
+def begin_export(connection: Connection, export_id: UUID, wanted: Wanted) -> int:
+    """Put an export on record; the last id that there is.
+
+    Raises:
+        TooManyExportsError: as many go on as may.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": PLACES_LOCK})
+    running = connection.execute(_RUNNING, {"silent": SILENT_SECONDS}).scalar_one()
+    if running >= AT_ONCE:
+        raise TooManyExportsError(f"{AT_ONCE} exports go on; ask again later")
+    query = text("INSERT INTO exports (export_id, format, state) VALUES (:export_id, :format, 'running')")
+    connection.execute(query, {"export_id": export_id, "format": wanted.format})
+    return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM unified_items")).scalar_one())
+
+
+_RUNNING = text("""
+    SELECT count(*) FROM exports
+    WHERE state = 'running' AND seen_at > clock_timestamp() - make_interval(secs => :silent)
+""")
+
+
+def note_export(connection: Connection, export_id: UUID, items: int, state: str, sha256: str | None = None) -> None:
+    """Note how far an export is, and how it ended."""
+    query = text("""
+        UPDATE exports SET items = :items, state = :state, sha256 = :sha256, seen_at = clock_timestamp()
+        WHERE export_id = :export_id AND state = 'running'
+    """)
+    connection.execute(query, {"export_id": export_id, "items": items, "state": state, "sha256": sha256})
+
+
+def find_export(connection: Connection, export_id: UUID) -> Row[Any]:
+    """An export of the last day; one that says nothing any more is `broken`.
+
+    Raises:
+        UnknownExportError: there is none.
+    """
+    query = text("""
+        SELECT export_id, format, items, sha256, started_at, seen_at,
+            CASE WHEN state = 'running' AND seen_at < clock_timestamp() - make_interval(secs => :silent)
+                THEN 'broken' ELSE state END AS state
+        FROM exports WHERE export_id = :export_id
+    """)
+    row = connection.execute(query, {"export_id": export_id, "silent": SILENT_SECONDS}).first()
+    if row is None:
+        raise UnknownExportError(f"there is no export {export_id}")
+    return row
+
+
+def read_range(connection: Connection, wanted: Wanted, after: int, until: int) -> Range:
+    """The items of a range of ids, or of so much of it as may be read at once."""
+    values = filter_values(wanted.filters) | {"after": after, "until": until}
+    where = f"id > :after AND id <= :until AND {conditions(wanted.filters)}"
+    # What is stored out of line is not looked at for its size.
+    sizes = "pg_column_size(metadata) + coalesce(pg_column_size(description), 0)"
+    sized = f"SELECT sum({sizes}) FROM unified_items WHERE {where}"
+    while until - values["after"] > 1 and (connection.execute(text(sized), values).scalar() or 0) > RANGE_BYTES:
+        until = values["after"] + (until - values["after"]) // 2
+        values["until"] = until
+    line = _json(wanted.columns) if wanted.format is Format.NDJSON else _csv(wanted.columns)
+    query = (
+        f"SELECT string_agg({line}, E'\\n' ORDER BY id) AS lines, count(*) AS items FROM unified_items WHERE {where}"
+    )
+    found = connection.execute(text(query), values).one()
+    return Range(found.lines or "", found.items, until)
+
+
+def _json(columns: Sequence[str]) -> str:
+    pairs = ", ".join(f"'{name}', {name}" for name in columns)
+    return f"json_build_object({pairs})::text"
+
+
+def _csv(columns: Sequence[str]) -> str:
+    return " || ',' || ".join(map(_cell, columns))
+
+
+def _cell(name: str) -> str:
+    """A cell, empty where there is no value. Texts are quoted, and begin no formula; numbers stay numbers."""
+    kind = _kind(name)
+    if name in _TEXTS or kind in {Kind.TEXT, Kind.ADDRESS, Kind.TAGS}:
+        value = f"array_to_string({name}, ', ')" if kind is Kind.TAGS else f"{name}::text"
+        safe = f"CASE WHEN {value} ~ {_FORMULA} THEN '''' ELSE '' END || {value}"
+        return f"""coalesce('"' || replace({safe}, '"', '""') || '"', '')"""
+    if name in _TIMES or kind is Kind.TIME:
+        return f"""coalesce(to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"'), '')"""
+    return f"coalesce({name}::text, '')"
+
+
+def _kind(name: str) -> Kind | None:
+    return next((field.kind for field in FIELDS if field.name == name), None)
+
+
+def purge_exports(connection: Connection) -> int:
+    """Forget exports of long ago; how many."""
+    query = text("DELETE FROM exports WHERE started_at < clock_timestamp() - make_interval(secs => :seconds)")
+    return connection.execute(query, {"seconds": KEPT_SECONDS}).rowcount

@@ -1,0 +1,177 @@
+"""Items exported: all of them, exactly, and never short without showing it."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from flask.testing import FlaskClient
+
+from db.queries import exports
+from db.queries.item_paths import Filters
+from etl.errors import StorageUnavailableError
+from testkit.runner import SourceRunner
+from web import exports as streaming
+from web.app import create_app
+
+ODD = [
+    ("1", "=1+1", 'say "hi"', "10.50"),
+    ("2", "-minus", "two\nlines", ""),
+    ("3", "@at", "comma, here", "0.000000000000000000012"),
+    ("4", "plain", "ünï", "123456789012345678901234567890"),
+    ("5", "", "nothing", "-3"),
+]
+
+
+@pytest.fixture
+def client(runner: SourceRunner) -> Iterator[FlaskClient]:
+    file = io.StringIO()
+    csv.writer(file).writerows([("id", "title", "description", "price"), *ODD])
+    runner.write("shop.csv", file.getvalue())
+    runner.declare({"name": "shop", "type": "csv", "file": "shop.csv"})
+    runner.run("shop")
+    with create_app(runner.settings, runner.database).test_client() as client:
+        yield client
+
+
+def lines(text: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line, parse_float=str) for line in text.splitlines()]
+
+
+def test_ndjson_is_what_the_list_shows_and_counts_itself(client: FlaskClient) -> None:
+    answer = client.get("/data/export")
+    assert answer.content_type == "application/x-ndjson"
+    *items, end = lines(answer.data)
+    listed = json.loads(client.get("/data?page_size=100").data, parse_float=str)["items"]
+    assert items == sorted(listed, key=lambda item: item["id"])
+    body = answer.data[: answer.data.rindex(b"\n", 0, -1) + 1]
+    assert end == {
+        "export_id": answer.headers["Export-Id"],
+        "items": 5,
+        "sha256": hashlib.sha256(body).hexdigest(),
+        "complete": True,
+    }
+    state = client.get(f"/data/export/{answer.headers['Export-Id']}").get_json()
+    assert (state["state"], state["items"], state["sha256"]) == ("complete", 5, end["sha256"])
+
+
+def test_csv_reads_back_and_begins_no_formula(client: FlaskClient) -> None:
+    answer = client.get("/data/export?format=csv&columns=external_id,title,description,amount")
+    assert answer.content_type == "text/csv; charset=utf-8"
+    rows = list(csv.reader(io.StringIO(answer.text)))
+    assert rows[0] == ["external_id", "title", "description", "amount"]
+    assert rows[1:] == [
+        ["1", "'=1+1", 'say "hi"', "10.50"],
+        ["2", "'-minus", "two\nlines", ""],
+        ["3", "'@at", "comma, here", "0.000000000000000000012"],
+        ["4", "plain", "ünï", "123456789012345678901234567890"],
+        ["5", "", "nothing", "-3"],
+    ]
+    state = client.get(f"/data/export/{answer.headers['Export-Id']}").get_json()
+    assert state["sha256"] == hashlib.sha256(answer.data).hexdigest()
+
+
+def test_all_columns_come_without_a_choice(client: FlaskClient) -> None:
+    header = client.get("/data/export?format=csv").text.partition("\n")[0]
+    assert header.split(",") == list(exports.EXPORTED)
+
+
+def test_filters_are_those_of_the_list(client: FlaskClient) -> None:
+    def ids(query: str) -> list[str]:
+        return [item["external_id"] for item in lines(client.get(f"/data/export?{query}").data)[:-1]]
+
+    assert ids("search=comma") == ["3"]
+    assert ids("source_name=shop&source_type=csv") == ["1", "2", "3", "4", "5"]
+    assert ids("status=deleted") == []
+    assert ids("updated_since=2999-01-01") == []
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("format=xml", "format"),
+        ("columns=id,secret", "columns"),
+        ("columns=id,id", "columns"),
+        ("columns=", "columns"),
+        ("source_name=none", "source_name"),
+        ("page=1", "page"),
+        ("search=", "search"),
+    ],
+)
+def test_what_is_wrong_is_named(client: FlaskClient, query: str, field: str) -> None:
+    answer = client.get(f"/data/export?{query}")
+    assert answer.status_code == 422
+    assert field in answer.text
+
+
+def test_it_comes_packed(client: FlaskClient) -> None:
+    plain = client.get("/data/export?format=csv")
+    packed = client.get("/data/export?format=csv", headers={"Accept-Encoding": "gzip"})
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert gzip.decompress(packed.data) == plain.data
+
+
+def test_many_ranges_make_one_text(runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner.write(
+        "many.csv", "id,title,description\n" + "".join(f"{n},t{n},{'x' * (n % 40) * 50}\n" for n in range(3000))
+    )
+    shop = {"name": "shop", "type": "csv", "file": "shop.csv"}
+    runner.declare(shop, {"name": "many", "type": "csv", "file": "many.csv"})
+    runner.run("many")
+    runner.sql("DELETE FROM unified_items WHERE id % 7 = 0")
+    whole = client.get("/data/export?source_name=many").data
+    monkeypatch.setattr(streaming, "FIRST", 3)
+    monkeypatch.setattr(exports, "RANGE_BYTES", 5000)
+    monkeypatch.setattr(streaming, "AIM", 20_000)
+    parts = client.get("/data/export?source_name=many").data
+    assert parts.rpartition(b"\n{")[0] == whole.rpartition(b"\n{")[0]
+    assert len(lines(whole)) - 1 == runner.sql("SELECT count(*) FROM unified_items WHERE source_name = 'many'")[0]
+
+
+def test_two_go_on_and_a_third_waits(runner: SourceRunner, client: FlaskClient) -> None:
+    wanted = exports.Wanted(Filters(), ("id",), exports.Format.CSV)
+    for _ in range(2):
+        runner.database.transact(exports.begin_export, uuid4(), wanted)
+    refused = client.get("/data/export")
+    assert refused.status_code == 429
+    assert refused.get_json()["type"] == "urn:kasparro:problem:too_many_exports"
+    # One that died without a word holds its place for a minute.
+    runner.sql("UPDATE exports SET seen_at = now() - interval '61 s'")
+    assert client.get("/data/export").status_code == 200
+    assert runner.sql("SELECT count(*) FROM exports WHERE state = 'running'") == [2]
+
+
+def test_one_that_breaks_off_is_seen(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streaming, "FIRST", 1)
+    monkeypatch.setattr(streaming, "MOST", 1)
+    read, calls = exports.read_range, [0]
+
+    def failing(*arguments: Any) -> exports.Range:
+        calls[0] += 1
+        if calls[0] > 2:
+            raise StorageUnavailableError("gone")
+        return read(*arguments)
+
+    monkeypatch.setattr(streaming, "read_range", failing)
+    monkeypatch.setattr(runner.database, "_patience", 0.1)
+    with pytest.raises(StorageUnavailableError):
+        _ = client.get("/data/export").data
+    (found,) = runner.sql("SELECT export_id FROM exports")
+    state = client.get(f"/data/export/{found}").get_json()
+    assert (state["state"], state["sha256"]) == ("broken", None)
+    assert client.get(f"/data/export/{uuid4()}").status_code == 404
+
+
+def test_old_ones_are_forgotten(runner: SourceRunner, client: FlaskClient) -> None:
+    client.get("/data/export")
+    runner.sql("UPDATE exports SET started_at = now() - interval '25 h'")
+    assert runner.database.transact(exports.purge_exports) == 1

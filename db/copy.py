@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, TextClause
 
 # Between the fields of a line that is still to be escaped: no text that PostgreSQL can hold contains it.
 NEXT = "\0"
@@ -42,6 +43,17 @@ def array(values: list[str]) -> str:
         raise ValueError("a text in an array holds NUL")
     quoted = NEXT.join(values).replace("\\", "\\\\").replace('"', '\\"').replace(NEXT, '","')
     return '{"' + quoted + '"}' if values else "{}"
+
+
+def copy_out(connection: Connection, query: TextClause, values: dict[str, Any], options: str) -> tuple[bytes, int]:
+    """The rows of a query as the text that COPY makes of them with these options, and how many there are."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    written = BytesIO()
+    with driver.cursor() as cursor:
+        statement = cursor.mogrify(str(query.compile(dialect=connection.dialect)), values).decode()
+        cursor.copy_expert(f"COPY ({statement}) TO STDOUT ({options})", written, _CHUNK)
+        return written.getvalue(), cursor.rowcount
 
 
 def _copy(connection: Connection, table: str, columns: Sequence[str], source: _Source, *, null: str) -> None:

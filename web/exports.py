@@ -86,10 +86,9 @@ def _ranges(database: Database, wanted: Wanted, last: int) -> Iterator[tuple[byt
     after, width = 0, FIRST
     while after < last:
         found = database.read(read_range, wanted, after, min(after + width, last))
-        text = found.text.encode() + (b"\n" if found.items else b"")
         if found.items:
-            yield text, found.items
-        width = max(1, min(MOST, width * 2, (found.until - after) * AIM // max(len(text), 1) + 1))
+            yield found.text, found.items
+        width = max(1, min(MOST, width * 2, (found.until - after) * AIM // max(len(found.text), 1) + 1))
         after = found.until
 
 

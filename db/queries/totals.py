@@ -21,8 +21,8 @@ _ROLL_UP_RUNS = text(f"""
         WHERE run_id IN (
             SELECT run_id FROM etl_runs
             WHERE NOT rolled_up AND completed_at IS NOT NULL ORDER BY completed_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-        RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at, records_extracted,
-            created_at, {", ".join(f"records_{outcome}" for outcome in OUTCOMES if outcome != "extracted")},
+        RETURNING source_name, lane, coalesce(source_type, '') AS source_type, status, completed_at,
+            created_at, {", ".join(f"records_{outcome}" for outcome in OUTCOMES)},
             extract(epoch FROM completed_at - started_at) AS seconds
     ), told AS (
         -- Those of a source that was deleted say nothing of the one that has its name now.

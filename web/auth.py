@@ -86,16 +86,17 @@ def _check_role() -> None:
         raise RoleNeededError(f"this call needs a key with the role {needed}, yours has {role}")
 
 
-def is_own_form() -> bool:
-    """Whether a browser says that a form was sent by a page of this service; older ones do so by `Origin` alone."""
+def check_own_form() -> None:
+    """Refuse a form unless the browser says that a page of this service sent it; older ones say so by `Origin` alone."""
     is_told = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
-    return is_told and not _is_from_another_site()
+    if not is_told or _is_from_another_site():
+        abort(403, "this form was not sent by a page of this service")
 
 
 def _check_page() -> None:
     """A browser sends the cookie along, whichever page has it call: a write must come from ours."""
-    if request.method not in _READING and not is_own_form():
-        abort(403, "this form was not sent by a page of this service")
+    if request.method not in _READING:
+        check_own_form()
     _check_role()
 
 

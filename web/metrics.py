@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
+from db.queries.counters import RECORDS, RUNS, TAKEOVERS
 from etl.hosts.breaker import State
 
 if TYPE_CHECKING:
@@ -118,10 +119,11 @@ def _counted(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
         "kasparro_records", "Records of runs that ended, by what became of them.", labels=["outcome"]
     )
     takeovers = CounterMetricFamily("kasparro_takeovers", "Work that was taken from workers that died or stopped.")
-    takeovers.add_metric([], counters.get(("takeovers", ""), 0))
+    takeovers.add_metric([], counters.get((TAKEOVERS, ""), 0))
+    families = {RUNS: runs, RECORDS: records}
     for (name, label), value in counters.items():
-        if name != "takeovers":
-            (runs if name == "runs" else records).add_metric([label], value)
+        if name in families:
+            families[name].add_metric([label], value)
     return iter((runs, records, takeovers))
 
 

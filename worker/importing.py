@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -97,9 +99,17 @@ def _preview(document: dict[str, Any]) -> dict[str, Any]:
     command = [sys.executable, "-m", "worker.previewing", "--apart"]
     wanted = msgspec.json.encode({"source": document})
     try:
-        done = subprocess.run(  # noqa: S603 -- our own module
-            command, cwd=PROJECT, input=wanted, stdout=subprocess.PIPE, timeout=SECONDS + GRACE + MARGIN, check=False
-        )
+        # What is left of one that was ended is removed here.
+        with TemporaryDirectory(prefix="kasparro-previews-") as folder:
+            done = subprocess.run(  # noqa: S603 -- our own module
+                command,
+                cwd=PROJECT,
+                env=os.environ | {"TMPDIR": folder},
+                input=wanted,
+                stdout=subprocess.PIPE,
+                timeout=SECONDS + GRACE + MARGIN,
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         return {"error": {"code": "too_slow", "message": "it was not done in time"}}
     if done.returncode:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import abort, redirect, request, url_for
+from flask import redirect, request, url_for
 
 from db.queries.audit import record_write
 from db.queries.sessions import begin_session, end_session, redeem_link
 from etl.access.keys import stored_form
 from etl.access.roles import Role
 from web import sessions
-from web.auth import is_own_form
+from web.auth import check_own_form
 from web.callers import caller, holder
 from web.extensions import service
 from web.ui.shell import blueprint, needs, page
@@ -36,8 +36,7 @@ def sign_in() -> Response:
 @blueprint.post("/sign-in")
 def begin() -> Any:
     """Begins a session."""
-    if not is_own_form():
-        abort(HTTPStatus.FORBIDDEN, "this form was not sent by a page of this service")
+    check_own_form()
     link, key = request.form.get("link", ""), request.form.get("key", "").strip()
     begun = service().database.transact(_by_link, link) if link else _by_key(key)
     if begun is None:

@@ -69,15 +69,15 @@ def client(app: Celery) -> Redis:
     return cast("Redis", app.connection_for_write().default_channel.client)
 
 
-def queue_length(app: Celery, queue: str) -> int:
-    """How many messages wait in a queue.
+def queue_lengths(app: Celery) -> dict[str, int]:
+    """How many messages wait in each queue.
 
     Raises:
         one of BROKER_ERRORS.
     """
     with app.connection_for_write() as connection:
         client = connection.default_channel.client
-        return int(client.llen(queue))
+        return {queue: int(client.llen(queue)) for queue in messages.QUEUES}
 
 
 def broker_answers(app: Celery) -> bool:

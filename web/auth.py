@@ -87,7 +87,7 @@ def _check_role() -> None:
 
 
 def check_own_form() -> None:
-    """Refuse a form unless the browser says that a page of this service sent it; older ones say so by `Origin` alone."""
+    """Refuse a form unless the browser says that a page of ours sent it; older ones say so by `Origin` alone."""
     is_told = "Origin" in request.headers or "Sec-Fetch-Site" in request.headers
     if not is_told or _is_from_another_site():
         abort(403, "this form was not sent by a page of this service")

@@ -127,11 +127,10 @@ def _counted(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
     return iter((runs, records, takeovers))
 
 
-def of_broker(lengths: dict[str, int | None], states: dict[str, tuple[HostState, float]] | None) -> Iterator[Metric]:
+def of_broker(lengths: dict[str, int], states: dict[str, tuple[HostState, float]] | None) -> Iterator[Metric]:
     """What Redis has; nothing of it while it is away."""
     yield _gauge("broker_up", "Whether Redis answers.", value=int(states is not None))
-    known = {queue: length for queue, length in lengths.items() if length is not None}
-    yield _gauge("queue_messages", "Messages that wait in a queue.", "queue", known)
+    yield _gauge("queue_messages", "Messages that wait in a queue.", "queue", lengths)
     hosts = sorted((states or {}).items())
     broken = {name: 1 for name, (state, now) in hosts if state.circuit.state(now) is not State.CLOSED}
     yield _gauge("breaker_open", "Hosts that are not called because they fail.", "host", broken)

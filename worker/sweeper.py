@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from broker.messaging import BROKER_ERRORS, publish, queue_length
+from broker.messaging import BROKER_ERRORS, publish, queue_lengths
 from broker.trouble import note_trouble
 from db.queries import backfills, plans, processes, share, source_removal, sweep
 from db.queries.clock import follow_clock
@@ -112,10 +112,11 @@ class Sweeper(threading.Thread):
         """Mark what is due as sent, send it, and take the mark back where sending failed."""
         self.has_more = False
         try:
-            extracts, loads, lows = (queue_length(self._app, queue) for queue in QUEUES)
+            lengths = queue_lengths(self._app)
         except BROKER_ERRORS as error:
             log.warning("broker_unreachable", error=str(error)[:200])
             return
+        extracts, loads, lows = (lengths[queue] for queue in QUEUES)
         # Of thousands that were asked for at once some stand in the queue, and what comes meanwhile soon after them.
         runs = (
             database.transact(sweep.due_runs, queue_empty=extracts == 0, low_empty=lows == 0)

@@ -9,11 +9,10 @@ import marshmallow as ma
 from flask import Response
 from flask.views import MethodView
 
-from broker.messaging import BROKER_ERRORS, queue_length
+from broker.messaging import BROKER_ERRORS, queue_lengths
 from db.queries import counters, lag, overview, processes, system
 from db.queries.stats import known_items
 from etl.errors import StorageError, TooSlowError
-from etl.runs.messages import QUEUES
 from web import metrics
 from web.extensions import service
 from web.requests import Resource, also
@@ -55,7 +54,7 @@ def _families(parts: Service) -> Iterator[Metric]:
 
 def _ask_broker(parts: Service) -> Any:
     try:
-        return {queue: queue_length(parts.producer, queue) for queue in QUEUES}, parts.hosts.all()
+        return queue_lengths(parts.producer), parts.hosts.all()
     except BROKER_ERRORS:
         return {}, None
 

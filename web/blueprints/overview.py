@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import marshmallow as ma
 from flask.views import MethodView
 
-from broker.messaging import BROKER_ERRORS, queue_length
+from broker.messaging import BROKER_ERRORS, queue_lengths
 from db.queries import overview, system
 from db.queries.errors_grouped import group_errors
 from etl.hosts.breaker import State
@@ -24,6 +24,8 @@ from web.schemas.overview import OverviewSchema, SystemSchema
 from web.schemas.problem import NoQuerySchema
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Connection
 
     from web.extensions import Service
@@ -65,7 +67,7 @@ class System(MethodView):
     def get(self) -> Any:
         """Show processes, queues, connections, and tables: how they grow and how long they are kept; and versions."""
         parts = service()
-        lengths = {queue: _length(parts, queue) for queue in QUEUES}
+        lengths = _lengths(parts)
         with parts.slow.enter():
             found = parts.database.read(_read_system)
         python = {"python": platform.python_version()}
@@ -73,11 +75,11 @@ class System(MethodView):
         return present_system(lengths, parts.settings, python | packages, **found)
 
 
-def _length(parts: Service, queue: str) -> int | None:
+def _lengths(parts: Service) -> Mapping[str, int | None]:
     try:
-        return queue_length(parts.producer, queue)
+        return queue_lengths(parts.producer)
     except BROKER_ERRORS:
-        return None
+        return dict.fromkeys(QUEUES)
 
 
 def _read_overview(connection: Connection, *, is_scheduling: bool) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from db.queries.events import MOST_OF_A_RUN
 from db.queries.overview import MOST_COUNTED
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from sqlalchemy import Row
 
     from config.settings import Settings
@@ -54,7 +56,7 @@ def _failing(group: Row[Any]) -> dict[str, Any]:
 
 
 def present_system(
-    lengths: dict[str, int | None],
+    lengths: Mapping[str, int | None],
     settings: Settings,
     packages: dict[str, str],
     *,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from db.queries.old_rows import delete_old
 from db.statement import text
 from etl.errors import KeyReusedError
 
@@ -80,10 +81,4 @@ def keep_answer(connection: Connection, asked: Asked, answer: Answered) -> None:
 
 def purge_answers(connection: Connection, limit: int) -> int:
     """Remove some of the answers that are not given again; how many."""
-    query = text("""
-        DELETE FROM idempotency_keys WHERE (caller, key) IN (
-            SELECT caller, key FROM idempotency_keys
-            WHERE created_at < clock_timestamp() - make_interval(secs => :seconds)
-            ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    return connection.execute(query, {"seconds": (KEPT + _MARGIN).total_seconds(), "limit": limit}).rowcount
+    return delete_old(connection, "idempotency_keys", "caller, key", "created_at", KEPT + _MARGIN, limit)

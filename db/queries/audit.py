@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from db.queries.old_rows import delete_old
 from db.statement import text
 
 if TYPE_CHECKING:
@@ -55,9 +56,4 @@ def list_writes(
 
 def purge_writes(connection: Connection, retention: timedelta, limit: int) -> int:
     """Remove some of the writes that are older; how many."""
-    query = text("""
-        DELETE FROM audit_log WHERE audit_id IN (
-            SELECT audit_id FROM audit_log WHERE at < clock_timestamp() - make_interval(secs => :seconds)
-            ORDER BY at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
+    return delete_old(connection, "audit_log", "audit_id", "at", retention, limit)

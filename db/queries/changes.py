@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from db.queries.item_paths import SHOWN
 from db.queries.items import PAGE_BYTES
+from db.queries.old_rows import delete_old
 from db.statement import text
 from etl.errors import MirrorResetError
 
@@ -142,9 +143,4 @@ def renumber(connection: Connection) -> int:
 
 def purge_marks(connection: Connection, retention: timedelta, limit: int) -> int:
     """Remove some of the marks under which nobody may go on any more; how many."""
-    query = text("""
-        DELETE FROM mirror_marks WHERE mark_id IN (
-            SELECT mark_id FROM mirror_marks WHERE at < clock_timestamp() - make_interval(secs => :seconds)
-            ORDER BY mark_id LIMIT :limit)
-    """)
-    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
+    return delete_old(connection, "mirror_marks", "mark_id", "at", retention, limit)

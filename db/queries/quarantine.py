@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from db.queries.old_rows import delete_old
 from db.statement import text
 from etl.errors import UnknownCaseError
 
@@ -132,10 +133,4 @@ def purge_cases(connection: Connection, retention: timedelta, limit: int) -> int
 
     A discarded record that is still delivered is seen at every run, and stays discarded.
     """
-    query = text("""
-        DELETE FROM rejected_records WHERE id IN (
-            SELECT id FROM rejected_records
-            WHERE state <> 'open' AND last_seen_at < clock_timestamp() - make_interval(secs => :seconds)
-            ORDER BY last_seen_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    return connection.execute(query, {"seconds": retention.total_seconds(), "limit": limit}).rowcount
+    return delete_old(connection, "rejected_records", "id", "last_seen_at", retention, limit, only="state <> 'open'")

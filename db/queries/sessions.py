@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from db.queries.old_rows import delete_old
 from db.statement import text
 from etl.access.keys import hash_key
 from etl.access.roles import Role
@@ -15,8 +17,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Row
 
-# Those that are over are kept for so many seconds, to be seen.
-KEPT_SECONDS = 86_400 * 30
+# Those that are over are kept for a while, to be seen.
+KEPT = timedelta(days=30)
 _GOOD = """
     ended_at IS NULL AND s.expires_at > clock_timestamp()
     AND (s.key_id IS NULL OR k.revoked_at IS NULL AND coalesce(k.expires_at > clock_timestamp(), true))
@@ -107,12 +109,7 @@ def revoke_session(connection: Connection, session_id: int) -> Row[Any]:
 
 def purge_sessions(connection: Connection, limit: int) -> int:
     """Remove some of the sessions that were over long ago; how many."""
-    query = text("""
-        DELETE FROM sessions WHERE session_id IN (
-            SELECT session_id FROM sessions WHERE expires_at < clock_timestamp() - make_interval(secs => :seconds)
-            ORDER BY expires_at LIMIT :limit FOR UPDATE SKIP LOCKED)
-    """)
-    return connection.execute(query, {"seconds": KEPT_SECONDS, "limit": limit}).rowcount
+    return delete_old(connection, "sessions", "session_id", "expires_at", KEPT, limit)
 
 
 def _holder(row: Row[Any]) -> Holder:

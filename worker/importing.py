@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import msgspec
 import yaml
 
 from config.settings import PROJECT
 from etl.declare.listing import read_listing
 from etl.errors import ConfigError
-from worker.previewing import GRACE, SECONDS
+from etl.trial.child import run_preview
+from worker.previewing import RECORDS, SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 16 * 1024 * 1024
 AT_ONCE = 2
-# What a process needs to start and to tell: seconds.
-MARGIN = 15
 _ENDINGS = {".csv": "csv", ".tsv": "csv", ".json": "api", ".xml": "rss", ".rss": "rss", ".atom": "rss"}
 _KINDS = ("rss", "api", "csv")
 
@@ -72,7 +67,7 @@ def _try(listed: Listed) -> Tried:
     said = ""
     for kind in _kinds(listed):
         document = _document(listed, kind)
-        told = _preview(document)
+        told = run_preview(PROJECT, document, RECORDS, SECONDS, "--apart")
         error = told.get("error") or told.get("turned_away")
         found = len(told.get("records") or ())
         if error is None and found:
@@ -92,30 +87,6 @@ def _kinds(listed: Listed) -> tuple[str, ...]:
 def _document(listed: Listed, kind: str) -> dict[str, Any]:
     document: dict[str, Any] = {"name": listed.name, "type": kind, "request": {"url": listed.url}}
     return document | ({"tags": list(listed.tags)} if listed.tags else {})
-
-
-def _preview(document: dict[str, Any]) -> dict[str, Any]:
-    """In a process of its own: what it reads may end it."""
-    command = [sys.executable, "-m", "worker.previewing", "--apart"]
-    wanted = msgspec.json.encode({"source": document})
-    try:
-        # What is left of one that was ended is removed here.
-        with TemporaryDirectory(prefix="kasparro-previews-") as folder:
-            done = subprocess.run(  # noqa: S603 -- our own module
-                command,
-                cwd=PROJECT,
-                env=os.environ | {"TMPDIR": folder},
-                input=wanted,
-                stdout=subprocess.PIPE,
-                timeout=SECONDS + GRACE + MARGIN,
-                check=False,
-            )
-    except subprocess.TimeoutExpired:
-        return {"error": {"code": "too_slow", "message": "it was not done in time"}}
-    if done.returncode:
-        return {"error": {"code": "process_died", "message": f"the process that read it ended with {done.returncode}"}}
-    told: dict[str, Any] = msgspec.json.decode(done.stdout)
-    return told
 
 
 def _with_suggestions(document: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -68,22 +69,29 @@ def write(connection: Any, *ids: str, title: str = "a", source: str = "shop") ->
     )
 
 
+@contextmanager
+def overlapping(runner: SourceRunner) -> Iterator[None]:
+    """Between the end of a transaction that began later, and the end of one that began first."""
+    with runner.database.engine.connect() as early:
+        early.begin()
+        write(early, "early")
+        with runner.database.transaction() as late:
+            write(late, "late")
+        yield
+        early.commit()
+
+
 def table(runner: SourceRunner) -> dict[str, str | None]:
     return dict(runner.sql("SELECT external_id, title FROM unified_items WHERE status = 'active'"))
 
 
 def test_what_commits_late_is_not_missed(runner: SourceRunner, client: FlaskClient) -> None:
     mirror = Mirror(client)
-    with runner.database.engine.connect() as early:
-        early.begin()
-        write(early, "early")
-        with runner.database.transaction() as late:
-            write(late, "late")
+    with overlapping(runner):
         mirror.sync()
         # Nothing after an open transaction is told yet, and for how long is.
         assert mirror.titles == {}
         assert mirror.step()["behind_seconds"] > 0
-        early.commit()
     mirror.sync()
     assert set(mirror.titles) == {"early", "late"}
     assert mirror.step()["behind_seconds"] == 0
@@ -98,13 +106,8 @@ def test_the_bound_is_what_makes_it_so(
     )
     monkeypatch.setattr(changes, "_PAGE", unbound)
     mirror = Mirror(client)
-    with runner.database.engine.connect() as early:
-        early.begin()
-        write(early, "early")
-        with runner.database.transaction() as late:
-            write(late, "late")
+    with overlapping(runner):
         mirror.sync()
-        early.commit()
     mirror.sync()
     assert set(mirror.titles) == {"late"}
 

@@ -17,6 +17,8 @@ _DIFFERING = (
         lambda match: f"{match[1]}{match[2]}/…",
     ),
     (re.compile(r"'[^']*'|\"[^\"]*\"|`[^`]*`|«[^»]*»"), lambda _: "'…'"),
+    # Files are named as addresses are: which one it was differs from source to source.
+    (re.compile(r"[\w./-]*\w\.(?:csv|tsv|txt|json|jsonl|ndjson|xml|rss|atom|gz|zip)\b", re.IGNORECASE), lambda _: "…"),
     (re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE), lambda _: "…"),
     (re.compile(r"\b(?=[0-9a-f]*[0-9])[0-9a-f]{12,}\b", re.IGNORECASE), lambda _: "…"),
     # A status is what matters of a refusal.

@@ -15,6 +15,7 @@ from sqlalchemy import text
 
 from db.queries.declaring import apply_sources
 from db.queries.slots import claim_slots
+from db.queries.sweep import take_over_batches
 from etl.access.keys import hash_key
 from etl.declare.catalog import read_catalog
 from etl.declare.revision import Author, Origin
@@ -311,6 +312,24 @@ def test_a_run_ends_on_the_document_that_it_began_with(runner: SourceRunner, cli
     assert one(runner, titles) == ["a", "b", "c"]
     runner.run("shop")
     assert one(runner, titles) == ["10", "20", "30"]
+
+
+def test_a_run_that_is_taken_over_ends_on_the_document_that_it_began_with(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    put(client, "shop", {**SHOP, "map": {"external_id": "id", "title": "title"}})
+    run_id = runner.queue("shop")
+    runner.step()
+    client.patch("/sources/shop", json={"map": {"title": "price"}}, headers={"If-Match": "*"})
+    # Whoever had the batch in hand dies.
+    claim = "UPDATE etl_batches SET claimed_at = now(), token = token + 1, lease_expires_at = now() - interval '1 s'"
+    runner.sql(f"{claim} WHERE run_id = '{run_id}'")
+    assert runner.database.transact(take_over_batches) == 1
+    runner.sql("UPDATE etl_batches SET not_before = NULL")
+    runner.drain()
+    titles = "SELECT array_agg(title ORDER BY external_id) FROM unified_items WHERE source_name = 'shop'"
+    assert one(runner, titles) == ["a", "b", "c"]
+    assert one(runner, "SELECT status FROM etl_runs") == "success"
 
 
 def test_one_that_is_deleted_and_made_again_starts_afresh(runner: SourceRunner, client: FlaskClient) -> None:

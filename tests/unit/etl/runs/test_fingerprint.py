@@ -16,6 +16,7 @@ from etl.runs.outcome import Failure
         ("https://a.example/items?page=3 answered 503", "https://a.example/items?page=9 answered 503"),
         ("request 6f2a2f0e-0000-4000-8000-000000000000 failed", "request 7f2a2f0e-1111-4000-8000-00000000000a failed"),
         ("at 2026-01-02T03:04:05Z: refused", "at 2025-11-12T13:14:15Z: refused"),
+        ("orders.csv: No such file or directory", "in/items2.csv.gz: No such file or directory"),
         ("object deadbeef0123456789 is gone", "object 0123456789abcdef01 is gone"),
     ],
 )

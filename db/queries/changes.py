@@ -48,8 +48,9 @@ class Changes:
 
 
 _NEWEST = "SELECT * FROM mirror_marks ORDER BY mark_id DESC LIMIT 1"
-# Changes that can be seen, and that a mark does not cover.
-_OPEN = "EXISTS (SELECT 1 FROM unified_items WHERE change_xid >= m.horizon)"
+# Whether there are changes that can be seen, and that a mark does not cover: by the last one. Asked whether one exists,
+# PostgreSQL expects very many, and reads the whole table when there is none.
+_OPEN = "coalesce((SELECT change_xid FROM unified_items ORDER BY change_xid DESC LIMIT 1) >= m.horizon, false)"
 _MARK = text(f"""
     INSERT INTO mirror_marks (nonce, horizon)
     SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot())

@@ -12,6 +12,7 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
 
+from bench.bounds import pages_of
 from db.queries import changes
 from testkit.runner import SourceRunner
 from web.app import create_app
@@ -236,6 +237,17 @@ def test_changes_that_lie_ahead_of_all_transactions_are_put_among_them(
     assert runner.database.transact(changes.renumber) == 0
     mirror.sync()
     assert set(mirror.titles) == {"a", "b"}
+
+
+def test_an_answer_looks_at_few_pages_however_many_items_there_are(runner: SourceRunner, client: FlaskClient) -> None:
+    with runner.database.transaction() as connection:
+        write(connection, *(str(n) for n in range(30_000)))
+    runner.sql("ANALYZE unified_items")
+    mirror = Mirror(client)
+    mirror.step(50)
+    # Nothing new, the beginning, and further on.
+    for cursor in ("", f"&cursor={mirror.cursor}"):
+        assert pages_of(client, runner.database, f"/data/changes?limit=50{cursor}") < 400
 
 
 @pytest.mark.parametrize("cursor", ["x", "AAAA", "W10", "WyIxIiwieCIsMSwxXQ"])

@@ -43,6 +43,16 @@ def noted_trouble(app: Celery) -> str | None:
     return noted.decode(errors="replace") if isinstance(noted, bytes) else noted
 
 
+def is_first_to_tell(app: Celery, what: str, seconds: int) -> bool:
+    """Whether nobody else has said so to tell of this within so many seconds; True too when nobody knows."""
+    try:
+        with app.connection_for_write() as connection:
+            return bool(connection.default_channel.client.set(f"kasparro:told:{what}", "1", nx=True, ex=seconds))
+    except BROKER_ERRORS as error:
+        log.warning("telling_not_noted", what=what, error=str(error)[:200])
+        return True
+
+
 def broker_trouble(app: Celery) -> str | None:
     """Why Redis takes no messages, or soon takes none, by its own word.
 

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from functools import cache, lru_cache
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+from config import values
 from etl.declare.duration import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from etl.alerts.destination import Destination
+
 PROJECT = Path(__file__).resolve().parent.parent
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-# What a worker process needs before it holds any record: bytes.
-LEAST_MEMORY = 128 * 2**20
-LARGEST_RECORD = 16 * 1024 * 1024
 PLACEHOLDERS = ("changeme", "change-me", "your-", "example", "placeholder", "xxx", "todo")
 
 T = TypeVar("T")
@@ -73,7 +70,13 @@ class Settings:
     api_keys: tuple[str, ...] = field(repr=False)
     session_secret: str = field(repr=False)
     flower_basic_auth: str | None = field(repr=False)
-    alert_urls: tuple[str, ...] = field(repr=False)
+    alert_urls: tuple[Destination, ...] = field(repr=False)
+    alert_schemes: tuple[str, ...]
+    alert_secret: bytes = field(repr=False)
+    alert_digest: timedelta
+    alert_reminder: timedelta
+    alerts_retention: timedelta
+    heartbeat_url: str = field(repr=False)
     log_level: str
     log_format: str
     environment: Mapping[str, str] = field(repr=False)
@@ -151,7 +154,7 @@ def explicit_environment() -> dict[str, str]:
 # Settings that may stand in a file of their own, which `NAME_FILE` names.
 _SECRET = (
     *("DATABASE_URL", "WEB_DATABASE_URL", "ADMIN_DATABASE_URL", "REDIS_URL"),
-    *("API_KEYS", "SESSION_SECRET", "FLOWER_BASIC_AUTH", "ALERT_URLS"),
+    *("API_KEYS", "SESSION_SECRET", "FLOWER_BASIC_AUTH", "ALERT_URLS", "ALERT_SECRET", "HEARTBEAT_URL"),
 )
 LONGEST_SECRET = 65_536
 
@@ -172,41 +175,47 @@ def _content(name: str, path: str) -> str:
 def read(env: Mapping[str, str]) -> Settings:
     """Type the settings found in `env`."""
     return Settings(
-        database_url=_get(env, "DATABASE_URL", _postgres_url, ""),
-        web_database_url=_get(env, "WEB_DATABASE_URL", _postgres_url, env.get("DATABASE_URL", "")),
-        admin_database_url=_get(env, "ADMIN_DATABASE_URL", _postgres_url, ""),
-        redis_url=_get(env, "REDIS_URL", _redis_url, ""),
+        database_url=_get(env, "DATABASE_URL", values.postgres_url, ""),
+        web_database_url=_get(env, "WEB_DATABASE_URL", values.postgres_url, env.get("DATABASE_URL", "")),
+        admin_database_url=_get(env, "ADMIN_DATABASE_URL", values.postgres_url, ""),
+        redis_url=_get(env, "REDIS_URL", values.redis_url, ""),
         sources_file=_get(env, "SOURCES_FILE", _path, "sources.yaml"),
         state_dir=_get(env, "STATE_DIR", _path, ".local"),
         web_host=_get(env, "WEB_HOST", str, "127.0.0.1"),
-        web_port=_get(env, "WEB_PORT", _port, "8000"),
-        flower_port=_get(env, "FLOWER_PORT", _port, "5555"),
-        samples_port=_get(env, "SAMPLES_PORT", _port, "8001"),
-        worker_processes=_get(env, "WORKER_PROCESSES", _count, str(os.cpu_count() or 1)),
-        worker_memory=_get(env, "WORKER_MEMORY", _memory, "512MiB"),
-        etl_interval=_get(env, "ETL_INTERVAL", _positive_duration, "30m"),
-        enable_scheduler=_get(env, "ENABLE_SCHEDULER", _flag, "true"),
-        batch_size=_get(env, "BATCH_SIZE", _count, "5000"),
-        max_record=_get(env, "MAX_RECORD", _record_size, "4 MiB"),
-        max_retries=_get(env, "MAX_RETRIES", _natural, "3"),
-        breaker_threshold=_get(env, "BREAKER_THRESHOLD", _count, "5"),
-        breaker_reset=_get(env, "BREAKER_RESET", _positive_duration, "60s"),
-        lease=timedelta(seconds=_get(env, "LEASE_SECONDS", _count, "60")),
-        runs_retention=_get(env, "RUNS_RETENTION", _positive_duration, "90d"),
-        deleted_retention=_get(env, "DELETED_RETENTION", _positive_duration, "30d"),
-        cases_retention=_get(env, "CASES_RETENTION", _positive_duration, "365d"),
-        audit_retention=_get(env, "AUDIT_RETENTION", _positive_duration, "365d"),
-        read_timeout=_get(env, "READ_TIMEOUT", _positive_duration, "5s"),
-        rate_limit=_get(env, "RATE_LIMIT", _natural, "6000"),
-        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", _hosts, ""),
-        csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", _words, "data")),
-        api_keys=_get(env, "API_KEYS", _words, ""),
+        web_port=_get(env, "WEB_PORT", values.port, "8000"),
+        flower_port=_get(env, "FLOWER_PORT", values.port, "5555"),
+        samples_port=_get(env, "SAMPLES_PORT", values.port, "8001"),
+        worker_processes=_get(env, "WORKER_PROCESSES", values.count, str(os.cpu_count() or 1)),
+        worker_memory=_get(env, "WORKER_MEMORY", values.memory, "512MiB"),
+        etl_interval=_get(env, "ETL_INTERVAL", values.positive_duration, "30m"),
+        enable_scheduler=_get(env, "ENABLE_SCHEDULER", values.flag, "true"),
+        batch_size=_get(env, "BATCH_SIZE", values.count, "5000"),
+        max_record=_get(env, "MAX_RECORD", values.record_size, "4 MiB"),
+        max_retries=_get(env, "MAX_RETRIES", values.natural, "3"),
+        breaker_threshold=_get(env, "BREAKER_THRESHOLD", values.count, "5"),
+        breaker_reset=_get(env, "BREAKER_RESET", values.positive_duration, "60s"),
+        lease=timedelta(seconds=_get(env, "LEASE_SECONDS", values.count, "60")),
+        runs_retention=_get(env, "RUNS_RETENTION", values.positive_duration, "90d"),
+        deleted_retention=_get(env, "DELETED_RETENTION", values.positive_duration, "30d"),
+        cases_retention=_get(env, "CASES_RETENTION", values.positive_duration, "365d"),
+        audit_retention=_get(env, "AUDIT_RETENTION", values.positive_duration, "365d"),
+        read_timeout=_get(env, "READ_TIMEOUT", values.positive_duration, "5s"),
+        rate_limit=_get(env, "RATE_LIMIT", values.natural, "6000"),
+        allowed_private_hosts=_get(env, "ALLOWED_PRIVATE_HOSTS", values.hosts, ""),
+        csv_roots=tuple(_path(word) for word in _get(env, "CSV_ROOTS", values.words, "data")),
+        api_keys=_get(env, "API_KEYS", values.words, ""),
         session_secret=_get(env, "SESSION_SECRET", str, _of_other_secrets(env)),
         flower_basic_auth=_get(env, "FLOWER_BASIC_AUTH", str, "") or None,
-        alert_urls=_get(env, "ALERT_URLS", _words, ""),
-        log_level=_get(env, "LOG_LEVEL", _one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
-        log_format=_get(env, "LOG_FORMAT", _one_of("console", "json"), "console"),
-        environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', _port, '8001')}", **env},
+        alert_urls=_get(env, "ALERT_URLS", lambda text: values.destinations(text, env), ""),
+        alert_schemes=_get(env, "ALERT_SCHEMES", values.schemes, ""),
+        alert_secret=_get(env, "ALERT_SECRET", values.alert_secret, ""),
+        alert_digest=_get(env, "ALERT_DIGEST", duration, "1m"),
+        alert_reminder=_get(env, "ALERT_REMINDER", values.positive_duration, "24h"),
+        alerts_retention=_get(env, "ALERTS_RETENTION", values.positive_duration, "90d"),
+        heartbeat_url=_get(env, "HEARTBEAT_URL", values.web_address, ""),
+        log_level=_get(env, "LOG_LEVEL", values.one_of("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
+        log_format=_get(env, "LOG_FORMAT", values.one_of("console", "json"), "console"),
+        environment={"SAMPLES_URL": f"http://127.0.0.1:{_get(env, 'SAMPLES_PORT', values.port, '8001')}", **env},
     )
 
 
@@ -270,121 +279,5 @@ def _get(env: Mapping[str, str], name: str, convert: Callable[[str], T], default
         raise SettingError(f"{name}: {error}") from error
 
 
-def _postgres_url(text: str) -> str:
-    if text and not re.match(r"postgres(ql)?(\+psycopg2)?://", text):
-        raise ValueError("expected postgresql://user:password@host:port/database")
-    _check_address(text)
-    return re.sub(r"^postgres(ql)?(\+psycopg2)?://", "postgresql://", text)
-
-
-def _check_address(url: str) -> None:
-    """Refuse one whose parts would be taken for others: what connects would show the rest of the password as a host."""
-    try:
-        parts = urlsplit(url)
-        is_plain = parts.netloc.count("@") <= 1 and (parts.port or True)
-    except ValueError:
-        is_plain = False
-    if not is_plain:
-        raise ValueError("not a valid address; in a password, write / @ : ? # as %2F %40 %3A %3F %23") from None
-
-
-def _redis_url(text: str) -> str:
-    if text and not re.match(r"(rediss?|sentinel)://", text):
-        raise ValueError("expected redis://, rediss:// or sentinel://")
-    for address in text.split(";"):
-        _check_address(address)
-    return text
-
-
 def _path(text: str) -> Path:
     return PROJECT / Path(text).expanduser()
-
-
-def _port(text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise ValueError("expected a port number, 1 to 65535")
-    return int(text)
-
-
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError("expected a whole number")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if _natural(text) < 1:
-        raise ValueError("expected a whole number of at least 1")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    """Bytes, or so many KiB, MiB or GiB."""
-    match = re.fullmatch(r"(\d{1,15}) ?(KiB|MiB|GiB)?", text)
-    if not match or not int(match[1]):
-        raise ValueError("expected a number of bytes of at least 1, or one with KiB, MiB or GiB, such as 4 MiB")
-    return int(match[1]) * {None: 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}[match[2]]
-
-
-def _record_size(text: str) -> int:
-    """What a worker can hold a few of."""
-    if _size(text) > LARGEST_RECORD:
-        raise ValueError("expected at most 16 MiB")
-    return _size(text)
-
-
-def _positive_duration(text: str) -> timedelta:
-    value = duration(text)
-    if not value:
-        raise ValueError("expected more than zero")
-    return value
-
-
-def _memory(text: str) -> int:
-    size = _size(text)
-    if size < LEAST_MEMORY:
-        raise ValueError("expected at least 128MiB")
-    return size
-
-
-def _flag(text: str) -> bool:
-    if text.lower() not in {"true", "false", "1", "0", "yes", "no"}:
-        raise ValueError("expected true or false")
-    return text.lower() in {"true", "1", "yes"}
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word for word in re.split(r"[,\s]+", text) if word)
-
-
-def _hosts(text: str) -> tuple[str, ...]:
-    return tuple(map(_host, _words(text)))
-
-
-_HOST = re.compile(r"(\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>(?!-)[\w-]{1,63}(\.[\w-]{1,63})*))(:(?P<port>\d+))?")
-
-
-def _host(word: str) -> str:
-    """A name, an address or a network, perhaps with a port, written as hosts are compared."""
-    try:
-        if "/" in word:
-            return str(ip_network(word, strict=False))
-        if match := _HOST.fullmatch(word):
-            name = match["six"] or match["name"].lower()
-            is_address = match["six"] or re.fullmatch(r"[\d.]+", name)
-            return (str(ip_address(name)) if is_address else name) + (
-                f":{_port(match['port'])}" if match["port"] else ""
-            )
-        return str(ip_address(word))
-    except ValueError as error:
-        raise ValueError(f"{word!r}: expected a host, host:port or a network such as 10.1.0.0/16") from error
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def convert(text: str) -> str:
-        for choice in choices:
-            if text.lower() == choice.lower():
-                return choice
-        raise ValueError(f"expected one of {', '.join(choices)}")
-
-    return convert

@@ -25,6 +25,7 @@ TABLES = (
     "sources, source_versions, etl_plans, etl_runs, etl_batches, etl_run_events, etl_checkpoints, raw_data, staged_items, seen_ids, unified_items, "
     "erasures, etl_requests, "
     "rejected_records, source_fields, etl_workers, etl_totals, etl_alarms, etl_looks, "
+    "alert_sightings, alert_members, alert_incidents, alert_deliveries, alert_outbox, alert_mutes, "
     "exports, mirror_marks, mirror_floor, etl_sizes, etl_hours, etl_counters, source_removals, sessions, api_keys, audit_log, idempotency_keys"
 )
 

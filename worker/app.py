@@ -12,14 +12,18 @@ from celery import signals
 
 from broker.messaging import make_app
 from config import logs as log_config, settings
+from db.session import Database
 from worker.board import BOARD
+from worker.courier import Courier
+from worker.lookout import Lookout
+from worker.outage import Outage
 from worker.sweeper import Sweeper
 from worker.watchdog import Watchdog
 
 app = make_app()
 app.conf.imports = ("worker.tasks",)
 
-_threads: list[Sweeper | Watchdog] = []
+_threads: list[Sweeper | Watchdog | Courier | Lookout] = []
 _workers: list[Any] = []
 
 
@@ -62,7 +66,7 @@ def _collect(**_: Any) -> None:
 
 @signals.worker_ready.connect
 def _start_in_worker(sender: Any, **_: Any) -> None:
-    _start_sweeper("worker", sender.controller.concurrency)
+    _start_watch("worker", sender.controller.concurrency)
     watchdog = Watchdog(app, settings.load_connected(), BOARD)
     watchdog.start()
     _threads.append(watchdog)
@@ -70,7 +74,7 @@ def _start_in_worker(sender: Any, **_: Any) -> None:
 
 @signals.beat_init.connect
 def _start_in_beat(**_: Any) -> None:
-    _start_sweeper("beat", 0)
+    _start_watch("beat", 0)
 
 
 @signals.worker_shutting_down.connect
@@ -79,9 +83,16 @@ def _stop_threads(**_: Any) -> None:
         thread.stop()
 
 
-def _start_sweeper(kind: str, processes: int) -> None:
-    """In the main process, after the pool was forked: its database connections are made in its own thread."""
+def _start_watch(kind: str, processes: int) -> None:
+    """What watches, in the main process, after the pool was forked: each connects in its own thread."""
     name = f"{kind}@{socket.gethostname()}:{os.getpid()}"
-    sweeper = Sweeper(app, settings.load_connected(), kind, name, processes)
-    sweeper.start()
-    _threads.append(sweeper)
+    current, outage = settings.load_connected(), Outage()
+    database = Database(current.database_url, name=f"kasparro-courier-{kind}", pool_size=1, patience=0)
+    threads: list[Sweeper | Lookout | Courier] = [
+        Sweeper(app, current, kind, name, processes, outage),
+        Lookout(current, database, outage),
+        *(Courier(current, destination, database) for destination in current.alert_urls),
+    ]
+    for thread in threads:
+        thread.start()
+    _threads.extend(threads)

@@ -13,6 +13,7 @@ from db.queries import (
     deletions,
     erasures,
     exports,
+    outbox,
     plans,
     quarantine,
     retention,
@@ -95,6 +96,7 @@ class Removal:
             database.transact(answers.purge_answers, MOST_FORGOTTEN)
             database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
             database.transact(exports.purge_exports)
+            database.transact(outbox.purge_alerts, self._settings.alerts_retention, MOST_FORGOTTEN)
             database.transact(changes.purge_marks, self._settings.deleted_retention, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 

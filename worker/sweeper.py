@@ -16,9 +16,11 @@ from broker.trouble import note_trouble
 from db.queries import backfills, plans, processes, share, source_removal, sweep
 from db.queries.clock import follow_clock
 from db.session import Database
-from etl.errors import StorageConflictError, StorageError, StorageTroubleError
+from etl.errors import StorageConflictError, StorageError, StorageTroubleError, StorageUnavailableError
 from etl.runs.messages import QUEUES
+from worker.alerting import Alerting
 from worker.closing import close
+from worker.outage import Outage
 from worker.removal import Removal
 from worker.rhythm import Rhythm
 from worker.upkeep import Upkeep
@@ -43,8 +45,13 @@ log = structlog.get_logger(__name__)
 class Sweeper(threading.Thread):
     """Sweeps every two seconds until stopped."""
 
-    def __init__(self, app: Celery, settings: Settings, kind: str, name: str, processes: int) -> None:
-        """`name` is what the process is known by in `etl_workers`; it has so many `processes` for tasks."""
+    def __init__(
+        self, app: Celery, settings: Settings, kind: str, name: str, processes: int, outage: Outage | None = None
+    ) -> None:
+        """`name` is what the process is known by in `etl_workers`; it has so many `processes` for tasks.
+
+        `outage` is told when the database takes no writes, and when it takes them again.
+        """
         super().__init__(name="sweeper", daemon=True)
         self._app = app
         self._settings = settings
@@ -53,7 +60,8 @@ class Sweeper(threading.Thread):
         self._processes = processes
         self._stopped = threading.Event()
         self._rhythm = Rhythm()
-        self._others = (*Upkeep(settings).steps, *Removal(settings).steps)
+        self._others = (*Upkeep(settings).steps, *Removal(settings).steps, *Alerting(settings).steps)
+        self._outage = outage or Outage()
         self.has_more = False
 
     def stop(self) -> None:
@@ -77,7 +85,11 @@ class Sweeper(threading.Thread):
             step(database)
         except StorageTroubleError as error:
             log.warning("sweep_postponed", step=step.__name__, reason=error.message)
+            self._outage.note(error.message)
             note_trouble(self._app, error.message)
+        except StorageUnavailableError as error:
+            log.warning("sweep_postponed", step=step.__name__, reason=error.message)
+            self._outage.note(error.message)
         except StorageError as error:
             log.warning("sweep_postponed", step=step.__name__, reason=error.message)
         except Exception:
@@ -97,6 +109,7 @@ class Sweeper(threading.Thread):
         if seconds := database.transact(follow_clock):
             log.error("clock_set_back", seconds=round(seconds))
         database.transact(processes.beat_heart, self._process, self._kind, self._processes)
+        self._outage.end()
 
     def _take_over(self, database: Database) -> None:
         expired = database.transact(sweep.take_over_runs) + database.transact(sweep.take_over_batches)

@@ -11,6 +11,7 @@ from db.queries.events import record_event
 from db.queries.fields import look_at_fields
 from db.queries.freshness import judge_size
 from db.queries.run_locks import lock_run
+from db.queries.sightings import note_sighting
 from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
@@ -213,4 +214,5 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         look_at_fields(connection, run_id)
         if tally.is_whole:
             judge_size(connection, run_id, tally.config, tally.counts.extracted)
+        note_sighting(connection, run_id)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

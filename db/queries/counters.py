@@ -9,7 +9,7 @@ from db.statement import text
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-RUNS, RECORDS, TAKEOVERS = "runs", "records", "takeovers"
+RUNS, RECORDS, TAKEOVERS, ALERTS = "runs", "records", "takeovers", "alerts"
 OUTCOMES = ("extracted", "inserted", "updated", "unchanged", "duplicate", "failed")
 _VALUES = ", ".join(f"('{outcome}', records_{outcome})" for outcome in OUTCOMES)
 # What runs in `{ended}` add: a name, a label, and a number.
@@ -30,7 +30,7 @@ _READ = text(f"""
     GROUP BY name, label ORDER BY name, label
 """)
 _ADD = text("""
-    INSERT INTO etl_counters AS c (name, label, value) VALUES (:name, '', :value)
+    INSERT INTO etl_counters AS c (name, label, value) VALUES (:name, :label, :value)
     ON CONFLICT (name, label) DO UPDATE SET value = c.value + excluded.value
 """)
 
@@ -40,7 +40,7 @@ def read_counters(connection: Connection) -> dict[tuple[str, str], int]:
     return {(row.name, row.label): row.value for row in connection.execute(_READ)}
 
 
-def add_takeovers(connection: Connection, number: int) -> None:
-    """Count work that was taken from dead workers."""
+def add_count(connection: Connection, name: str, label: str, number: int) -> None:
+    """Count so many more."""
     if number:
-        connection.execute(_ADD, {"name": TAKEOVERS, "value": number})
+        connection.execute(_ADD, {"name": name, "label": label, "value": number})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from db.queries.closing import end_run
-from db.queries.counters import add_takeovers
+from db.queries.counters import TAKEOVERS, add_count
 from db.queries.events import record_event
 from db.queries.run_locks import lock_run
 from db.statement import text
@@ -61,7 +61,7 @@ def take_over_runs(connection: Connection) -> int:
     runs = connection.execute(_EXPIRED_RUNS, {"limit": LIMIT, "max_attempts": MAX_RUN_ATTEMPTS}).all()
     for row in runs:
         record_event(connection, row.run_id, "lease_expired", attempt=row.attempt, worker=row.worker)
-    add_takeovers(connection, len(runs))
+    add_count(connection, TAKEOVERS, "", len(runs))
     return len(runs)
 
 
@@ -94,7 +94,7 @@ def give_up_run(connection: Connection, run_id: UUID) -> bool:
 def take_over_batches(connection: Connection) -> int:
     """The same for batches. No event is written here: it would lock the run after the batch, against the order."""
     taken = len(connection.execute(_EXPIRED_BATCHES, {"limit": LIMIT}).all())
-    add_takeovers(connection, taken)
+    add_count(connection, TAKEOVERS, "", taken)
     return taken
 
 

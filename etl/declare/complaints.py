@@ -17,6 +17,7 @@ _EXPECTED = {
     "thousands": "one character that stands between groups of digits, such as a point",
     "timezone_names": "abbreviations of 1 to 6 letters, each with a time zone such as Asia/Kolkata",
     "tags": "lower-case letters, digits, _ and -, at most 50",
+    "alert_after": "a number of runs, 1 to 1000, or a duration such as 2h",
     **dict.fromkeys(
         ("every", "jitter", "timeout", "lookback", "ahead", "window", "expect_every"),
         "a duration such as 30s, 30m, 1h or 7d",

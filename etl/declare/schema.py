@@ -67,6 +67,8 @@ MEANING: dict[type[Model], dict[str, str]] = {
         "drift": "What becomes of records whose shape has changed: told of, quarantined, or the run fails",
         "expect_every": "How long nothing may have been read of it before it is late; else three of its slots",
         "expect_rows": "How many records a complete run meets: 900..1100, 900.. or ..1100; else as it was before",
+        "alert_after": "Failed runs in a row, or how long it fails, before somebody is told; else the first is told of",
+        "alert_rejects": "Open rejected records above which somebody is told; else 1000",
         "full_snapshot": "true: an item that a complete run does not meet any more is deleted",
         "max_deleted": "Percentage of missing items above which none is deleted, or {records: how many}",
         "expect": "Field of an item, or metadata.KEY: rules on its values, and what becomes of records that break them",

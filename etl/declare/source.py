@@ -43,7 +43,7 @@ CONTRACT_KEYS = ("expect",)
 # Settings that a resume position does not depend on.
 _POLICY_KEYS = (
     *("tags", "enabled", "schedule", "timeout", "rate", "honour_cache", "max_rejected", "max_deleted"),
-    *("identity_change", "expect", "drift", "expect_every", "expect_rows", "backfill"),
+    *("identity_change", "expect", "drift", "expect_every", "expect_rows", "backfill", "alert_after", "alert_rejects"),
     *("map", "dates", "timezone", "timezone_names", "numbers", "nulls", "id_form"),
 )
 
@@ -115,6 +115,8 @@ class Source(Model, frozen=True, kw_only=True, tag_field="type"):
     drift: Literal["report", "quarantine", "fail"] = "report"
     expect_every: Duration | None = None
     expect_rows: str | None = None
+    alert_after: Annotated[int, Meta(ge=1, le=1000)] | Duration | None = None
+    alert_rejects: Annotated[int, Meta(ge=0, le=1_000_000_000)] | None = None
 
     def __post_init__(self) -> None:
         zone(self.timezone)

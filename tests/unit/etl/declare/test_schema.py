@@ -46,6 +46,8 @@ COMMON: dict[str, Any] = {
     "drift": "fail",
     "expect_every": "2h",
     "expect_rows": "1..9",
+    "alert_after": "2h",
+    "alert_rejects": 200,
     "max_deleted": {"records": 3},
     "expect": {
         "title": {"required": True, "max_length": 200, "pattern": "^[A-Z]", "actions": {"pattern": "null"}},

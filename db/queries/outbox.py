@@ -1,0 +1,165 @@
+"""Messages on their way: written with what they tell of, taken one by one, and kept until they are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from db.queries.counters import ALERTS, add_count
+from db.queries.old_rows import delete_old
+from db.statement import text
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime, timedelta
+    from uuid import UUID
+
+    from sqlalchemy import Connection, Row
+
+    from etl.alerts.destination import Destination
+    from etl.alerts.message import Alert
+
+# For so long a message that is being sent belongs to who has taken it: seconds.
+LEASE = 90
+# A message that was not taken for so long is given up: hours.
+GIVEN_UP_AFTER = 24
+LONGEST_WAIT = 300.0
+
+_ADD = text("""
+    INSERT INTO alert_outbox (alert_id, event, kind, title, body, facts)
+    VALUES (:alert_id, :event, :kind, :title, :body, CAST(:facts AS jsonb))
+    ON CONFLICT (alert_id) DO NOTHING RETURNING alert_id
+""")
+_ADDRESS = text("INSERT INTO alert_deliveries (alert_id, destination) VALUES (:alert_id, :destination)")
+
+
+def add_alert(connection: Connection, alert: Alert, destinations: Iterable[Destination]) -> bool:
+    """Keep a message until it is sent to each of these; False when it is kept already."""
+    values = {
+        "alert_id": alert.alert_id,
+        "event": alert.event,
+        "kind": alert.kind,
+        "title": alert.title,
+        "body": alert.body,
+        "facts": msgspec.json.encode(alert.facts).decode(),
+    }
+    if connection.execute(_ADD, values).first() is None:
+        return False
+    for name in dict.fromkeys(one.name for one in destinations):
+        connection.execute(_ADDRESS, {"alert_id": alert.alert_id, "destination": name})
+    return True
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A message that is to be sent now. `attempts` counts this one."""
+
+    alert_id: UUID
+    event: str
+    title: str
+    body: str
+    facts: dict[str, Any]
+    created_at: datetime
+    attempts: int
+
+
+_TAKE = text(f"""
+    UPDATE alert_deliveries d
+    SET attempts = d.attempts + 1, due_at = clock_timestamp() + interval '{LEASE} s'
+    FROM (SELECT alert_id FROM alert_deliveries
+          WHERE destination = :destination AND state = 'pending' AND due_at <= clock_timestamp()
+            AND NOT EXISTS (SELECT 1 FROM alert_deliveries s
+                            WHERE s.destination = :destination
+                              AND s.sent_at > clock_timestamp() - make_interval(secs => :digest))
+          ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED) due, alert_outbox a
+    WHERE d.alert_id = due.alert_id AND d.destination = :destination AND a.alert_id = d.alert_id
+    RETURNING d.alert_id, a.event, a.title, a.body, a.facts, a.created_at, d.attempts
+""")
+
+
+def take_alerts(connection: Connection, destination: str, most: int, digest: timedelta) -> list[Taken]:
+    """The oldest messages that are due to a destination, at most so many, which are the caller's for 90 s.
+
+    None within `digest` of those that were sent before.
+    """
+    values = {"destination": destination, "most": most, "digest": digest.total_seconds()}
+    rows = connection.execute(_TAKE, values).all()
+    return sorted((Taken(**row._asdict()) for row in rows), key=lambda one: (one.created_at, one.alert_id))
+
+
+_SENT = text("""
+    UPDATE alert_deliveries SET state = 'sent', sent_at = clock_timestamp(), error = NULL
+    WHERE alert_id = ANY (:ids) AND destination = :destination AND state = 'pending'
+""")
+_NOT_SENT = text(f"""
+    UPDATE alert_deliveries
+    SET error = :error, due_at = clock_timestamp() + make_interval(secs => :wait),
+        state = CASE WHEN created_at < clock_timestamp() - interval '{GIVEN_UP_AFTER} h' THEN 'failed' ELSE state END
+    WHERE alert_id = ANY (:ids) AND destination = :destination AND state = 'pending'
+    RETURNING state
+""")
+# The others wait with it: what is told later must not arrive sooner.
+_HOLD_BACK = text("""
+    UPDATE alert_deliveries SET due_at = greatest(due_at, clock_timestamp() + make_interval(secs => :wait))
+    WHERE destination = :destination AND state = 'pending'
+""")
+
+
+def note_sent(connection: Connection, destination: str, ids: Sequence[UUID]) -> None:
+    """These have arrived."""
+    sent = connection.execute(_SENT, {"ids": list(ids), "destination": destination}).rowcount
+    add_count(connection, ALERTS, "sent", sent)
+
+
+def note_failed(
+    connection: Connection, destination: str, ids: Sequence[UUID], error: str, wait: float, *, alone: bool
+) -> None:
+    """These have not, and are sent again after so many seconds; given up after a day.
+
+    `alone` says that the destination took no offence at others: they need not wait.
+    """
+    values = {"ids": list(ids), "destination": destination, "error": error, "wait": wait}
+    states = connection.execute(_NOT_SENT, values).scalars().all()
+    if not alone:
+        connection.execute(_HOLD_BACK, {"destination": destination, "wait": wait})
+    add_count(connection, ALERTS, "failed", sum(state == "failed" for state in states))
+
+
+_GIVE_UP = text(f"""
+    UPDATE alert_deliveries SET state = 'failed', error = coalesce(error, 'no such address is set any more')
+    WHERE state = 'pending' AND destination <> ALL (:known)
+      AND created_at < clock_timestamp() - interval '{GIVEN_UP_AFTER} h'
+""")
+
+
+def give_up_unknown(connection: Connection, known: Collection[str]) -> None:
+    """Messages to addresses that nobody knows any more are given up after a day."""
+    given_up = connection.execute(_GIVE_UP, {"known": list(known)}).rowcount
+    add_count(connection, ALERTS, "failed", given_up)
+
+
+def purge_alerts(connection: Connection, retention: timedelta, limit: int) -> int:
+    """Remove some of the messages that are older, however they ended, and mutes that ended so long ago."""
+    ended = text("DELETE FROM alert_mutes WHERE until < clock_timestamp() - make_interval(secs => :seconds)")
+    connection.execute(ended, {"seconds": retention.total_seconds()})
+    return delete_old(connection, "alert_outbox", "alert_id", "created_at", retention, limit)
+
+
+_LIST = text("""
+    SELECT a.alert_id, a.event, a.kind, a.title, a.body, a.facts, a.created_at,
+        coalesce((SELECT jsonb_agg(jsonb_build_object('destination', d.destination, 'state', d.state,
+                'attempts', d.attempts, 'due_at', CASE WHEN d.state = 'pending' THEN d.due_at END,
+                'sent_at', d.sent_at, 'error', d.error) ORDER BY d.destination)
+            FROM alert_deliveries d WHERE d.alert_id = a.alert_id), '[]') AS deliveries
+    FROM alert_outbox a
+    WHERE CAST(:before AS timestamptz) IS NULL OR (a.created_at, a.alert_id) < (:before, :before_id)
+    ORDER BY a.created_at DESC, a.alert_id DESC LIMIT :limit
+""")
+
+
+def list_alerts(connection: Connection, before: tuple[datetime, UUID] | None, limit: int) -> list[Row[Any]]:
+    """Messages with how far each is on its way, the newest first, after the one that `before` names."""
+    at, alert_id = before or (None, None)
+    return list(connection.execute(_LIST, {"before": at, "before_id": alert_id, "limit": limit}))

@@ -1,0 +1,416 @@
+"""Alerts by the way of a message: a run ends, somebody is to be told, and a sink takes it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+import time
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from db.queries import outbox
+from etl.alerts.destination import parse_destinations
+from etl.alerts.message import trial_alert
+from etl.hosts.breaker import BreakerPolicy
+from etl.hosts.limiter import HostLimiter, LocalHostStates
+from testkit.fake_server import FakeServer, Request, Response
+from testkit.runner import SourceRunner
+from worker.alerting import Alerting
+from worker.courier import Courier
+from worker.lookout import Lookout
+from worker.outage import Outage
+
+KEY = b"k" * 32
+ROWS = "id,title\n1,one\n2,two\n"
+
+
+class Desk:
+    """The steps that judge and send, taken one by one, and a sink that keeps what it took."""
+
+    def __init__(self, runner: SourceRunner, sink: FakeServer, written: str = "{url}/hook") -> None:
+        self.runner = runner
+        self.sink = sink
+        self.taken: list[dict[str, Any]] = []
+        self.free = 0.5
+        sink.on("/hook", self.take)
+        runner.settings = replace(
+            runner.settings,
+            alert_urls=parse_destinations(written.format(url=sink.url), ("json",)),
+            alert_secret=KEY,
+            allowed_private_hosts=("127.0.0.1",),
+        )
+        self.alerting = Alerting(runner.settings, free=lambda _: self.free)
+        self.couriers = [Courier(runner.settings, one, runner.database) for one in runner.settings.alert_urls]
+
+    def take(self, request: Request) -> Response:
+        timestamp = request.headers["webhook-timestamp"]
+        assert abs(int(timestamp) - time.time()) < 60
+        signed = b".".join((request.headers["webhook-id"].encode(), timestamp.encode(), request.body))
+        signature = base64.b64encode(hmac.new(KEY, signed, hashlib.sha256).digest()).decode()
+        assert request.headers["webhook-signature"] == f"v1,{signature}"
+        body = json.loads(request.body)
+        assert body["data"]["id"] == request.headers["webhook-id"]
+        self.taken.append(body)
+        return Response(status=204)
+
+    def judge(self) -> None:
+        self.alerting.judge_runs(self.runner.database)
+
+    def look(self) -> None:
+        self.alerting._rhythm._last.clear()
+        self.alerting.look_around(self.runner.database)
+
+    def send(self) -> None:
+        for courier in self.couriers:
+            while courier.send_due():
+                pass
+
+    def pass_by(self) -> list[str]:
+        """A pass of all steps; the titles that the sink took in it."""
+        before = len(self.taken)
+        self.judge()
+        self.send()
+        return [body["data"]["title"] for body in self.taken[before:]]
+
+    def deliveries(self) -> list[Any]:
+        return self.runner.sql("SELECT state, attempts, error FROM alert_deliveries ORDER BY created_at")
+
+
+@pytest.fixture
+def desk(runner: SourceRunner, fake_server: FakeServer) -> Desk:
+    runner.declare({"name": "rows", "type": "csv", "file": "rows.csv", "tags": ["money"]})
+    return Desk(runner, fake_server)
+
+
+def test_a_failure_and_its_end_arrive_once_each(desk: Desk) -> None:
+    told = []
+    for _ in range(10):
+        assert desk.runner.run("rows")["status"] == "failed"
+        told += desk.pass_by()
+    desk.runner.write("rows.csv", ROWS)
+    assert desk.runner.run("rows")["status"] == "success"
+    told += desk.pass_by()
+    assert told == ["rows fails", "Over: rows fails"]
+    firing, over = desk.taken
+    assert (firing["type"], over["type"]) == ("alert.firing", "alert.recovered")
+    assert firing["data"]["causes"][0]["incident"] == over["data"]["causes"][0]["incident"]
+    assert firing["data"]["sources"] == over["data"]["sources"] == ["rows"]
+    assert "rows.csv" in firing["data"]["message"]
+    assert desk.deliveries() == [("sent", 1, None)] * 2
+    assert desk.runner.sql("SELECT count(*) FROM alert_sightings") == [0]
+    assert desk.runner.sql("SELECT label, value FROM etl_counters WHERE name = 'alerts'") == [("sent", 2)]
+
+
+def test_a_run_that_goes_well_writes_nothing_down(desk: Desk) -> None:
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    desk.runner.run("rows")
+    assert desk.runner.sql("SELECT count(*) FROM alert_sightings") == [0]
+
+
+def test_what_fails_and_recovers_between_two_looks_is_told_of(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["rows fails", "Over: rows fails"]
+
+
+def test_a_cancelled_run_and_a_skipped_one_say_nothing(desk: Desk) -> None:
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["rows fails"]
+    run_id = desk.runner.queue("rows")
+    desk.runner.sql(
+        "UPDATE etl_runs SET status = 'skipped', stage = 'done', completed_at = now() WHERE run_id = :id", id=run_id
+    )
+    desk.runner.messages.clear()
+    assert desk.pass_by() == []
+    assert desk.runner.sql("SELECT count(*) FROM alert_members") == [1]
+
+
+def test_a_sink_that_is_down_loses_nothing_and_keeps_the_order(desk: Desk) -> None:
+    desk.sink.on("/hook", Response(status=503))
+    desk.runner.run("rows")
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == []
+    assert desk.deliveries()[0][:2] == ("pending", 1)
+    assert "answered 503" in desk.deliveries()[0][2]
+    assert desk.deliveries()[1] == ("pending", 0, None)
+    assert desk.runner.sql("SELECT bool_and(due_at > clock_timestamp() + interval '3 s') FROM alert_deliveries") == [
+        True
+    ]
+    desk.sink.on("/hook", desk.take)
+    assert desk.pass_by() == []
+    desk.runner.sql("UPDATE alert_deliveries SET due_at = now()")
+    assert desk.pass_by() == ["rows fails", "Over: rows fails"]
+
+
+def test_a_message_that_is_refused_keeps_no_other_back(desk: Desk) -> None:
+    answers = [Response(status=400)]
+    desk.sink.on("/hook", lambda request: answers.pop() if answers else desk.take(request))
+    desk.runner.run("rows")
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["Over: rows fails"]
+    assert [row[0] for row in desk.deliveries()] == ["pending", "sent"]
+
+
+def test_a_message_is_given_up_after_a_day(desk: Desk) -> None:
+    desk.sink.on("/hook", Response(status=500))
+    desk.runner.run("rows")
+    desk.pass_by()
+    desk.runner.sql("UPDATE alert_deliveries SET due_at = now(), created_at = now() - interval '25 h'")
+    desk.pass_by()
+    assert desk.deliveries()[0][:2] == ("failed", 2)
+    assert desk.runner.sql("SELECT label, value FROM etl_counters WHERE name = 'alerts'") == [("failed", 1)]
+
+
+def test_a_message_that_was_taken_and_not_sent_is_sent_again_with_its_id(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.judge()
+    name = desk.runner.settings.alert_urls[0].name
+    lost = desk.runner.database.transact(outbox.take_alerts, name, 1, timedelta(0))
+    desk.send()
+    assert desk.taken == []
+    desk.runner.sql("UPDATE alert_deliveries SET due_at = now()")
+    desk.send()
+    assert [body["data"]["id"] for body in desk.taken] == [str(lost[0].alert_id)]
+
+
+def test_two_couriers_send_nothing_twice(desk: Desk) -> None:
+    for number in range(30):
+        alert = trial_alert(UUID(int=number), datetime.now().astimezone())
+        desk.runner.database.transact(outbox.add_alert, alert, desk.runner.settings.alert_urls)
+    threads = [threading.Thread(target=desk.send) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ids = [body["data"]["id"] for body in desk.taken]
+    assert len(ids) == len(set(ids)) == 30
+
+
+def test_sixty_sources_of_a_dead_host_are_one_message(desk: Desk) -> None:
+    url = desk.sink.on("/items", Response(status=503))
+    names = [f"s{number:02}" for number in range(60)]
+    api = {"type": "api", "records": "@", "timeout": "2s"}
+    desk.runner.declare(*({"name": name, **api, "request": {"url": url}} for name in names))
+    for name in names:
+        desk.runner.run(name)
+    told = desk.pass_by()
+    assert len(told) == 1
+    assert f"127.0.0.1:{desk.sink.port}" in told[0]
+    desk.sink.json("/items", [{"id": 1, "title": "one"}])
+    desk.runner.limiter = HostLimiter(LocalHostStates(), BreakerPolicy(5, 60), "test")
+    for name in names:
+        assert desk.runner.run(name)["status"] == "success"
+    assert len(desk.pass_by()) == 1
+    assert desk.runner.sql("SELECT count(*) FROM alert_members") == [0]
+
+
+def test_only_sinks_of_its_tags_hear_of_a_source(runner: SourceRunner, fake_server: FakeServer) -> None:
+    runner.declare(
+        {"name": "rows", "type": "csv", "file": "rows.csv", "tags": ["money"]},
+        {"name": "other", "type": "csv", "file": "other.csv", "tags": ["sport"]},
+        {"name": "plain", "type": "csv", "file": "plain.csv"},
+    )
+    desk = Desk(runner, fake_server, "{url}/all money={url}/money money,art={url}/both")
+    runner.sql("UPDATE sources SET not_before = now() + interval '1 h', not_before_reason = 'set_aside'")
+    desk.look()
+    found = runner.sql(
+        "SELECT facts #>> '{sources,0}', count(*) FROM alert_outbox JOIN alert_deliveries USING (alert_id) GROUP BY 1 ORDER BY 1"
+    )
+    assert found == [("other", 1), ("plain", 1), ("rows", 3)]
+
+
+def test_people_get_several_at_once_and_seldom(runner: SourceRunner, fake_server: FakeServer) -> None:
+    runner.declare({"name": "rows", "type": "csv", "file": "rows.csv"})
+    desk = Desk(runner, fake_server, "json://127.0.0.1:" + str(fake_server.port) + "/people")
+    fake_server.on("/people", Response(b"{}"))
+    runner.run("rows")
+    runner.write("rows.csv", ROWS)
+    runner.run("rows")
+    assert desk.pass_by() == []
+    said = [json.loads(request.body) for request in fake_server.asked]
+    assert [one["title"] for one in said] == ["2 alerts: rows fails, …"]
+    assert "Over: rows fails" in said[0]["message"]
+    assert [row[0] for row in desk.deliveries()] == ["sent", "sent"]
+    runner.sql("DELETE FROM alert_incidents")
+    (runner.folder / "rows.csv").unlink()
+    runner.run("rows")
+    desk.pass_by()
+    assert len(fake_server.asked) == 1
+    runner.sql("UPDATE alert_deliveries SET sent_at = sent_at - interval '61 s'")
+    desk.send()
+    assert len(fake_server.asked) == 2
+
+
+def test_why_people_were_not_reached_is_told_without_the_address(runner: SourceRunner, fake_server: FakeServer) -> None:
+    runner.declare({"name": "rows", "type": "csv", "file": "rows.csv"})
+    desk = Desk(
+        runner, fake_server, f"json://user:hunter22@127.0.0.1:{fake_server.port}/tokenabc/hook"
+    )  # pragma: allowlist secret
+    fake_server.on("/tokenabc/hook", Response(status=403))
+    runner.run("rows")
+    desk.pass_by()
+    [(state, attempts, error)] = desk.deliveries()
+    assert (state, attempts) == ("pending", 1)
+    assert error.startswith("json: ")
+    assert "tokenabc" not in error
+    assert "hunter22" not in error
+
+
+def test_a_webhook_on_a_private_host_is_not_called(desk: Desk) -> None:
+    desk.runner.settings = replace(desk.runner.settings, allowed_private_hosts=())
+    desk.couriers = [
+        Courier(desk.runner.settings, one, desk.runner.database) for one in desk.runner.settings.alert_urls
+    ]
+    desk.runner.run("rows")
+    assert desk.pass_by() == []
+    assert "private network" in desk.deliveries()[0][2]
+    assert desk.sink.asked == []
+
+
+def test_late_set_aside_rejects_and_drift_are_looked_for(desk: Desk) -> None:
+    desk.runner.declare(
+        *({"name": name, "type": "csv", "file": f"{name}.csv", "alert_rejects": 3} for name in ("a", "b", "c", "d"))
+    )
+    sql = desk.runner.sql
+    sql("UPDATE sources SET late_since = now() - interval '1 h', late_after = 60 WHERE name = 'a'")
+    sql("UPDATE sources SET not_before = now() + interval '1 h', not_before_reason = 'set_aside' WHERE name = 'b'")
+    desk.runner.write("c.csv", "id,title,rating\n" + "".join(f"{n},t,{'x' if n < 4 else 1}\n" for n in range(40)))
+    desk.runner.run("c")
+    desk.look()
+    desk.send()
+    titles = [body["data"]["title"] for body in desk.taken]
+    assert sorted(titles) == ["b is set aside", "c has many rejected records"]
+    sql("UPDATE alert_members SET due_at = now() WHERE cause = 'late:a'")
+    desk.look()
+    desk.send()
+    assert desk.taken[-1]["data"]["title"] == "a is late"
+    sql("UPDATE sources SET late_since = NULL, not_before = NULL, not_before_reason = NULL")
+    sql("UPDATE rejected_records SET state = 'discarded'")
+    desk.look()
+    desk.send()
+    assert sorted(body["data"]["title"] for body in desk.taken[3:]) == [
+        "Over: a is late",
+        "Over: b is set aside",
+        "Over: c has many rejected records",
+    ]
+
+
+def test_a_disk_that_fills_is_told_of_once(desk: Desk) -> None:
+    told = []
+    for free in (0.2, 0.099, 0.12, 0.05, 0.14, 0.151, 0.14):
+        desk.free = free
+        desk.look()
+        desk.send()
+        told.append([body["data"]["title"] for body in desk.taken if body["data"]["kind"] == "disk_full"])
+    assert told == [
+        [],
+        *[["a disk is nearly full"]] * 4,
+        *[["a disk is nearly full", "Over: a disk is nearly full"]] * 2,
+    ]
+
+
+def test_no_worker_is_told_of_after_a_minute(desk: Desk) -> None:
+    desk.look()
+    desk.send()
+    assert desk.taken == []
+    desk.runner.sql("UPDATE alert_members SET due_at = now() WHERE cause = 'no_worker'")
+    desk.look()
+    desk.send()
+    assert [body["data"]["kind"] for body in desk.taken] == ["no_worker"]
+    desk.runner.sql("INSERT INTO etl_workers (name, kind) VALUES ('w', 'worker')")
+    desk.look()
+    desk.send()
+    assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
+
+
+def test_a_paused_source_concerns_nobody(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.pass_by()
+    desk.runner.sql("UPDATE sources SET paused_until = 'infinity', paused_at = now()")
+    desk.look()
+    desk.send()
+    assert [body["data"]["title"] for body in desk.taken] == ["rows fails", "Over: rows fails"]
+
+
+def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
+    outage = Outage()
+    lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
+    others = Lookout(desk.runner.settings, desk.runner.database, Outage())
+    monkeypatch.setattr("worker.lookout.is_first_to_tell", lambda *_: True)
+    outage.note("the disk of the database is full")
+    for _ in range(3):
+        lookout.tell_outage()
+        others.tell_outage()
+        outage.note("the disk of the database is full")
+        lookout.tell_end()
+    assert [body["data"]["title"] for body in desk.taken] == ["the database cannot be written to"]
+    outage.end()
+    for _ in range(3):
+        lookout.tell_end()
+        desk.send()
+    assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
+    assert desk.runner.sql("SELECT event FROM alert_outbox ORDER BY created_at") == ["firing", "recovered"]
+
+
+def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
+    monkeypatch.setattr("worker.lookout.is_first_to_tell", lambda *_: True)
+    outage = Outage()
+    lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
+    desk.sink.on("/hook", Response(status=503))
+    outage.note("full")
+    lookout.tell_outage()
+    desk.sink.on("/hook", desk.take)
+    lookout.tell_outage()
+    lookout.tell_outage()
+    assert len(desk.taken) == 1
+
+
+def test_the_heartbeat_beats_while_all_is_well(desk: Desk) -> None:
+    desk.sink.on("/beat", Response())
+    settings = replace(desk.runner.settings, heartbeat_url=desk.sink.url + "/beat")
+    lookouts = [Lookout(settings, desk.runner.database, Outage()) for _ in range(2)]
+
+    def beats() -> int:
+        before = len(desk.sink.asked)
+        desk.runner.sql("UPDATE etl_looks SET looked_at = now() - interval '61 s' WHERE name = 'heartbeat'")
+        for lookout in lookouts:
+            lookout._rhythm._last.clear()
+            lookout.say_well()
+        return len(desk.sink.asked) - before
+
+    assert beats() == 0
+    desk.runner.sql("INSERT INTO etl_workers (name, kind) VALUES ('w', 'worker')")
+    assert beats() == 1
+    desk.runner.sql("INSERT INTO etl_alarms (code, message) VALUES ('raw_ids_repeated', 'twice')")
+    assert beats() == 0
+
+
+def test_old_messages_are_removed(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.pass_by()
+    desk.runner.sql("UPDATE alert_outbox SET created_at = now() - interval '91 d'")
+    assert desk.runner.database.transact(outbox.purge_alerts, timedelta(days=90), 100) == 1
+    assert desk.runner.sql("SELECT count(*) FROM alert_deliveries") == [0]
+
+
+def test_messages_to_addresses_that_are_gone_are_given_up(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.judge()
+    desk.runner.database.transact(outbox.give_up_unknown, ["another"])
+    assert desk.deliveries()[0][0] == "pending"
+    desk.runner.sql("UPDATE alert_deliveries SET created_at = now() - interval '25 h'")
+    desk.runner.database.transact(outbox.give_up_unknown, ["another"])
+    assert desk.deliveries()[0][0] == "failed"

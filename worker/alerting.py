@@ -1,0 +1,156 @@
+"""What is to be told: steps of the sweeper that judge what was seen, and write messages into the outbox."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import tempfile
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+
+from broker.host_states import RedisHostStates
+from broker.messaging import BROKER_ERRORS, make_producer
+from db.queries.incidents import lock_ledger, read_ledger, write_ledger
+from db.queries.outbox import add_alert, give_up_unknown
+from db.queries.sightings import take_sightings
+from db.queries.standing import KINDS, database_time, find_standing, part, unread_sources
+from etl.alerts.cause import Cause, Kind, Member
+from etl.alerts.destination import chosen
+from etl.alerts.message import compose
+from etl.hosts.breaker import State
+from worker.rhythm import Rhythm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from sqlalchemy import Connection
+
+    from config.settings import Settings
+    from db.session import Database
+    from etl.alerts.ledger import Notice
+    from etl.hosts.limiter import HostState
+
+LOOK_SECONDS = 15.0
+# A disk is nearly full with less of it free than this share, until more than the other is.
+LEAST_FREE, ENOUGH_FREE = 0.10, 0.15
+NO_BROKER_FOR = timedelta(seconds=60)
+
+log = structlog.get_logger(__name__)
+
+
+class Alerting:
+    """Judges the ends of runs in each pass, and all that stands now and then."""
+
+    def __init__(self, settings: Settings, free: Callable[[Path], float] | None = None) -> None:
+        """`free` tells which share of the disk of a folder is free."""
+        self._settings = settings
+        self._hosts = RedisHostStates(make_producer())
+        self._rhythm = Rhythm()
+        self._free = free or free_share
+        self._full: set[str] = set()
+
+    @property
+    def steps(self) -> tuple[Callable[[Database], None], ...]:
+        """All of them, in their order."""
+        return (self.judge_runs, self.look_around, self.give_up)
+
+    def judge_runs(self, database: Database) -> None:
+        """Judge how runs ended."""
+        _log(database.transact(self._judge_runs))
+
+    def look_around(self, database: Database) -> None:
+        """Judge what stands: of sources, of hosts, of the service, and of this machine."""
+        if not self._rhythm.is_due("look", LOOK_SECONDS):
+            return
+        # What is outside of the database first: no transaction waits for it.
+        states, disks = self._ask_broker(), self._look_at_disks()
+        _log(database.transact(self._look_around, states, disks))
+
+    def give_up(self, database: Database) -> None:
+        """Give up messages to addresses that are not set any more."""
+        if self._rhythm.is_due("give_up", 600.0):
+            database.transact(give_up_unknown, [one.name for one in self._settings.alert_urls])
+
+    def _judge_runs(self, connection: Connection) -> list[str]:
+        if not lock_ledger(connection):
+            return []
+        sightings = take_sightings(connection, self._settings.environment)
+        if not sightings:
+            return []
+        ledger = read_ledger(connection, self._settings.alert_reminder)
+        before = ledger.members, dict(ledger.incidents)
+        notices = [notice for sighting in sightings for notice in ledger.see(sighting)]
+        write_ledger(connection, ledger, *before)
+        return self._tell(connection, notices, database_time(connection))
+
+    def _look_around(
+        self, connection: Connection, states: dict[str, tuple[HostState, float]] | None, disks: Sequence[Member]
+    ) -> list[str]:
+        if not lock_ledger(connection):
+            return []
+        now = database_time(connection)
+        ledger = read_ledger(connection, self._settings.alert_reminder)
+        before = ledger.members, dict(ledger.incidents)
+        ledger.leave_out(unread_sources(connection))
+        ledger.hold(KINDS, find_standing(connection, now, is_scheduling=self._settings.enable_scheduler))
+        ledger.hold({Kind.DISK}, disks, socket.gethostname())
+        ledger.hold({Kind.BROKER}, [_no_broker(now)] if states is None else [])
+        if states is not None:
+            ledger.hold({Kind.HOST}, _open_breakers(states, now))
+        notices = ledger.judge(now)
+        write_ledger(connection, ledger, *before)
+        return self._tell(connection, notices, now)
+
+    def _tell(self, connection: Connection, notices: Sequence[Notice], now: datetime) -> list[str]:
+        alerts = compose(notices, now, uuid4)
+        for alert in alerts:
+            add_alert(connection, alert, chosen(self._settings.alert_urls, alert.tags))
+        return [alert.title for alert in alerts]
+
+    def _ask_broker(self) -> dict[str, tuple[HostState, float]] | None:
+        try:
+            return self._hosts.all()
+        except BROKER_ERRORS as error:
+            log.warning("broker_unreachable", error=str(error)[:200])
+            return None
+
+    def _look_at_disks(self) -> list[Member]:
+        """The disk of the state and that of scratch files, which are often one."""
+        host, now = socket.gethostname(), datetime.now().astimezone()
+        shares = {str(folder): self._free(folder) for folder in (self._settings.state_dir, Path(tempfile.gettempdir()))}
+        bounds = {folder: ENOUGH_FREE if folder in self._full else LEAST_FREE for folder in shares}
+        self._full = {folder for folder, share in shares.items() if share < bounds[folder]}
+        if not self._full:
+            return []
+        worst = min(self._full, key=shares.__getitem__)
+        return [part(Kind.DISK, now, now, f"{shares[worst]:.0%} of the disk of {worst} on {host} is free", host)]
+
+
+def free_share(folder: Path) -> float:
+    """Which share of the disk is free that a folder is on, or would be."""
+    while not folder.exists():
+        folder = folder.parent
+    usage = shutil.disk_usage(folder)
+    return usage.free / usage.total if usage.total else 1.0
+
+
+def _no_broker(now: datetime) -> Member:
+    return part(Kind.BROKER, now, now + NO_BROKER_FOR, "Redis has not answered for a minute; runs start when it does")
+
+
+def _open_breakers(states: dict[str, tuple[HostState, float]], now: datetime) -> list[Member]:
+    """Hosts that are not asked for now, since they failed too often."""
+    return [
+        Member(Cause(Kind.HOST, host), "breaker", now, now, f"{host} is not asked for now: {state.circuit.reason}")
+        for host, (state, at) in states.items()
+        if state.circuit.state(at) is not State.CLOSED
+    ]
+
+
+def _log(titles: Sequence[str]) -> None:
+    for title in titles:
+        log.warning("alert", title=title)

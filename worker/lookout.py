@@ -1,0 +1,121 @@
+"""The lookout: a thread that speaks up when the outbox cannot be used, and says now and then that all is well.
+
+A database that takes no writes takes no message either: that is told from memory, once. Whoever is called at
+`HEARTBEAT_URL` notices that the calls end: a machine that is dead cannot say so.
+"""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import NAMESPACE_URL, UUID, uuid5
+
+import structlog
+
+from broker.messaging import broker_answers, make_producer
+from broker.trouble import is_first_to_tell
+from db.queries.heartbeat import claim_heartbeat
+from db.queries.outbox import Taken, add_alert
+from etl.alerts.incident import Event
+from etl.alerts.message import Alert, outage_alert
+from etl.alerts.webhook import call
+from etl.errors import ETLError, StorageError
+from worker.courier import send
+from worker.rhythm import Rhythm
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from db.session import Database
+    from etl.alerts.destination import Destination
+    from worker.outage import Outage
+
+PAUSE = 5.0
+HEARTBEAT_SECONDS = 60.0
+# For so long nobody else tells of the same: seconds.
+TOLD_FOR = 3600
+
+log = structlog.get_logger(__name__)
+
+
+class Lookout(threading.Thread):
+    """Looks every five seconds until stopped."""
+
+    def __init__(self, settings: Settings, database: Database, outage: Outage) -> None:
+        """`outage` is what the sweeper has run into."""
+        super().__init__(name="lookout", daemon=True)
+        self._app = make_producer()
+        self._settings = settings
+        self._database = database
+        self._outage = outage
+        self._rhythm = Rhythm()
+        self._alert: Alert | None = None
+        self._untold: list[Destination] = []
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the thread to end after what it is at."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Look until stopped."""
+        while not self._stopped.wait(PAUSE):
+            for step in (self.tell_outage, self.tell_end, self.say_well):
+                try:
+                    step()
+                except StorageError as error:
+                    log.warning("lookout_postponed", step=step.__name__, reason=error.message)
+                except Exception:
+                    # Whatever is wrong with one step, the others are done.
+                    log.exception("lookout_defect", step=step.__name__)
+
+    def tell_outage(self) -> None:
+        """Tell of a database that takes no writes; whom it did not reach is told at the next look."""
+        if message := self._outage.to_tell():
+            now = datetime.now(UTC)
+            self._alert = outage_alert(Event.FIRING, _id(Event.FIRING, now), message, now)
+            first = is_first_to_tell(self._app, "database", TOLD_FOR)
+            self._untold = list(self._settings.alert_urls) if first else []
+        self._untold = [one for one in self._untold if not self._told(one)]
+
+    def _told(self, destination: Destination) -> bool:
+        alert = self._alert
+        if alert is None:
+            return True
+        taken = Taken(alert.alert_id, alert.event, alert.title, alert.body, alert.facts, datetime.now(UTC), 1)
+        try:
+            send(self._settings, destination, [taken])
+        except ETLError as error:
+            log.warning("alert_not_sent", destination=destination.name, alerts=1, reason=error.message)
+            return False
+        log.info("alert_sent", destination=destination.name, alerts=1)
+        return True
+
+    def tell_end(self) -> None:
+        """Put into the outbox what was told from memory, and that it is over."""
+        if self._alert is None or not self._outage.is_over():
+            return
+        began, self._alert, self._untold = self._alert, None, []
+        now = datetime.now(UTC)
+        over = outage_alert(Event.RECOVERED, uuid5(began.alert_id, "over"), "it takes writes again", now)
+        self._database.transact(add_alert, began, [])
+        self._database.transact(add_alert, over, self._settings.alert_urls)
+
+    def say_well(self) -> None:
+        """Call the heartbeat's address while all of the service is well: once a minute, by one of all processes."""
+        if not self._settings.heartbeat_url or not self._rhythm.is_due("heartbeat", PAUSE):
+            return
+        if not broker_answers(self._app):
+            return
+        is_scheduling = self._settings.enable_scheduler
+        if not self._database.transact(claim_heartbeat, HEARTBEAT_SECONDS, is_scheduling=is_scheduling):
+            return
+        try:
+            call(self._settings.heartbeat_url, self._settings.allowed_private_hosts)
+        except ETLError as error:
+            log.warning("heartbeat_not_sent", reason=error.message)
+
+
+def _id(event: Event, now: datetime) -> UUID:
+    """The same for all processes that tell of it within an hour."""
+    return uuid5(NAMESPACE_URL, f"kasparro:database_failing:{event}:{now:%Y-%m-%dT%H}")

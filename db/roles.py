@@ -29,8 +29,8 @@ BUSY = "a table that is to change hands is in use, and stays so"
 # What the web writes: runs that it queues, cancels and notes, and the pauses that hosts asked for.
 _WEB_WRITES = (
     "INSERT, UPDATE ON etl_runs",
-    "INSERT ON etl_run_events, etl_plans, erasures, audit_log",
-    "INSERT, UPDATE ON api_keys, idempotency_keys, sessions, exports",
+    "INSERT ON etl_run_events, etl_plans, erasures, audit_log, alert_outbox, alert_deliveries",
+    "INSERT, UPDATE ON api_keys, idempotency_keys, sessions, exports, alert_mutes",
     "UPDATE ON etl_batches, etl_checkpoints",
     "UPDATE (state, reason) ON rejected_records",
     "INSERT, UPDATE, DELETE ON sources",

@@ -300,6 +300,18 @@ class UnknownExportError(ETLError):
     code = "unknown_export"
 
 
+class UnknownAlertError(ETLError):
+    """No alert has this id."""
+
+    code = "unknown_alert"
+
+
+class NoDestinationError(ETLError):
+    """Alerts go nowhere: no address is set."""
+
+    code = "no_destination"
+
+
 class UnknownSessionError(ETLError):
     """No session has this id, or it is over."""
 

@@ -17,6 +17,7 @@ from db.session import Database
 from web import auth, headers, metrics, pages, rate_limit, ui
 from web.blueprints import (
     access,
+    alerts,
     backfills,
     breakers,
     data,
@@ -46,7 +47,7 @@ SLOW_WAITING = 3
 # In the order of the documentation.
 RESOURCES = (
     *(health, overview, data, stats, runs, sources, source_sets),
-    *(quarantine, replays, backfills, breakers, access, metrics_route),
+    *(quarantine, replays, backfills, breakers, alerts, access, metrics_route),
 )
 DESCRIPTION = """\
 Data from REST APIs, CSV files and RSS/Atom feeds, normalised into one table.

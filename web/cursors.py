@@ -91,6 +91,16 @@ class RunCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
         self.created_at = _in_utc(self.created_at)
 
 
+class AlertCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
+    """The last alert seen."""
+
+    created_at: datetime
+    alert_id: UUID
+
+    def __post_init__(self) -> None:
+        self.created_at = _in_utc(self.created_at)
+
+
 class ChangeCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     """How far a mirror has come: the cluster, the mark under which it read, and its last change."""
 
@@ -100,10 +110,10 @@ class ChangeCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     item_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-Cursor = TypeVar("Cursor", ItemCursor, RunCursor, ChangeCursor)
+Cursor = TypeVar("Cursor", ItemCursor, RunCursor, ChangeCursor, AlertCursor)
 
 
-def pack(cursor: ItemCursor | RunCursor | ChangeCursor) -> str:
+def pack(cursor: ItemCursor | RunCursor | ChangeCursor | AlertCursor) -> str:
     """A cursor as text."""
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
 

@@ -15,7 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
-from db.queries.counters import RECORDS, RUNS, TAKEOVERS
+from db.queries.counters import ALERTS, RECORDS, RUNS, TAKEOVERS
+from etl.alerts.incident import Delivery
 from etl.hosts.breaker import State
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ def of_database(found: dict[str, Any]) -> Iterator[Metric]:
     yield _gauge(
         "scheduler_silent_seconds", "Since a scheduler was seen.", value=_age(found["scheduler"], found["now"], None)
     )
+    yield _gauge("alerts_pending", "Messages to addresses of alerts that are on their way.", value=found["alerts"])
     connections = {row.name: row.open for row in found["connections"]}
     yield _gauge("database_connections", "Connections to the database, by whose they are.", "process", connections)
     yield _gauge("database_bytes", "How large the database is.", value=found["bytes"])
@@ -120,11 +122,15 @@ def _counted(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
     )
     takeovers = CounterMetricFamily("kasparro_takeovers", "Work that was taken from workers that died or stopped.")
     takeovers.add_metric([], counters.get((TAKEOVERS, ""), 0))
-    families = {RUNS: runs, RECORDS: records}
+    alerts = CounterMetricFamily(
+        "kasparro_alerts", "Messages to addresses of alerts, by what became of them.", labels=["outcome"]
+    )
+    counters = {(ALERTS, str(outcome)): 0 for outcome in (Delivery.SENT, Delivery.FAILED)} | counters
+    families = {RUNS: runs, RECORDS: records, ALERTS: alerts}
     for (name, label), value in counters.items():
         if name in families:
             families[name].add_metric([label], value)
-    return iter((runs, records, takeovers))
+    return iter((runs, records, takeovers, alerts))
 
 
 def of_broker(lengths: dict[str, int], states: dict[str, tuple[HostState, float]] | None) -> Iterator[Metric]:

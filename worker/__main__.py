@@ -6,32 +6,39 @@ python -m worker import FILE    make sources of an OPML file, or of a list of ad
 python -m worker resume NAME    let a source run that was set aside
 python -m worker why NAME       say why a source is late or not well
 python -m worker test FILES     test sources by given answers, without a network
+python -m worker alerts test    send a test to every address that alerts go to (alerts secret: a new ALERT_SECRET)
 """
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import msgspec
 
 from broker.host_states import RedisHostStates, host_of_source
 from config import logs, settings
 from db.command import exit_code
+from db.queries.outbox import Taken
 from db.queries.share import forget_deaths
 from db.queries.sources import find_sources, get_declared
 from db.queries.why import situation
 from db.session import Database
 from etl import secrets
+from etl.alerts.message import trial_alert
+from etl.alerts.signature import new_secret
 from etl.declare.catalog import load_catalog
 from etl.declare.source import dump
-from etl.errors import ConfigError, ETLError
+from etl.errors import ConfigError, ETLError, NoDestinationError
 from etl.hosts.limiter import LocalHostStates
 from etl.runs.outcome import Status
 from etl.runs.why import explain
 from worker import importing, preview_table, previewing, process, source_tests
+from worker.courier import send
 from worker.inline import InlineRunner
 
 if TYPE_CHECKING:
@@ -40,6 +47,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
     from config.settings import Settings
+    from etl.alerts.destination import Destination
+    from etl.alerts.message import Alert
 
 
 def debug(name: str) -> None:
@@ -132,6 +141,40 @@ def import_(file: str) -> None:
         print(lines, flush=True)
 
 
+def alerts(what: str) -> None:
+    """Send a test to every address that alerts go to, from this process, and say what became of each.
+
+    Or print a new secret to sign webhooks with.
+
+    Raises:
+        ETLError: there is no address, one was not reached, or something else is asked for.
+    """
+    if what == "secret":
+        print(new_secret())
+        return
+    mine = settings.load()
+    if what != "test":
+        raise ConfigError(f"alerts {what}: there are `alerts test` and `alerts secret`")
+    if not mine.alert_urls:
+        raise NoDestinationError("ALERT_URLS names no address")
+    now = datetime.now(UTC)
+    alert = trial_alert(uuid4(), now)
+    failed = [one for one in mine.alert_urls if not _is_reached(mine, one, alert, now)]
+    if failed:
+        raise ETLError(f"{len(failed)} of {len(mine.alert_urls)} addresses were not reached")
+
+
+def _is_reached(mine: Settings, destination: Destination, alert: Alert, now: datetime) -> bool:
+    taken = Taken(alert.alert_id, alert.event, alert.title, alert.body, alert.facts, now, 1)
+    try:
+        send(mine, destination, [taken])
+    except ETLError as error:
+        print(f"{destination.name}: {error.message}")
+        return False
+    print(f"{destination.name}: sent")
+    return True
+
+
 def _document(mine: Settings, name: str) -> dict[str, Any]:
     """The source of this name: as the file has it, or else as it is saved."""
     for one in load_catalog(mine.sources_file, "30m", lambda secret: mine.secret(secret) or secret):
@@ -163,6 +206,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": resume,
     "why": why,
     "test": test,
+    "alerts": alerts,
 }
 # Those that take several arguments.
 _MANY = frozenset({"test"})

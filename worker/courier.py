@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import structlog
@@ -92,9 +93,14 @@ def _pause(attempts: int) -> float:
     return longest * (0.75 + random.random() / 2)  # noqa: S311 -- spread, not secrecy
 
 
+# These say that the address would take it later.
+_LATER = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS})
+
+
 def _is_refused(error: ETLError) -> bool:
     """Whether the address took offence at this very message: others may be taken."""
-    return error.code.startswith("http_4") and error.code not in {"http_408", "http_425", "http_429"}
+    status = error.facts.get("status", HTTPStatus.SERVICE_UNAVAILABLE)
+    return 400 <= status < 500 and status not in _LATER
 
 
 def send(settings: Settings, destination: Destination, taken: Sequence[Taken]) -> None:

@@ -157,3 +157,15 @@ def _of_incident(incident: Incident) -> dict[str, Any]:
         "names": incident.names,
         "tags": incident.tags,
     }
+
+
+_STANDING = text("""
+    SELECT i.cause, i.changed_at AS since, i.told, i.told_at, i.incident_id, i.affected AS sources_total, i.names,
+        (SELECT min(m.message) FROM alert_members m WHERE m.cause = i.cause) AS message
+    FROM alert_incidents i WHERE i.stands ORDER BY i.changed_at DESC, i.cause LIMIT :limit
+""")
+
+
+def list_standing(connection: Connection, limit: int) -> list[Any]:
+    """The causes that stand, the newest first."""
+    return list(connection.execute(_STANDING, {"limit": limit}))

@@ -10,6 +10,8 @@ import msgspec
 from db.queries.counters import ALERTS, add_count
 from db.queries.old_rows import delete_old
 from db.statement import text
+from etl.alerts.incident import Delivery
+from etl.errors import UnknownAlertError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -110,7 +112,7 @@ _HOLD_BACK = text("""
 def note_sent(connection: Connection, destination: str, ids: Sequence[UUID]) -> None:
     """These have arrived."""
     sent = connection.execute(_SENT, {"ids": list(ids), "destination": destination}).rowcount
-    add_count(connection, ALERTS, "sent", sent)
+    add_count(connection, ALERTS, Delivery.SENT, sent)
 
 
 def note_failed(
@@ -124,7 +126,7 @@ def note_failed(
     states = connection.execute(_NOT_SENT, values).scalars().all()
     if not alone:
         connection.execute(_HOLD_BACK, {"destination": destination, "wait": wait})
-    add_count(connection, ALERTS, "failed", sum(state == "failed" for state in states))
+    add_count(connection, ALERTS, Delivery.FAILED, sum(state == Delivery.FAILED for state in states))
 
 
 _GIVE_UP = text(f"""
@@ -137,7 +139,7 @@ _GIVE_UP = text(f"""
 def give_up_unknown(connection: Connection, known: Collection[str]) -> None:
     """Messages to addresses that nobody knows any more are given up after a day."""
     given_up = connection.execute(_GIVE_UP, {"known": list(known)}).rowcount
-    add_count(connection, ALERTS, "failed", given_up)
+    add_count(connection, ALERTS, Delivery.FAILED, given_up)
 
 
 def purge_alerts(connection: Connection, retention: timedelta, limit: int) -> int:
@@ -147,19 +149,40 @@ def purge_alerts(connection: Connection, retention: timedelta, limit: int) -> in
     return delete_old(connection, "alert_outbox", "alert_id", "created_at", retention, limit)
 
 
-_LIST = text("""
-    SELECT a.alert_id, a.event, a.kind, a.title, a.body, a.facts, a.created_at,
+_LISTED = """
+    SELECT a.alert_id, a.event, a.kind, a.title, a.body AS message, a.facts, a.created_at,
         coalesce((SELECT jsonb_agg(jsonb_build_object('destination', d.destination, 'state', d.state,
                 'attempts', d.attempts, 'due_at', CASE WHEN d.state = 'pending' THEN d.due_at END,
                 'sent_at', d.sent_at, 'error', d.error) ORDER BY d.destination)
             FROM alert_deliveries d WHERE d.alert_id = a.alert_id), '[]') AS deliveries
     FROM alert_outbox a
+"""
+_LIST = text(f"""
+    {_LISTED}
     WHERE CAST(:before AS timestamptz) IS NULL OR (a.created_at, a.alert_id) < (:before, :before_id)
     ORDER BY a.created_at DESC, a.alert_id DESC LIMIT :limit
 """)
+_FIND = text(f"{_LISTED} WHERE a.alert_id = :alert_id")
 
 
 def list_alerts(connection: Connection, before: tuple[datetime, UUID] | None, limit: int) -> list[Row[Any]]:
     """Messages with how far each is on its way, the newest first, after the one that `before` names."""
     at, alert_id = before or (None, None)
     return list(connection.execute(_LIST, {"before": at, "before_id": alert_id, "limit": limit}))
+
+
+def find_alert(connection: Connection, alert_id: UUID) -> Row[Any]:
+    """A message with how far it is on its way.
+
+    Raises:
+        UnknownAlertError: there is none, or not any more.
+    """
+    row = connection.execute(_FIND, {"alert_id": alert_id}).first()
+    if row is None:
+        raise UnknownAlertError(f"there is no alert {alert_id}")
+    return row
+
+
+def count_pending(connection: Connection) -> int:
+    """How many messages are on their way."""
+    return int(connection.execute(text("SELECT count(*) FROM alert_deliveries WHERE state = 'pending'")).scalar_one())

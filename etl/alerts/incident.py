@@ -34,6 +34,14 @@ class Event(StrEnum):
     TEST = "test"
 
 
+class Delivery(StrEnum):
+    """How far a message is on its way to an address."""
+
+    PENDING = "pending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
 class Told(StrEnum):
     """What people believe of a cause."""
 

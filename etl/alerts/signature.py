@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import secrets
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
 
 PREFIX = "whsec_"
 LEAST_SECRET, MOST_SECRET = 24, 64
+
+
+def new_secret() -> str:
+    """A secret that nobody knows yet."""
+    return PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def secret_bytes(text: str) -> bytes:

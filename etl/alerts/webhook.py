@@ -38,7 +38,7 @@ def call(url: str, private: Sequence[str], body: bytes | None = None, sent: dict
         method = "GET" if body is None else "POST"
         with session.request(method, url, data=body, headers=sent, timeout=SECONDS, stream=True) as answer:
             if not 200 <= answer.status_code < 300:
-                raise FetchError(f"answered {answer.status_code}", code=f"http_{answer.status_code}")
+                raise FetchError(f"answered {answer.status_code}", status=answer.status_code)
 
     with session:
         translated(_host(url), time.monotonic(), work)

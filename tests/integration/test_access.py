@@ -51,6 +51,10 @@ NEEDED = {
     "GET /overview": READ,
     "GET /system": READ,
     "GET /hosts": READ,
+    "GET /alerts": OPERATE,
+    "GET /alerts/<uuid:alert_id>": OPERATE,
+    "POST /alerts/test": ADMIN,
+    "POST /alerts/mute": OPERATE,
     "GET /sources/<source_name>": READ,
     "PUT /sources/<source_name>": ADMIN,
     "PATCH /sources/<source_name>": ADMIN,
@@ -172,6 +176,7 @@ def fill(rule: str) -> str:
     values = {
         "uuid:run_id": str(uuid4()),
         "uuid:plan_id": str(uuid4()),
+        "uuid:alert_id": str(uuid4()),
         "int:key_id": "999999",
         "host": "a.example",
         "source_name": "nothing",

@@ -10,7 +10,7 @@ from flask import Response
 from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS, queue_lengths
-from db.queries import counters, lag, overview, processes, system
+from db.queries import counters, lag, outbox, overview, processes, system
 from db.queries.stats import known_items
 from etl.errors import StorageError, TooSlowError
 from web import metrics
@@ -71,6 +71,7 @@ def _read(connection: Connection) -> dict[str, Any]:
         "oldest": system.oldest_messages(connection),
         "alive": {kind: processes.count_alive(connection, kind) for kind in ("worker", "beat")},
         "scheduler": processes.last_seen(connection, "beat"),
+        "alerts": outbox.count_pending(connection),
         "connections": system.list_connections(connection),
         "bytes": system.versions(connection).database_bytes,
     }

@@ -75,7 +75,7 @@ def test_all_other_variables_are(name: str) -> None:
 
 
 def test_a_setting_of_the_service_is_not_given_to_sources() -> None:
-    assert settings.read({"ALERT_URLS": "http://a/"}).secret("ALERT_URLS") is None
+    assert settings.read({"HEARTBEAT_URL": "http://a/"}).secret("HEARTBEAT_URL") is None
 
 
 def test_private_hosts_are_written_as_they_are_compared() -> None:

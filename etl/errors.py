@@ -294,6 +294,12 @@ class TooManyExportsError(ETLError):
     code = "too_many_exports"
 
 
+class NotInstalledError(ETLError):
+    """What is asked for needs a library that is not installed."""
+
+    code = "not_installed"
+
+
 class UnknownExportError(ETLError):
     """No export of the last day has this id."""
 

@@ -1,8 +1,9 @@
-"""Keys and sessions, from a shell of the machine that runs the service.
+"""Keys, sessions and exports, from a shell of the machine that runs the service.
 
 python -m web login [--role read|operate|admin]
 python -m web sessions list
 python -m web sessions revoke ID
+python -m web export FILE [--source-name NAME] [--columns id,title] [--format ndjson|csv|parquet] …
 python -m web keys create NAME --role read|operate|admin [--expires 90d]
 python -m web keys list
 python -m web keys revoke ID
@@ -15,18 +16,26 @@ import argparse
 import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
+
+from marshmallow import ValidationError
 
 from config import settings
 from db.command import exit_code
 from db.queries.audit import record_write
+from db.queries.exports import EXPORTED, Format, Wanted
 from db.queries.keys import create_key, list_keys, revoke_key, rotate_key
 from db.queries.sessions import create_link, list_sessions, revoke_session
+from db.queries.sources import check_known
 from db.session import Database
 from etl.access.roles import Role
 from etl.declare.duration import duration
 from etl.errors import ConfigError
+from web.export_file import ExportFile, format_of
+from web.questions import read_filters
+from web.schemas.data import ExportQuerySchema, FilterSchema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,6 +138,36 @@ def _new(row: Row[Any], new: NewKey) -> Said:
     return Said(new.text, f"key {row.key_id} ({row.name}, {row.role}); it is shown this once:")
 
 
+_FILTERS = tuple(name for name in FilterSchema().fields)
+
+
+def export(given: argparse.Namespace) -> None:
+    """Write items into a file, by its name as ndjson, csv or parquet, and packed; if it was ended, go on with it."""
+    path = Path(given.file)
+    asked = {name: getattr(given, name) for name in ("format", "columns", *_FILTERS) if getattr(given, name)}
+    asked.setdefault("format", format_of(path) or Format.NDJSON)
+    try:
+        query = ExportQuerySchema().load(asked)
+    except ValidationError as error:
+        wrong = "; ".join(f"--{name.replace('_', '-')}: {said}" for name, said in error.messages_dict.items())
+        raise ConfigError(wrong) from error
+    database = Database(settings.load_connected().web_database_url, name="kasparro-export", pool_size=1)
+    wanted = Wanted(read_filters(query), tuple(query.get("columns") or EXPORTED), Format(query["format"]))
+    try:
+        if wanted.filters.source_name is not None:
+            database.read(check_known, wanted.filters.source_name)
+        done = ExportFile(path, database, wanted, _tell_items).write()
+    finally:
+        database.close()
+    print(f"\r{done.items} items", file=sys.stderr)
+    print(f"{done.sha256}  {path}")
+
+
+def _tell_items(items: int) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{items} items", end="", file=sys.stderr, flush=True)
+
+
 def _duration(text: str) -> timedelta:
     try:
         return duration(text)
@@ -138,7 +177,12 @@ def _duration(text: str) -> timedelta:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web", description=__doc__.partition("\n")[0])
-    kinds = parser.add_subparsers(required=True, metavar="login|sessions|keys")
+    kinds = parser.add_subparsers(required=True, metavar="login|sessions|export|keys")
+    exported = kinds.add_parser("export", help=export.__doc__)
+    exported.add_argument("file")
+    for name in ("format", "columns", *_FILTERS):
+        exported.add_argument(f"--{name.replace('_', '-')}", help="as for GET /data/export")
+    exported.set_defaults(alone=export)
     _command(kinds, "login", login).add_argument("--role", default=Role.ADMIN, choices=[str(role) for role in Role])
     begun = kinds.add_parser("sessions", help="who is signed in to the pages")
     known = begun.add_subparsers(required=True, metavar="list|revoke")
@@ -167,7 +211,8 @@ def _command(commands: Any, name: str, work: Callable[..., Said]) -> argparse.Ar
 def main(arguments: list[str]) -> int:
     """Run one command; 0 on success."""
     given = _parser().parse_args(arguments)
-    return exit_code(lambda: _run(given))
+    alone = getattr(given, "alone", None)
+    return exit_code(lambda: alone(given) if alone else _run(given))
 
 
 def _run(given: argparse.Namespace) -> None:

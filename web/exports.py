@@ -7,17 +7,20 @@ without its end, which HTTP shows to whoever reads it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-import zlib
 from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from flask import Response, request
 
-from db.queries.exports import Format, Wanted, begin_export, note_export, read_range
+from db.queries.exports import Format, Wanted, begin_export, note_export
 from etl.errors import StorageError, TooSlowError
 from web.extensions import service
+from web.packing import PACKERS, packed
+from web.parquet import check_installed, parquet
+from web.ranges import head, ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,12 +29,13 @@ if TYPE_CHECKING:
     from db.session import Database
 
 HEADER = "Export-Id"
-KINDS = {Format.NDJSON: "application/x-ndjson", Format.CSV: "text/csv; charset=utf-8"}
-# Ids of a range at first and at most, and how long its text should be: bytes.
-FIRST, MOST, AIM = 1000, 20_000, 2 * 1024 * 1024
+KINDS = {
+    Format.NDJSON: "application/x-ndjson",
+    Format.CSV: "text/csv; charset=utf-8",
+    Format.PARQUET: "application/vnd.apache.parquet",
+}
 # How often an export says that it goes on: seconds.
 NOTED = 5.0
-GZIP = 31
 
 log = structlog.get_logger(__name__)
 
@@ -41,27 +45,32 @@ def export(export_id: UUID, wanted: Wanted) -> Response:
 
     Raises:
         TooManyExportsError: as many go on as may.
+        NotInstalledError: what makes a Parquet file is not there.
     """
+    if wanted.format is Format.PARQUET:
+        check_installed()
     database = service().database
     last = database.transact(begin_export, export_id, wanted)
-    text = _told(database, export_id, wanted, last)
-    packed = request.accept_encodings["gzip"] > 0
-    response = Response(_packed(text) if packed else text, content_type=KINDS[wanted.format])
+    text = _told(database, export_id, wanted, _parts(database, wanted, last))
+    packing = None if wanted.format is Format.PARQUET else request.accept_encodings.best_match(PACKERS)
+    body = packed(text, packing) if packing else text
+    response = Response(body, content_type=KINDS[wanted.format])
     response.headers[HEADER] = str(export_id)
     response.headers["Content-Disposition"] = f'attachment; filename="items.{wanted.format}"'
-    if packed:
-        response.headers["Content-Encoding"] = "gzip"
+    if packing:
+        response.headers["Content-Encoding"] = packing
     return response
 
 
-def _told(database: Database, export_id: UUID, wanted: Wanted, last: int) -> Iterator[bytes]:
+def _told(database: Database, export_id: UUID, wanted: Wanted, parts: Iterator[tuple[bytes, int]]) -> Iterator[bytes]:
     """The text, noted as complete when all of it was taken, and else as broken."""
     sum_, items, noted, state = hashlib.sha256(), 0, time.monotonic(), "broken"
     try:
-        for text, count in _ranges(database, wanted, last):
+        for text, count in parts:
             sum_.update(text)
             items += count
-            yield text
+            if text:
+                yield text
             if time.monotonic() - noted > NOTED:
                 noted = time.monotonic()
                 database.transact(note_export, export_id, items, "running")
@@ -80,21 +89,9 @@ def _note_end(database: Database, export_id: UUID, items: int, state: str, sha25
         log.warning("export_not_noted", export_id=str(export_id), state=state, reason=error.message)
 
 
-def _ranges(database: Database, wanted: Wanted, last: int) -> Iterator[tuple[bytes, int]]:
-    if wanted.format is Format.CSV:
-        yield (",".join(wanted.columns) + "\n").encode(), 0
-    after, width = 0, FIRST
-    while after < last:
-        found = database.read(read_range, wanted, after, min(after + width, last))
-        if found.items:
-            yield found.text, found.items
-        width = max(1, min(MOST, width * 2, (found.until - after) * AIM // max(len(found.text), 1) + 1))
-        after = found.until
-
-
-def _packed(text: Iterator[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(1, zlib.DEFLATED, GZIP)
-    for part in text:
-        if packed := packer.compress(part):
-            yield packed
-    yield packer.flush()
+def _parts(database: Database, wanted: Wanted, last: int) -> Iterator[tuple[bytes, int]]:
+    """What is sent, piece by piece, each with how many items are in it."""
+    found = ranges(database, wanted, 0, last)
+    if wanted.format is Format.PARQUET:
+        return parquet(found, wanted.columns)
+    return itertools.chain([(head(wanted), 0)], ((part.text, part.items) for part in found))

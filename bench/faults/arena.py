@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from bench.faults.against import Product
     from bench.faults.truth import Truth
-    from testkit.fake_server import FakeServer
+    from testkit.fake_server import FakeServer, Handler
     from testkit.service import Servers
 
 QUIET_SECONDS = 300.0
@@ -105,6 +105,10 @@ class Arena:
         done = self.service.declare(self.truth.document(self._fake_server))
         if done.returncode:
             raise RuntimeError(done.stderr)
+
+    def sink(self, path: str, handler: Handler) -> str:
+        """An address of the outside world that somebody listens at."""
+        return self._fake_server.on(path, handler)
 
     def start_worker(self, name: str, environment: Mapping[str, str] | None = None, *, processes: int = 2) -> None:
         arguments = ("-A", "worker", "worker", f"--concurrency={processes}", f"--hostname={name}@faults")

@@ -12,6 +12,7 @@ import psycopg2
 import requests
 
 from bench.faults import naive
+from bench.faults.alerts import alerts
 from bench.faults.lanes import deletions, lanes
 from bench.faults.oracle import Verdict
 from bench.faults.proxy import Proxy
@@ -326,6 +327,7 @@ SCENARIOS: dict[str, tuple[Callable[[Arena, int], Verdict], int, int]] = {
     "database_crashes": (database_crashes, 1, 0),
     "lanes": (lanes, 2, 0),
     "deletions": (deletions, 1, 0),
+    "alerts": (alerts, 15, 15),
     "flushes": (flushes, 4, 12),
     "broker_away": (broker_away, 10, 60),
     "database_restarts": (database_restarts, 3, 20),

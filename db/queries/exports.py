@@ -25,7 +25,6 @@ KEPT_SECONDS = 86_400
 # What the items of a range may hold, as they are stored: bytes.
 RANGE_BYTES = 2 * 1024 * 1024
 PLACES_LOCK = 7236150431
-_TEXTS = frozenset({"source_type", "source_name", "external_id", "status", "metadata"})
 _TIMES = frozenset({"created_at", "updated_at"})
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = tuple(map(ord, "=+-@\t\r\n"))
@@ -40,10 +39,15 @@ class Format(StrEnum):
 
     NDJSON = "ndjson"
     CSV = "csv"
+    PARQUET = "parquet"
 
 
 # JSON holds neither of the characters that stand in for quotes and commas, so that nothing of it is quoted.
-_OPTIONS = {Format.CSV: "FORMAT csv", Format.NDJSON: "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'"}
+_OPTIONS = {
+    Format.CSV: "FORMAT csv",
+    Format.PARQUET: "FORMAT csv",
+    Format.NDJSON: "FORMAT csv, QUOTE E'\\x01', DELIMITER E'\\x02'",
+}
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,11 @@ def begin_export(connection: Connection, export_id: UUID, wanted: Wanted) -> int
         raise TooManyExportsError(f"{AT_ONCE} exports go on; ask again later")
     query = text("INSERT INTO exports (export_id, format, state) VALUES (:export_id, :format, 'running')")
     connection.execute(query, {"export_id": export_id, "format": wanted.format})
+    return last_id(connection)
+
+
+def last_id(connection: Connection) -> int:
+    """The last id that there is."""
     return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM unified_items")).scalar_one())
 
 
@@ -129,19 +138,41 @@ def read_range(connection: Connection, wanted: Wanted, after: int, until: int) -
 def _shown(wanted: Wanted) -> str:
     if wanted.format is Format.CSV:
         return ", ".join(map(_cell, wanted.columns))
+    if wanted.format is Format.PARQUET:
+        return ", ".join(map(_value, wanted.columns))
     # As rows of a table of its own: quicker than to build objects.
     return f"row_to_json((SELECT r FROM (SELECT {', '.join(f'i.{name}' for name in wanted.columns)}) r))"
 
 
 def _cell(name: str) -> str:
     """A cell: texts begin no formula, and numbers stay numbers."""
-    kind = _kind(name)
-    if name in _TIMES or kind is Kind.TIME:
-        return f"""to_char(i.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"')"""
-    if name not in _TEXTS and kind not in {Kind.TEXT, Kind.ADDRESS, Kind.TAGS}:
+    if is_time(name):
+        return _time(name)
+    if name == "id" or is_number(name):
         return f"i.{name}"
-    value = f"array_to_string(i.{name}, ', ')" if kind is Kind.TAGS else f"i.{name}::text"
+    value = f"array_to_string(i.{name}, ', ')" if _kind(name) is Kind.TAGS else f"i.{name}::text"
     return f"CASE WHEN ascii({value}) IN {_FORMULA} THEN '''' || {value} ELSE {value} END"
+
+
+def _value(name: str) -> str:
+    """A value as it is; tags and metadata are JSON."""
+    if is_time(name):
+        return _time(name)
+    return f"to_json(i.{name})" if _kind(name) is Kind.TAGS else f"i.{name}"
+
+
+def _time(name: str) -> str:
+    return f"""to_char(i.{name} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24\\:MI\\:SS.US"Z"')"""
+
+
+def is_time(name: str) -> bool:
+    """Whether a column holds times."""
+    return name in _TIMES or _kind(name) is Kind.TIME
+
+
+def is_number(name: str) -> bool:
+    """Whether a column holds numbers, of any size."""
+    return _kind(name) is Kind.NUMBER
 
 
 def _kind(name: str) -> Kind | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-ALERTS_LOCK = 7236150431
+ALERTS_LOCK = 7236150432
 
 _MEMBERS = text("SELECT cause, name, source_name, since, due_at, times, message, tags FROM alert_members")
 _INCIDENTS = text("""

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import quote
 
+from etl.alerts.signature import new_secret
 from testkit.fake_server import FakeServer, Handler, Request, Response, as_json
 
 LETTERS = string.ascii_letters + string.digits
@@ -248,6 +249,10 @@ OF_SERVICE = {
     "REDIS_URL": Secret.make("the password of REDIS_URL", ODD),
     "API_KEYS": Secret.make("the key of API_KEYS"),
     "FLOWER_BASIC_AUTH": Secret.make("the password of Flower"),
+    "ALERT_URLS": Secret.make("the token of a webhook", ODD),
+    "ALERT_PEOPLE": Secret.make("the password in an address of people", ODD),
+    "ALERT_SECRET": Secret("what webhooks are signed with", new_secret()),
+    "HEARTBEAT_URL": Secret.make("the token of the heartbeat", ODD),
 }
 REPEATED = Secret.make("the Idempotency-Key")
 LITERAL = Secret.make("a credential written into a source", ODD)

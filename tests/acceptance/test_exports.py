@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
 import os
 import signal
+import subprocess
 
 import psutil
 import pytest
 import requests
 
-from testkit.service import Service, wait_until
+from config.settings import PROJECT
+from testkit.service import PYTHON, Service, wait_until
 
 COUNT = 60_000
 MANY = 64 * 1024 * 1024
@@ -69,3 +73,32 @@ def test_a_reader_that_leaves_gives_its_place_back(service: Service) -> None:
             next(answer.iter_content(8192))
         wait_until(lambda: service.sql("SELECT 1 FROM exports WHERE state = 'running'") == [], 20)
     assert service.sql("SELECT DISTINCT state FROM exports") == ["broken"]
+
+
+def test_a_file_whose_writer_is_killed_is_finished_by_the_next(service: Service) -> None:
+    fill(service)
+    path = service.folder / "items.ndjson.gz"
+    part = path.with_name(path.name + ".part.json")
+    environment = {**service.environment}
+    command = [PYTHON, "-m", "web", "export", str(path)]
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.PIPE) as writer:
+        wait_until(lambda: part.exists() and json.loads(part.read_text())["items"] > COUNT // 10, every=0.005)
+        writer.kill()
+    assert not path.exists()
+    written = json.loads(part.read_text())["items"]
+    assert COUNT // 10 < written < COUNT
+    done = service.command(*command)
+    assert done.returncode == 0, done.stderr
+    *items, end = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+    ids = [json.loads(line)["external_id"] for line in items]
+    assert ids == [str(number) for number in range(1, COUNT + 1)]
+    sum_ = hashlib.sha256(b"".join(items)).hexdigest()
+    assert json.loads(end) == json.loads(end) | {"items": COUNT, "sha256": sum_, "complete": True}
+    assert done.stdout.split() == [sum_, str(path)]
+
+
+def test_a_wrong_option_is_named(service: Service) -> None:
+    for option, value in (("--columns", "id,price"), ("--source-name", "nobody"), ("--format", "xml")):
+        done = service.command(PYTHON, "-m", "web", "export", str(service.folder / "x.csv"), option, value)
+        assert done.returncode == 1
+        assert option in done.stderr or value in done.stderr

@@ -26,7 +26,7 @@ import requests
 from config.settings import PROJECT
 from etl.runs.outcome import ENDED
 from stack import ports
-from testkit.fake_server import FakeServer, Response
+from testkit.fake_server import FakeServer, Request, Response
 from testkit.service import PYTHON, Servers, Service, make_database, wait_until
 from tests.acceptance.planted import (
     BY_PUT,
@@ -43,6 +43,7 @@ from tests.acceptance.planted import (
     WRITTEN,
     Secret,
     found,
+    refusal,
     said,
 )
 
@@ -92,7 +93,7 @@ class Seen:
         return [(place, text) for place, text in self.places if place.startswith(f"{kind}: ")]
 
 
-SHOWING = ("answers", "commands", "files", "flower", "tables")
+SHOWING = ("alerts", "answers", "commands", "files", "flower", "tables")
 MARKS = dict.fromkeys(SHOWING, "planted_basic") | {"arguments": "celery"}
 KINDS = (*MARKS, "redis")
 
@@ -122,6 +123,11 @@ def plant(service: Service, servers: Servers, server: FakeServer) -> None:
         "REDIS_URL": broker_user(service, servers.valkey.url, OF_SERVICE["REDIS_URL"]),
         "API_KEYS": OF_SERVICE["API_KEYS"].value,
         "FLOWER_BASIC_AUTH": f"somebody:{OF_SERVICE['FLOWER_BASIC_AUTH'].value}",
+        "ALERT_URLS": " ".join(sinks(server)),
+        "ALERT_SCHEMES": "json",
+        "ALERT_SECRET": OF_SERVICE["ALERT_SECRET"].value,
+        "ALERT_DIGEST": "0s",
+        "HEARTBEAT_URL": server.on(f"/{quoted('HEARTBEAT_URL')}/beat", refusal(500)),
         "MAX_RETRIES": "1",
         "BREAKER_THRESHOLD": "1",
         "LOG_LEVEL": "DEBUG",
@@ -131,6 +137,32 @@ def plant(service: Service, servers: Servers, server: FakeServer) -> None:
 def feed(server: FakeServer, hidden: str) -> str:
     """An address with a secret in its path, where there is no feed: it says what was asked for, as servers do."""
     return server.on(f"/{hidden}/feed", lambda asked: Response(f"Cannot GET {asked.path}".encode()))
+
+
+def quoted(name: str) -> str:
+    return quote(OF_SERVICE[name].value, safe="")
+
+
+def sinks(server: FakeServer) -> Iterator[str]:
+    """Addresses of alerts with a secret in each, which say all back and refuse the first message."""
+    hook = server.on(f"/{quoted('ALERT_URLS')}/hook", lambda asked: took(server, asked))
+    people = f"127.0.0.1:{server.port}/people"
+    server.on("/people", lambda asked: took(server, asked))
+    yield hook
+    yield f"json://somebody:{quoted('ALERT_PEOPLE')}@{people}"
+
+
+def took(server: FakeServer, asked: Request) -> Response:
+    before = sum(one.path == asked.path for one in server.asked)
+    return refusal(400)(asked) if before == 1 else Response(b"{}")
+
+
+def alerts(server: FakeServer) -> Iterator[tuple[str, str]]:
+    """What was told, as it arrived; where a secret is what opens the address, it is not what was told."""
+    for asked in server.asked:
+        if asked.path.endswith(("/hook", "/people")):
+            told = {name: value for name, value in asked.headers.items() if name != "authorization"}
+            yield "alerts: as they arrive", f"{told} {asked.body.decode()}"
 
 
 def role(url: str, password: Secret) -> str:
@@ -165,6 +197,8 @@ def look(service: Service, servers: Servers, outside: dict[str, FakeServer]) -> 
     runs, waiting = run_all(service, caller)
     keys = act(caller)
     ask(caller, runs)
+    wait_until(lambda: len(list(alerts(outside["address"]))) > 3, 60)
+    places += alerts(outside["address"])
     places += [*caller.answers, ("redis: waiting", waiting), *commands(service), *flower(service), *arguments(service)]
     places += [*files(service, servers), *tables(service), *redis(service)]
     planted = [*OF_SOURCES.values(), *OF_SERVICE.values(), *keys, ISSUED, REPEATED, LITERAL, NUMBER]
@@ -291,6 +325,7 @@ def act(caller: Caller) -> list[Secret]:
     caller.call("POST", "/backfills", 422, json=bearer | {"from": "2026-01-01", "to": "2026-01-02"})
     caller.call("POST", "/quarantine/redrive", 202, json=bearer)
     caller.call("DELETE", "/sources/planted_body?data=true", headers={"If-Match": "*"})
+    caller.call("POST", "/alerts/test", 202, json={})
     number, made = caller.new_key("/keys", {"name": "somebody", "role": "read"})
     return [made, caller.new_key(f"/keys/{number}/rotate", {"overlap": 60})[1]]
 
@@ -298,6 +333,7 @@ def act(caller: Caller) -> list[Secret]:
 ALL = (
     *("/health", "/stats", "/data", "/runs?limit=100", "/errors", "/overview", "/system", "/hosts", "/breakers"),
     *("/keys", "/audit?limit=100", "/quarantine", "/quarantine/groups", "/sources", "/sources?format=yaml"),
+    *("/alerts", "/metrics", "/data/changes"),
     *("/openapi.json", "/docs", "/redoc", "/health/live", "/health/ready"),
 )
 OF_A_SOURCE = ("", "/why", "/drift", "/versions", "/mappings")
@@ -311,13 +347,15 @@ def ask(caller: Caller, runs: dict[str, str]) -> None:
     paths += [f"/sources/planted_{name}{rest}" for name in WAYS if name != "body" for rest in OF_A_SOURCE]
     for path in paths:
         caller.call("GET", path)
+    for kind in ("ndjson", "csv"):
+        caller.call("GET", f"/data/export?format={kind}")
     key = OF_SERVICE["API_KEYS"].value
     caller.call("GET", f"/data?api_key={key}", 422)
     caller.call("GET", "/stats", 401, headers={"X-API-Key": key[:-1]})
 
 
 def commands(service: Service) -> Iterator[tuple[str, str]]:
-    for words in ("worker preview planted_basic", "worker why planted_basic", "web keys list"):
+    for words in ("worker alerts test", "worker preview planted_basic", "worker why planted_basic", "web keys list"):
         done = service.command(PYTHON, "-m", *words.split())
         yield f"commands: {words}", done.stdout + done.stderr
 

@@ -7,19 +7,23 @@ import gzip
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
+import pyarrow.parquet
 import pytest
 from flask.testing import FlaskClient
 
 from db.queries import exports
+from db.queries.exports import EXPORTED, Format, Wanted
 from db.queries.item_paths import Filters
-from etl.errors import StorageUnavailableError
+from etl.errors import ConfigError, StorageUnavailableError
 from testkit.runner import SourceRunner
-from web import exports as streaming
 from web.app import create_app
+from web.export_file import Exported, ExportFile, format_of
+from web.packing import packing_of, unpacked
 
 ODD = [
     ("1", "=1+1", 'say "hi"', "10.50"),
@@ -127,9 +131,9 @@ def test_many_ranges_make_one_text(runner: SourceRunner, client: FlaskClient, mo
     runner.run("many")
     runner.sql("DELETE FROM unified_items WHERE id % 7 = 0")
     whole = client.get("/data/export?source_name=many").data
-    monkeypatch.setattr(streaming, "FIRST", 3)
+    monkeypatch.setattr("web.ranges.FIRST", 3)
     monkeypatch.setattr(exports, "RANGE_BYTES", 5000)
-    monkeypatch.setattr(streaming, "AIM", 20_000)
+    monkeypatch.setattr("web.ranges.AIM", 20_000)
     parts = client.get("/data/export?source_name=many").data
     assert parts.rpartition(b"\n{")[0] == whole.rpartition(b"\n{")[0]
     assert len(lines(whole)) - 1 == runner.sql("SELECT count(*) FROM unified_items WHERE source_name = 'many'")[0]
@@ -151,8 +155,8 @@ def test_two_go_on_and_a_third_waits(runner: SourceRunner, client: FlaskClient) 
 def test_one_that_breaks_off_is_seen(
     runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streaming, "FIRST", 1)
-    monkeypatch.setattr(streaming, "MOST", 1)
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    monkeypatch.setattr("web.ranges.MOST", 1)
     read, calls = exports.read_range, [0]
 
     def failing(*arguments: Any) -> exports.Range:
@@ -161,7 +165,7 @@ def test_one_that_breaks_off_is_seen(
             raise StorageUnavailableError("gone")
         return read(*arguments)
 
-    monkeypatch.setattr(streaming, "read_range", failing)
+    monkeypatch.setattr("web.ranges.read_range", failing)
     monkeypatch.setattr(runner.database, "_patience", 0.1)
     with pytest.raises(StorageUnavailableError):
         _ = client.get("/data/export").data
@@ -175,3 +179,125 @@ def test_old_ones_are_forgotten(runner: SourceRunner, client: FlaskClient) -> No
     client.get("/data/export")
     runner.sql("UPDATE exports SET started_at = now() - interval '25 h'")
     assert runner.database.transact(exports.purge_exports) == 1
+
+
+def parquet(body: bytes) -> list[dict[str, Any]]:
+    table = pyarrow.parquet.ParquetFile(io.BytesIO(body)).read(use_threads=False)
+    return list(table.to_pylist())
+
+
+def test_parquet_has_types_and_tells_absent_from_empty(client: FlaskClient) -> None:
+    answer = client.get(
+        "/data/export?format=parquet&columns=id,external_id,title,description,amount,created_at,tags,metadata"
+    )
+    assert answer.content_type == "application/vnd.apache.parquet"
+    rows = parquet(answer.data)
+    assert [(row["external_id"], row["title"], row["description"], row["amount"]) for row in rows] == [
+        ("1", "=1+1", 'say "hi"', 10.5),
+        ("2", "-minus", "two\nlines", None),
+        ("3", "@at", "comma, here", 0.000000000000000000012),
+        ("4", "plain", "ünï", 123456789012345678901234567890.0),
+        ("5", None, "nothing", -3.0),
+    ]
+    assert all(isinstance(row["id"], int) and row["created_at"].tzinfo is not None for row in rows)
+    assert [(row["tags"], json.loads(row["metadata"])) for row in rows] == [(None, {})] * 5
+    state = client.get(f"/data/export/{answer.headers['Export-Id']}").get_json()
+    assert (state["state"], state["items"]) == ("complete", 5)
+    assert state["sha256"] == hashlib.sha256(answer.data).hexdigest()
+
+
+def test_parquet_without_an_item_is_a_file(client: FlaskClient) -> None:
+    assert parquet(client.get("/data/export?format=parquet&status=deleted").data) == []
+
+
+def test_parquet_without_what_makes_it_takes_no_place(client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    for _ in range(3):
+        answer = client.get("/data/export?format=parquet")
+        assert (answer.status_code, answer.get_json()["type"]) == (501, "urn:kasparro:problem:not_installed")
+
+
+@pytest.mark.parametrize("packing", ["gzip", "zstd"])
+def test_a_packed_stream_is_the_same(client: FlaskClient, packing: str) -> None:
+    answer = client.get("/data/export", headers={"Accept-Encoding": packing})
+    assert answer.headers["Content-Encoding"] == packing
+    text = unpacked(io.BytesIO(answer.data), packing).read()
+    *items, end = lines(text)
+    assert (len(items), end["items"]) == (5, 5)
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.csv", "items.ndjson.gz", "items.csv.zst", "items.parquet"])
+def test_a_file_holds_what_the_stream_does(client: FlaskClient, runner: SourceRunner, name: str) -> None:
+    path = runner.folder / name
+    kind = format_of(path)
+    assert kind is not None
+    done = ExportFile(path, runner.database, Wanted(Filters(), EXPORTED, kind), lambda _: None).write()
+    streamed = client.get(f"/data/export?format={kind}").data
+    with path.open("rb") as file:
+        written = unpacked(file, packing_of(path)).read()
+    if kind is Format.NDJSON:
+        streamed, written = (text[: text.rindex(b"\n", 0, -1) + 1] for text in (streamed, written))
+    if kind is Format.PARQUET:
+        assert parquet(written) == parquet(streamed)
+    else:
+        assert written == streamed
+    assert done == Exported(5, hashlib.sha256(written).hexdigest())
+    assert [one.name for one in runner.folder.glob("items*")] == [name]
+
+
+class _EndedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["items.ndjson", "items.csv.gz", "items.ndjson.zst"])
+@pytest.mark.parametrize("torn", [b"", b"half of a range"])
+def test_a_file_that_was_ended_goes_on(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch, name: str, torn: bytes
+) -> None:
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    path = runner.folder / name
+    kind = format_of(path)
+    assert kind is not None
+    whole = ExportFile(
+        runner.folder / f"whole.{kind}", runner.database, Wanted(Filters(), EXPORTED, kind), print
+    ).write()
+
+    stops = [2, 4]
+
+    def end(items: int) -> None:
+        if items == stops[0]:
+            stops.pop(0)
+            raise _EndedError
+
+    for _ in (2, 4):
+        with pytest.raises(_EndedError):
+            ExportFile(path, runner.database, Wanted(Filters(), EXPORTED, kind), end).write()
+        assert not path.exists()
+        part = path.with_name(name + ".part")
+        part.write_bytes(part.read_bytes() + torn)
+    asked: list[int] = []
+    done = ExportFile(path, runner.database, Wanted(Filters(), EXPORTED, kind), asked.append).write()
+    assert done == whole
+    assert asked == [5]
+
+
+def test_a_file_that_was_asked_for_otherwise_begins_anew(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    path = runner.folder / "items.csv"
+
+    def end(_: int) -> None:
+        raise _EndedError
+
+    with pytest.raises(_EndedError):
+        ExportFile(path, runner.database, Wanted(Filters(), ("id", "title"), Format.CSV), end).write()
+    ExportFile(path, runner.database, Wanted(Filters(), ("external_id",), Format.CSV), lambda _: None).write()
+    assert path.read_text() == "external_id\n1\n2\n3\n4\n5\n"
+
+
+def test_a_folder_that_there_is_not_is_named(client: FlaskClient, runner: SourceRunner) -> None:
+    path = runner.folder / "nowhere" / "items.csv"
+    with pytest.raises(ConfigError, match="nowhere"):
+        ExportFile(path, runner.database, Wanted(Filters(), EXPORTED, Format.CSV), lambda _: None).write()

@@ -103,13 +103,14 @@ class DataExport(MethodView):
 
     @blueprint.arguments(ExportQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.problem(429, "Two exports go on (`too_many_exports`).")
+    @blueprint.problem(501, "Parquet needs pyarrow, which is not installed here.")
     @blueprint.problem(503, "The database is away.")
     @blueprint.doc(operationId="start_export", responses=_EXPORTED)
     def get(self, query: dict[str, Any]) -> Response:
-        """Stream items by id, packed if `Accept-Encoding` allows for gzip; those that change meanwhile come either way.
+        """Stream items by id, packed if `Accept-Encoding` allows for it; those that change meanwhile come either way.
 
-        ndjson ends with a line `{"items": …, "sha256": …, "complete": true}`; a stream of either form that did not come
-        to its end breaks off without the last chunk. `Export-Id` in the header names it for `GET /data/export/{id}`.
+        ndjson ends with a line `{"items": …, "sha256": …, "complete": true}`; a stream of any form that did not come to
+        its end breaks off without the last chunk. `Export-Id` in the header names it for `GET /data/export/{id}`.
         """
         with naming_a_source():
             if "source_name" in query:

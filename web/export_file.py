@@ -1,0 +1,140 @@
+"""An export into a file, which goes on where it was when it is ended and asked for again.
+
+Until it is whole it is called `NAME.part`; `NAME.part.json` beside it says how far it is. A piece that was written and
+not noted is cut off again. Parquet has its table of contents at the end, so that one of these begins anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import msgspec
+
+from db.queries.exports import Format, last_id
+from etl.errors import ConfigError
+from web.packing import packed_alone, packing_of, unpacked
+from web.parquet import parquet
+from web.ranges import head, ranges
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from db.queries.exports import Wanted
+    from db.session import Database
+
+_READ = 1024 * 1024
+
+
+class Progress(msgspec.Struct):
+    """How far a file is: what was asked for, the last id that there was, and what is written."""
+
+    asked: str
+    export_id: str
+    last: int
+    after: int = 0
+    items: int = 0
+    size: int = 0
+
+
+class Exported(msgspec.Struct, frozen=True):
+    """What a file holds. `sha256` is that of its text, unpacked, less the last line of ndjson."""
+
+    items: int
+    sha256: str
+
+
+class ExportFile:
+    """A file that is written."""
+
+    def __init__(self, path: Path, database: Database, wanted: Wanted, tell: Callable[[int], None]) -> None:
+        """`tell` hears how many items are written."""
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        self._noted = path.with_name(path.name + ".part.json")
+        self._packing = packing_of(path)
+        self._database = database
+        self._wanted = wanted
+        self._tell = tell
+
+    def write(self) -> Exported:
+        """Write all of it, or the rest.
+
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        try:
+            done = self._parquet() if self._wanted.format is Format.PARQUET else self._text()
+            self._part.replace(self._path)
+            self._noted.unlink(missing_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: {error.strerror}") from error
+        return done
+
+    def _text(self) -> Exported:
+        progress = self._begun()
+        with self._part.open("r+b" if self._part.exists() else "w+b") as file:
+            file.truncate(progress.size)
+            file.seek(progress.size)
+            if not progress.size:
+                file.write(packed_alone(head(self._wanted), self._packing))
+            for part in ranges(self._database, self._wanted, progress.after, progress.last):
+                file.write(packed_alone(part.text, self._packing) if part.items else b"")
+                progress.after, progress.items = part.until, progress.items + part.items
+                self._note(progress, file.fileno(), file.tell())
+                self._tell(progress.items)
+            file.flush()
+            file.seek(0)
+            sum_ = hashlib.sha256()
+            text = unpacked(file, self._packing)
+            while piece := text.read(_READ):
+                sum_.update(piece)
+            file.seek(0, os.SEEK_END)
+            if self._wanted.format is Format.NDJSON:
+                end = {"export_id": progress.export_id, "items": progress.items, "sha256": sum_.hexdigest()}
+                file.write(packed_alone(msgspec.json.encode({**end, "complete": True}) + b"\n", self._packing))
+            file.flush()
+            os.fsync(file.fileno())
+        return Exported(progress.items, sum_.hexdigest())
+
+    def _begun(self) -> Progress:
+        """How far an earlier one came, if it was asked for the same and is still there."""
+        asked = repr((self._wanted, self._path.name))
+        try:
+            known = msgspec.json.decode(self._noted.read_bytes(), type=Progress)
+            if known.asked == asked and self._part.stat().st_size >= known.size:
+                return known
+        except (FileNotFoundError, msgspec.MsgspecError):
+            pass
+        self._part.unlink(missing_ok=True)
+        return Progress(asked, str(uuid4()), self._database.read(last_id))
+
+    def _note(self, progress: Progress, descriptor: int, size: int) -> None:
+        """First the text, then how far it is: never the other way."""
+        progress.size = size
+        os.fsync(descriptor)
+        new = self._noted.with_suffix(".new")
+        new.write_bytes(msgspec.json.encode(progress))
+        new.replace(self._noted)
+
+    def _parquet(self) -> Exported:
+        items, sum_ = 0, hashlib.sha256()
+        parts = ranges(self._database, self._wanted, 0, self._database.read(last_id))
+        with self._part.open("wb") as file:
+            for piece, count in parquet(parts, self._wanted.columns):
+                sum_.update(piece)
+                file.write(piece)
+                items += count
+                self._tell(items)
+            file.flush()
+            os.fsync(file.fileno())
+        return Exported(items, sum_.hexdigest())
+
+
+def format_of(path: Path) -> Format | None:
+    """The format that a file of this name has; None where it does not tell."""
+    name = path.with_suffix("").name if packing_of(path) else path.name
+    return next((one for one in Format if Path(name).suffix == f".{one}"), None)

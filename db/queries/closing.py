@@ -11,7 +11,7 @@ from db.queries.events import record_event
 from db.queries.fields import look_at_fields
 from db.queries.freshness import judge_size
 from db.queries.run_locks import lock_run
-from db.queries.sightings import note_sighting
+from db.queries.sightings import IS_WATCHED, note_sighting
 from db.queries.versions import BOUND
 from db.statement import text
 from db.states import ACTIVE_RUN, OPEN_BATCH
@@ -31,7 +31,8 @@ _TALLY = f"""
             SELECT 1 FROM etl_runs f
             WHERE f.source_name = r.source_name AND f.lane = 'backfill' AND f.started_at IS NOT NULL
               AND coalesce(f.completed_at > r.started_at - interval '1 min', true)) AS beside_backfill,
-        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 AS config, c.*
+        coalesce(r.position, '{{}}'::jsonb) AS position, {BOUND} -> 0 AS config, {IS_WATCHED} AS is_watched,
+        c.*
     FROM etl_runs r
     LEFT JOIN sources s ON s.name = r.source_name
     CROSS JOIN LATERAL (
@@ -98,6 +99,7 @@ def tally_run(connection: Connection, run_id: UUID) -> Tally | None:
         discarded=row.discarded,
         beside_backfill=row.beside_backfill,
         config=row.config or {},
+        is_watched=row.is_watched,
     )
 
 
@@ -212,7 +214,8 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         connection.execute(_SURVIVED, values)
     if outcome.status is not Status.CANCELLED and tally.lane is Lane.FETCH:
         look_at_fields(connection, run_id)
-        if tally.is_whole:
-            judge_size(connection, run_id, tally.config, tally.counts.extracted)
-        note_sighting(connection, run_id)
+        odd = judge_size(connection, run_id, tally.config, tally.counts.extracted) if tally.is_whole else None
+        # Of a run that went well nothing is written, unless something was wrong with its source before.
+        if odd or tally.is_watched or outcome.status is Status.FAILED:
+            note_sighting(connection, run_id)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from etl.runs.volume import Size
+
 # Sources of which it is found out at once how long they may be silent.
 LIMIT = 200
 
@@ -92,8 +94,8 @@ _TELL = text("""
 """)
 
 
-def judge_size(connection: Connection, run_id: UUID, config: dict[str, Any], size: int) -> None:
-    """Whether a run that has read all of its source met as many records as it should."""
+def judge_size(connection: Connection, run_id: UUID, config: dict[str, Any], size: int) -> Size | None:
+    """Whether a run that has read all of its source met as many records as it should; what is odd about it if not."""
     row = connection.execute(_SIZES, {"run_id": run_id}).first()
     sizes = list(row.sizes or ()) if row else []
     declared = config.get("expect_rows")
@@ -109,6 +111,7 @@ def judge_size(connection: Connection, run_id: UUID, config: dict[str, Any], siz
             f", where {expected} are expected" if expected else ", where others met some"
         )
         record_event(connection, run_id, odd, records=size, expected=expected, message=message)
+    return odd
 
 
 _SIZES = text("""

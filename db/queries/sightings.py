@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 # How many are judged in one transaction.
 LIMIT = 500
 
-# Of a run that went well nothing is written, unless something was wrong with its source before.
+# Of a run `r`: whether something was wrong with its source before. What is judged meanwhile is in either table.
+IS_WATCHED = """(
+    EXISTS (SELECT 1 FROM alert_members m WHERE m.source_name = r.source_name)
+    OR EXISTS (SELECT 1 FROM alert_sightings w WHERE w.source_name = r.source_name))"""
 _NOTE = text("""
     INSERT INTO alert_sightings (source_name, run_id, code, message, fingerprint, size_flag)
     SELECT r.source_name, r.run_id, CASE WHEN failed THEN r.error_code END, CASE WHEN failed THEN r.error_message END,
@@ -26,10 +29,7 @@ _NOTE = text("""
     FROM etl_runs r
     CROSS JOIN LATERAL (SELECT r.status = 'failed' AS failed) AS how
     LEFT JOIN etl_checkpoints c ON c.source_name = r.source_name
-    WHERE r.run_id = :run_id AND r.lane = 'fetch' AND r.status IN ('success', 'partial', 'failed')
-      AND (failed OR c.size_flag IS NOT NULL
-           OR EXISTS (SELECT 1 FROM alert_members m WHERE m.source_name = r.source_name)
-           OR EXISTS (SELECT 1 FROM alert_sightings s WHERE s.source_name = r.source_name))
+    WHERE r.run_id = :run_id AND r.status IN ('success', 'partial', 'failed')
 """)
 _TAKE = text("""
     WITH taken AS (
@@ -45,7 +45,7 @@ _TAKE = text("""
 
 
 def note_sighting(connection: Connection, run_id: UUID) -> None:
-    """Write down how a run ended, where somebody may have to be told of it."""
+    """Write down how a run of fetching ended, where somebody may have to be told of it."""
     connection.execute(_NOTE, {"run_id": run_id})
 
 

@@ -116,7 +116,7 @@ class Tally:
     `may_lack_new` says that the run asked only for what is new, of a source that has served items: what is bad in it
     may be all there was. Of the failed records, `discarded` were put away by somebody: they are no reason to complain.
     `beside_backfill` says that one went on meanwhile, and may have changed what is served. `config` is the document of
-    the source.
+    the source; `is_watched` says that something was wrong with it before.
     """
 
     extraction_over: bool
@@ -130,6 +130,7 @@ class Tally:
     discarded: int = 0
     beside_backfill: bool = False
     config: dict[str, Any] = field(default_factory=dict)
+    is_watched: bool = False
 
     def outcome(self) -> Outcome | None:
         """How the run ends, None when it goes on."""

@@ -43,14 +43,27 @@ def noted_trouble(app: Celery) -> str | None:
     return noted.decode(errors="replace") if isinstance(noted, bytes) else noted
 
 
-def is_first_to_tell(app: Celery, what: str, seconds: int) -> bool:
-    """Whether nobody else has said so to tell of this within so many seconds; True too when nobody knows."""
+def claim_telling(app: Celery, what: str, name: str, seconds: int) -> str | None:
+    """Who tells of this: the one of this name, or of another that has said so before; None when nobody knows."""
+    key = f"kasparro:told:{what}"
     try:
         with app.connection_for_write() as connection:
-            return bool(connection.default_channel.client.set(f"kasparro:told:{what}", "1", nx=True, ex=seconds))
+            redis = connection.default_channel.client
+            redis.set(key, name, nx=True, ex=seconds)
+            told = redis.get(key)
     except BROKER_ERRORS as error:
         log.warning("telling_not_noted", what=what, error=str(error)[:200])
-        return True
+        return None
+    return told.decode() if isinstance(told, bytes) else told
+
+
+def forget_telling(app: Celery, what: str) -> None:
+    """Nobody has told of what comes next."""
+    try:
+        with app.connection_for_write() as connection:
+            connection.default_channel.client.delete(f"kasparro:told:{what}")
+    except BROKER_ERRORS as error:
+        log.warning("telling_not_noted", what=what, error=str(error)[:200])
 
 
 def broker_trouble(app: Celery) -> str | None:

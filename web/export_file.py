@@ -6,10 +6,12 @@ not noted is cut off again. Parquet has its table of contents at the end, so tha
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
 import msgspec
@@ -21,7 +23,7 @@ from web.parquet import parquet
 from web.ranges import head, ranges
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from db.queries.exports import Wanted
     from db.session import Database
@@ -64,40 +66,58 @@ class ExportFile:
         """Write all of it, or the rest.
 
         Raises:
-            ConfigError: it cannot be written.
+            ConfigError: it cannot be written, or another writes it.
         """
+        is_parquet = self._wanted.format is Format.PARQUET
+        if is_parquet and self._packing:
+            raise ConfigError(f"{self._path}: Parquet is packed already; leave the ending off")
         try:
-            done = self._parquet() if self._wanted.format is Format.PARQUET else self._text()
-            self._part.replace(self._path)
-            self._noted.unlink(missing_ok=True)
+            with self._alone() as file:
+                done = self._parquet(file) if is_parquet else self._text(file)
+                os.fsync(file.fileno())
+                self._part.replace(self._path)
+                self._noted.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"{self._path}: {error.strerror}") from error
         return done
 
-    def _text(self) -> Exported:
+    @contextmanager
+    def _alone(self) -> Iterator[BinaryIO]:
+        """The file that is not whole, which nobody else writes meanwhile."""
+        with os.fdopen(os.open(self._part, os.O_RDWR | os.O_CREAT, 0o666), "r+b") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # Whoever had it may have finished it, and given it its name.
+                is_it = os.path.samestat(os.fstat(file.fileno()), self._part.stat())
+            except (BlockingIOError, FileNotFoundError):
+                is_it = False
+            if not is_it:
+                raise ConfigError(f"{self._part}: another export writes it")
+            yield file
+
+    def _text(self, file: BinaryIO) -> Exported:
         progress = self._begun()
-        with self._part.open("r+b" if self._part.exists() else "w+b") as file:
-            file.truncate(progress.size)
-            file.seek(progress.size)
-            if not progress.size:
-                file.write(packed_alone(head(self._wanted), self._packing))
-            for part in ranges(self._database, self._wanted, progress.after, progress.last):
-                file.write(packed_alone(part.text, self._packing) if part.items else b"")
-                progress.after, progress.items = part.until, progress.items + part.items
-                self._note(progress, file.fileno(), file.tell())
-                self._tell(progress.items)
+        file.truncate(progress.size)
+        file.seek(progress.size)
+        if not progress.size:
+            file.write(packed_alone(head(self._wanted), self._packing))
+        for part in ranges(self._database, self._wanted, progress.after, progress.last):
+            file.write(packed_alone(part.text, self._packing) if part.items else b"")
+            progress.after, progress.items = part.until, progress.items + part.items
             file.flush()
-            file.seek(0)
-            sum_ = hashlib.sha256()
-            text = unpacked(file, self._packing)
-            while piece := text.read(_READ):
-                sum_.update(piece)
-            file.seek(0, os.SEEK_END)
-            if self._wanted.format is Format.NDJSON:
-                end = {"export_id": progress.export_id, "items": progress.items, "sha256": sum_.hexdigest()}
-                file.write(packed_alone(msgspec.json.encode({**end, "complete": True}) + b"\n", self._packing))
-            file.flush()
-            os.fsync(file.fileno())
+            self._note(progress, file.fileno(), file.tell())
+            self._tell(progress.items)
+        file.flush()
+        file.seek(0)
+        sum_ = hashlib.sha256()
+        text = unpacked(file, self._packing)
+        while piece := text.read(_READ):
+            sum_.update(piece)
+        file.seek(0, os.SEEK_END)
+        if self._wanted.format is Format.NDJSON:
+            end = {"export_id": progress.export_id, "items": progress.items, "sha256": sum_.hexdigest()}
+            file.write(packed_alone(msgspec.json.encode({**end, "complete": True}) + b"\n", self._packing))
+        file.flush()
         return Exported(progress.items, sum_.hexdigest())
 
     def _begun(self) -> Progress:
@@ -109,7 +129,6 @@ class ExportFile:
                 return known
         except (FileNotFoundError, msgspec.MsgspecError):
             pass
-        self._part.unlink(missing_ok=True)
         return Progress(asked, str(uuid4()), self._database.read(last_id))
 
     def _note(self, progress: Progress, descriptor: int, size: int) -> None:
@@ -120,17 +139,17 @@ class ExportFile:
         new.write_bytes(msgspec.json.encode(progress))
         new.replace(self._noted)
 
-    def _parquet(self) -> Exported:
+    def _parquet(self, file: BinaryIO) -> Exported:
+        self._noted.unlink(missing_ok=True)
+        file.truncate(0)
         items, sum_ = 0, hashlib.sha256()
         parts = ranges(self._database, self._wanted, 0, self._database.read(last_id))
-        with self._part.open("wb") as file:
-            for piece, count in parquet(parts, self._wanted.columns):
-                sum_.update(piece)
-                file.write(piece)
-                items += count
-                self._tell(items)
-            file.flush()
-            os.fsync(file.fileno())
+        for piece, count in parquet(parts, self._wanted.columns):
+            sum_.update(piece)
+            file.write(piece)
+            items += count
+            self._tell(items)
+        file.flush()
         return Exported(items, sum_.hexdigest())
 
 

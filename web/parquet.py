@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from db.queries.exports import Range
 
-# Rows that are written together: a reader may skip what it does not look for by such groups.
-GROUP = 20_000
+# Rows that are written together, or how much text of them: a reader may skip what it does not look for by such groups.
+GROUP, GROUP_BYTES = 20_000, 16 * 1024 * 1024
 
 
 def parquet(parts: Iterator[Range], columns: Sequence[str]) -> Iterator[tuple[bytes, int]]:
@@ -55,29 +55,28 @@ def _type(arrow: Any, name: str) -> Any:
 def _written(arrow: Any, schema: Any, parts: Iterator[Range]) -> Iterator[tuple[bytes, int]]:
     sink = _Sink()
     with arrow.parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
-        waiting, rows = list[Any](), 0
-        for part in filter(_has_items, parts):
-            waiting.append(_table(arrow, schema, part.text))
-            rows += part.items
-            if rows >= GROUP:
-                writer.write_table(arrow.concat_tables(waiting))
-                yield sink.taken(), rows
-                waiting, rows = [], 0
+        waiting, rows, held = list[Any](), 0, 0
+        for part in parts:
+            if part.items:
+                waiting.append(_table(arrow, schema, part))
+                rows, held = rows + part.items, held + len(part.text)
+            if rows < GROUP and held < GROUP_BYTES:
+                yield b"", 0
+                continue
+            writer.write_table(arrow.concat_tables(waiting))
+            yield sink.taken(), rows
+            waiting, rows, held = [], 0, 0
         if waiting:
             writer.write_table(arrow.concat_tables(waiting))
     yield sink.taken(), rows
 
 
-def _has_items(part: Range) -> bool:
-    return bool(part.items)
-
-
-def _table(arrow: Any, schema: Any, text: bytes) -> Any:
+def _table(arrow: Any, schema: Any, part: Range) -> Any:
     """Rows that COPY has written: an absent value is an empty cell, an empty text is in quotes."""
-    return arrow.csv.read_csv(
-        io.BytesIO(text),
-        read_options=arrow.csv.ReadOptions(column_names=schema.names, use_threads=False, block_size=len(text) + 1),
-        parse_options=arrow.csv.ParseOptions(newlines_in_values=True),
+    table = arrow.csv.read_csv(
+        io.BytesIO(part.text),
+        read_options=arrow.csv.ReadOptions(column_names=schema.names, use_threads=False, block_size=len(part.text) + 1),
+        parse_options=arrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=arrow.csv.ConvertOptions(
             column_types=schema,
             null_values=[""],
@@ -86,6 +85,8 @@ def _table(arrow: Any, schema: Any, text: bytes) -> Any:
             check_utf8=False,
         ),
     )
+    assert table.num_rows == part.items, (table.num_rows, part.items)
+    return table
 
 
 class _Sink(io.RawIOBase):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import tempfile
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -16,6 +16,7 @@ from broker.host_states import RedisHostStates
 from broker.messaging import BROKER_ERRORS, make_producer
 from db.queries.incidents import lock_ledger, read_ledger, write_ledger
 from db.queries.outbox import add_alert, give_up_unknown
+from db.queries.processes import hosts_alive
 from db.queries.sightings import take_sightings
 from db.queries.standing import KINDS, database_time, find_standing, part, unread_sources
 from etl.alerts.cause import Cause, Kind, Member
@@ -25,19 +26,22 @@ from etl.hosts.breaker import State
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection
 
     from config.settings import Settings
     from db.session import Database
-    from etl.alerts.ledger import Notice
+    from etl.alerts.ledger import Ledger, Notice
     from etl.hosts.limiter import HostState
 
 LOOK_SECONDS = 15.0
 # A disk is nearly full with less of it free than this share, until more than the other is.
 LEAST_FREE, ENOUGH_FREE = 0.10, 0.15
 NO_BROKER_FOR = timedelta(seconds=60)
+# No source can be called so.
+BREAKER = ":breaker"
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +55,6 @@ class Alerting:
         self._hosts = RedisHostStates(make_producer())
         self._rhythm = Rhythm()
         self._free = free or free_share
-        self._full: set[str] = set()
 
     @property
     def steps(self) -> tuple[Callable[[Database], None], ...]:
@@ -67,7 +70,7 @@ class Alerting:
         if not self._rhythm.is_due("look", LOOK_SECONDS):
             return
         # What is outside of the database first: no transaction waits for it.
-        states, disks = self._ask_broker(), self._look_at_disks()
+        states, disks = self._ask_broker(), disk_shares((self._settings.state_dir, _scratch()), self._free)
         _log(database.transact(self._look_around, states, disks))
 
     def give_up(self, database: Database) -> None:
@@ -83,12 +86,12 @@ class Alerting:
             return []
         ledger = read_ledger(connection, self._settings.alert_reminder)
         before = ledger.members, dict(ledger.incidents)
-        notices = [notice for sighting in sightings for notice in ledger.see(sighting)]
+        notices = ledger.see_all(sightings)
         write_ledger(connection, ledger, *before)
         return self._tell(connection, notices, database_time(connection))
 
     def _look_around(
-        self, connection: Connection, states: dict[str, tuple[HostState, float]] | None, disks: Sequence[Member]
+        self, connection: Connection, states: dict[str, tuple[HostState, float]] | None, disks: dict[str, float]
     ) -> list[str]:
         if not lock_ledger(connection):
             return []
@@ -97,7 +100,7 @@ class Alerting:
         before = ledger.members, dict(ledger.incidents)
         ledger.leave_out(unread_sources(connection))
         ledger.hold(KINDS, find_standing(connection, now, is_scheduling=self._settings.enable_scheduler))
-        ledger.hold({Kind.DISK}, disks, socket.gethostname())
+        _hold_disks(ledger, disks, now, hosts_alive(connection))
         ledger.hold({Kind.BROKER}, [_no_broker(now)] if states is None else [])
         if states is not None:
             ledger.hold({Kind.HOST}, _open_breakers(states, now))
@@ -106,10 +109,14 @@ class Alerting:
         return self._tell(connection, notices, now)
 
     def _tell(self, connection: Connection, notices: Sequence[Notice], now: datetime) -> list[str]:
-        alerts = compose(notices, now, uuid4)
-        for alert in alerts:
-            add_alert(connection, alert, chosen(self._settings.alert_urls, alert.tags))
-        return [alert.title for alert in alerts]
+        told = []
+        for alert in compose(notices, now, uuid4):
+            destinations = chosen(self._settings.alert_urls, alert.tags, alert.told_tags)
+            # Of what was told already, nobody may be left who has not heard of it.
+            if destinations or alert.told_tags is None:
+                add_alert(connection, alert, destinations)
+                told.append(alert.title)
+        return told
 
     def _ask_broker(self) -> dict[str, tuple[HostState, float]] | None:
         try:
@@ -118,23 +125,56 @@ class Alerting:
             log.warning("broker_unreachable", error=str(error)[:200])
             return None
 
-    def _look_at_disks(self) -> list[Member]:
-        """The disk of the state and that of scratch files, which are often one."""
-        host, now = socket.gethostname(), datetime.now().astimezone()
-        shares = {str(folder): self._free(folder) for folder in (self._settings.state_dir, Path(tempfile.gettempdir()))}
-        bounds = {folder: ENOUGH_FREE if folder in self._full else LEAST_FREE for folder in shares}
-        self._full = {folder for folder, share in shares.items() if share < bounds[folder]}
-        if not self._full:
-            return []
-        worst = min(self._full, key=shares.__getitem__)
-        return [part(Kind.DISK, now, now, f"{shares[worst]:.0%} of the disk of {worst} on {host} is free", host)]
+
+def disk_shares(folders: Sequence[Path | None], free: Callable[[Path], float]) -> dict[str, float]:
+    """Which share of the disks of these folders is free, each disk once; one that cannot be used has none."""
+    shares, seen = dict[str, float](), set[int]()
+    for folder in folders:
+        if folder is None:
+            shares["temporary files"] = 0.0
+            continue
+        try:
+            device = _standing(folder).stat().st_dev
+            if device not in seen:
+                shares[str(folder)] = free(folder)
+            seen.add(device)
+        except OSError as error:
+            log.warning("disk_not_seen", folder=str(folder), reason=str(error))
+    return shares
+
+
+def _hold_disks(ledger: Ledger, shares: dict[str, float], now: datetime, alive: Collection[str]) -> None:
+    """What is known of the disks of this machine, and no more of those of machines that are gone."""
+    mine = socket.gethostname()
+    for cause, _ in ledger.members:
+        if cause.kind is Kind.DISK and cause.subject.partition(" ")[0] not in {mine, *alive}:
+            ledger.hold({Kind.DISK}, [], cause.subject)
+    for folder, share in shares.items():
+        subject = f"{mine} {folder}"
+        is_known = any(cause.subject == subject for cause, _ in ledger.members if cause.kind is Kind.DISK)
+        message = f"{share:.0%} of the disk of {folder} on {mine} is free"
+        is_full = share < (ENOUGH_FREE if is_known else LEAST_FREE)
+        ledger.hold({Kind.DISK}, [part(Kind.DISK, now, now, message, subject)] if is_full else [], subject)
+
+
+def _scratch() -> Path | None:
+    """Where temporary files go; None where there is no place for them."""
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        return None
+
+
+def _standing(folder: Path) -> Path:
+    """The folder, or that above it which there is."""
+    while not folder.exists():
+        folder = folder.parent
+    return folder
 
 
 def free_share(folder: Path) -> float:
     """Which share of the disk is free that a folder is on, or would be."""
-    while not folder.exists():
-        folder = folder.parent
-    usage = shutil.disk_usage(folder)
+    usage = shutil.disk_usage(_standing(folder))
     return usage.free / usage.total if usage.total else 1.0
 
 
@@ -145,7 +185,7 @@ def _no_broker(now: datetime) -> Member:
 def _open_breakers(states: dict[str, tuple[HostState, float]], now: datetime) -> list[Member]:
     """Hosts that are not asked for now, since they failed too often."""
     return [
-        Member(Cause(Kind.HOST, host), "breaker", now, now, f"{host} is not asked for now: {state.circuit.reason}")
+        Member(Cause(Kind.HOST, host), BREAKER, now, now, f"{host} is not asked for now: {state.circuit.reason}")
         for host, (state, at) in states.items()
         if state.circuit.state(at) is not State.CLOSED
     ]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
-from uuid import NAMESPACE_URL, UUID, uuid5
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
 import structlog
 
 from broker.messaging import broker_answers, make_producer
-from broker.trouble import is_first_to_tell
+from broker.trouble import claim_telling, forget_telling
 from db.queries.heartbeat import claim_heartbeat
 from db.queries.outbox import Taken, add_alert
 from etl.alerts.incident import Event
@@ -25,6 +25,10 @@ from worker.courier import send
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
+
     from config.settings import Settings
     from db.session import Database
     from etl.alerts.destination import Destination
@@ -32,8 +36,9 @@ if TYPE_CHECKING:
 
 PAUSE = 5.0
 HEARTBEAT_SECONDS = 60.0
-# For so long nobody else tells of the same: seconds.
-TOLD_FOR = 3600
+# What is told of in Redis, and for how long nobody else tells of it: seconds.
+DATABASE = "database"
+TOLD_FOR = 86_400
 
 log = structlog.get_logger(__name__)
 
@@ -72,10 +77,12 @@ class Lookout(threading.Thread):
     def tell_outage(self) -> None:
         """Tell of a database that takes no writes; whom it did not reach is told at the next look."""
         if message := self._outage.to_tell():
-            now = datetime.now(UTC)
-            self._alert = outage_alert(Event.FIRING, _id(Event.FIRING, now), message, now)
-            first = is_first_to_tell(self._app, "database", TOLD_FOR)
-            self._untold = list(self._settings.alert_urls) if first else []
+            now, mine = datetime.now(UTC), str(uuid4())
+            teller = claim_telling(self._app, DATABASE, mine, TOLD_FOR)
+            # All processes have it under one id, whoever tells; where Redis is away too, each tells.
+            alert_id = UUID(teller) if teller else uuid5(NAMESPACE_URL, f"kasparro:{DATABASE}:{now:%Y-%m-%dT%H}")
+            self._alert = outage_alert(Event.FIRING, alert_id, message, now)
+            self._untold = list(self._settings.alert_urls) if teller in {None, mine} else []
         self._untold = [one for one in self._untold if not self._told(one)]
 
     def _told(self, destination: Destination) -> bool:
@@ -93,13 +100,14 @@ class Lookout(threading.Thread):
 
     def tell_end(self) -> None:
         """Put into the outbox what was told from memory, and that it is over."""
-        if self._alert is None or not self._outage.is_over():
+        began = self._alert
+        if began is None or not self._outage.is_over:
             return
-        began, self._alert, self._untold = self._alert, None, []
-        now = datetime.now(UTC)
-        over = outage_alert(Event.RECOVERED, uuid5(began.alert_id, "over"), "it takes writes again", now)
-        self._database.transact(add_alert, began, [])
-        self._database.transact(add_alert, over, self._settings.alert_urls)
+        over = outage_alert(Event.RECOVERED, uuid5(began.alert_id, "over"), "it takes writes again", datetime.now(UTC))
+        self._database.transact(_put_both, began, over, self._settings.alert_urls)
+        forget_telling(self._app, DATABASE)
+        self._outage.forget()
+        self._alert, self._untold = None, []
 
     def say_well(self) -> None:
         """Call the heartbeat's address while all of the service is well: once a minute, by one of all processes."""
@@ -116,6 +124,6 @@ class Lookout(threading.Thread):
             log.warning("heartbeat_not_sent", reason=error.message)
 
 
-def _id(event: Event, now: datetime) -> UUID:
-    """The same for all processes that tell of it within an hour."""
-    return uuid5(NAMESPACE_URL, f"kasparro:database_failing:{event}:{now:%Y-%m-%dT%H}")
+def _put_both(connection: Connection, began: Alert, over: Alert, destinations: Sequence[Destination]) -> None:
+    add_alert(connection, began, [])
+    add_alert(connection, over, destinations)

@@ -45,10 +45,13 @@ class Outage:
             self._is_told = True
             return self._state.message
 
+    @property
     def is_over(self) -> bool:
-        """Whether what was told of has ended. Who asks tells it."""
+        """Whether what was told of has ended, and nobody has told that."""
         with self._lock:
-            if not self._is_told or self._state is not None:
-                return False
+            return self._is_told and self._state is None
+
+    def forget(self) -> None:
+        """Its end is told."""
+        with self._lock:
             self._is_told = False
-            return True

@@ -33,6 +33,7 @@ SOURCE = "alerting"
 _ANEW = """
     DELETE FROM alert_members; DELETE FROM alert_incidents; DELETE FROM alert_outbox; DELETE FROM alert_sightings"""
 _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND application_name LIKE 'kasparro-%'"
+_EXPIRE = "UPDATE alert_deliveries SET due_at = clock_timestamp(), taken_until = NULL WHERE state = 'pending'"
 _LEFT = "SELECT count(*) FROM alert_deliveries WHERE state = 'pending'"
 
 
@@ -170,7 +171,7 @@ class _Desk:
 
         def is_sent() -> bool:
             # Who died has not given back what it had taken.
-            self.service.sql("UPDATE alert_deliveries SET due_at = clock_timestamp() WHERE state = 'pending'")
+            self.service.sql(_EXPIRE)
             seen = self.service.sql("SELECT count(*) FROM alert_sightings")[0]
             told = self.service.sql("SELECT count(*) FROM alert_outbox")[0]
             return bool(told) and not seen and not self.service.sql(_LEFT)[0]

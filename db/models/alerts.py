@@ -99,6 +99,7 @@ class DeliveryRow(Base):
     attempts: Mapped[int] = small()
     created_at: Mapped[datetime] = now()
     due_at: Mapped[datetime] = now()
+    taken_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
     error: Mapped[str | None]
 

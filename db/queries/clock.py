@@ -82,6 +82,11 @@ _TAKE_BACK = [
         _back("etl_runs", ("lease_expires_at", "not_before"), ACTIVE_RUN, ":ahead"),
         _back("etl_batches", ("lease_expires_at", "not_before"), OPEN_BATCH, ":ahead"),
         _back("sources", ("not_before",), "not_before IS NOT NULL", ":ahead"),
+        _back("alert_sightings", ("seen_at",), "true", "0"),
+        _back("alert_members", ("since", "due_at"), "true", "0"),
+        _back("alert_incidents", ("changed_at", "told_at"), "true", "0"),
+        "UPDATE alert_incidents SET told_times = '{}' WHERE clock_timestamp() < ANY (told_times)",
+        _back("alert_deliveries", ("created_at", "due_at", "taken_until", "sent_at"), "true", "0"),
     )
 ]
 

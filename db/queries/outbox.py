@@ -28,6 +28,7 @@ LEASE = 90
 # A message that was not taken for so long is given up: hours.
 GIVEN_UP_AFTER = 24
 LONGEST_WAIT = 300.0
+SENDING_LOCK = 723615
 
 _ADD = text("""
     INSERT INTO alert_outbox (alert_id, event, kind, title, body, facts)
@@ -67,15 +68,20 @@ class Taken:
     attempts: int
 
 
+# One process at a time sends to an address: what is told later must not arrive sooner.
+_LOCK = text("SELECT pg_advisory_xact_lock(:lock, hashtext(:destination))")
 _TAKE = text(f"""
     UPDATE alert_deliveries d
-    SET attempts = d.attempts + 1, due_at = clock_timestamp() + interval '{LEASE} s'
+    SET attempts = d.attempts + 1, taken_until = clock_timestamp() + interval '{LEASE} s'
     FROM (SELECT alert_id FROM alert_deliveries
           WHERE destination = :destination AND state = 'pending' AND due_at <= clock_timestamp()
+            AND NOT EXISTS (SELECT 1 FROM alert_deliveries t
+                            WHERE t.destination = :destination AND t.state = 'pending'
+                              AND t.taken_until > clock_timestamp())
             AND NOT EXISTS (SELECT 1 FROM alert_deliveries s
-                            WHERE s.destination = :destination
+                            WHERE s.destination = :destination AND s.sent_at <= clock_timestamp()
                               AND s.sent_at > clock_timestamp() - make_interval(secs => :digest))
-          ORDER BY created_at LIMIT :most FOR UPDATE SKIP LOCKED) due, alert_outbox a
+          ORDER BY created_at LIMIT :most FOR UPDATE) due, alert_outbox a
     WHERE d.alert_id = due.alert_id AND d.destination = :destination AND a.alert_id = d.alert_id
     RETURNING d.alert_id, a.event, a.title, a.body, a.facts, a.created_at, d.attempts
 """)
@@ -84,20 +90,21 @@ _TAKE = text(f"""
 def take_alerts(connection: Connection, destination: str, most: int, digest: timedelta) -> list[Taken]:
     """The oldest messages that are due to a destination, at most so many, which are the caller's for 90 s.
 
-    None within `digest` of those that were sent before.
+    None while another has some of them, and none within `digest` of those that were sent before.
     """
+    connection.execute(_LOCK, {"lock": SENDING_LOCK, "destination": destination})
     values = {"destination": destination, "most": most, "digest": digest.total_seconds()}
     rows = connection.execute(_TAKE, values).all()
     return sorted((Taken(**row._asdict()) for row in rows), key=lambda one: (one.created_at, one.alert_id))
 
 
 _SENT = text("""
-    UPDATE alert_deliveries SET state = 'sent', sent_at = clock_timestamp(), error = NULL
+    UPDATE alert_deliveries SET state = 'sent', sent_at = clock_timestamp(), taken_until = NULL, error = NULL
     WHERE alert_id = ANY (:ids) AND destination = :destination AND state = 'pending'
 """)
 _NOT_SENT = text(f"""
     UPDATE alert_deliveries
-    SET error = :error, due_at = clock_timestamp() + make_interval(secs => :wait),
+    SET error = :error, due_at = clock_timestamp() + make_interval(secs => :wait), taken_until = NULL,
         state = CASE WHEN created_at < clock_timestamp() - interval '{GIVEN_UP_AFTER} h' THEN 'failed' ELSE state END
     WHERE alert_id = ANY (:ids) AND destination = :destination AND state = 'pending'
     RETURNING state

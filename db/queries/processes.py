@@ -76,6 +76,15 @@ def is_alive(connection: Connection, prefix: str) -> bool:
     return bool(connection.execute(query, {"prefix": prefix, "seconds": ALIVE_SECONDS}).scalar_one())
 
 
+def hosts_alive(connection: Connection) -> set[str]:
+    """The machines on which a process was seen within the last minutes."""
+    query = text("""
+        SELECT DISTINCT split_part(split_part(name, '@', 2), ':', 1) FROM etl_workers
+        WHERE seen_at > clock_timestamp() - interval '5 minutes'
+    """)
+    return set(connection.execute(query).scalars())
+
+
 def ping(connection: Connection) -> None:
     """Ask for an answer, nothing more."""
     connection.execute(text("SELECT 1"))

@@ -68,8 +68,14 @@ def _is_plain(url: str) -> bool:
         return False
 
 
-def chosen(destinations: Iterable[Destination], tags: Collection[str]) -> list[Destination]:
-    """Who hears of something that concerns sources with these tags; all of them where nobody would."""
+def chosen(
+    destinations: Iterable[Destination], tags: Collection[str], told: Collection[str] | None = None
+) -> list[Destination]:
+    """Who hears of something that concerns sources with these tags; all of them where nobody would.
+
+    Where it was `told` to who hears of those, only the others.
+    """
     every = list(destinations)
-    fitting = [one for one in every if not one.tags or not one.tags.isdisjoint(tags)]
-    return fitting or every
+    fitting = [one for one in every if not one.tags or not one.tags.isdisjoint(tags)] or every
+    know = [] if told is None else chosen(every, told)
+    return [one for one in fitting if one not in know]

@@ -73,8 +73,9 @@ class Incident:
     def noticed(self, due: Sequence[Member], now: datetime) -> Incident:
         """What is known after a look, at which it affects these."""
         seen = self if bool(due) == self.stands else replace(self, stands=bool(due), changed_at=now)
-        if self.told is Told.NOTHING and due and not self.stands:
-            seen = replace(seen, affected=0, names=())
+        if due and not self.stands and self.told is not Told.FLAPPING:
+            # Also where nobody wanted to hear of the end of an earlier one: this is another.
+            seen = replace(seen, told=Told.NOTHING, affected=0, names=())
         names = [member.source for member in due if member.source]
         if len(names) <= seen.affected:
             return seen
@@ -91,15 +92,26 @@ class Incident:
             self,
             told=told,
             told_at=now,
-            told_members=len(loud),
+            told_members=sources(loud),
             told_times=times + (now,) * turns,
             incident_id=new_id if begins else self.incident_id,
             tags=tuple(sorted({tag for member in loud for tag in member.tags} | set(() if begins else self.tags))),
         )
 
+    def untold_tags(self, loud: Sequence[Member]) -> set[str]:
+        """Tags of whom it affects, that nobody who hears of them alone was told of."""
+        if self.told is not Told.FIRING:
+            return set()
+        return {tag for member in loud for tag in member.tags}.difference(self.tags)
+
     def is_over(self, now: datetime) -> bool:
         """Whether nothing is to be remembered of it."""
         return not self.stands and self.told is Told.NOTHING and now - self.changed_at >= WINDOW
+
+
+def sources(members: Sequence[Member]) -> int:
+    """How many of them are sources, and no part of the service."""
+    return sum(member.source is not None for member in members)
 
 
 def next_event(
@@ -134,6 +146,7 @@ def _again(incident: Incident, loud: Sequence[Member], now: datetime, reminded: 
     if not loud or incident.told_at is None:
         return None
     silence = now - incident.told_at
-    if silence >= GROWN_AFTER and len(loud) > incident.told_members and len(loud) >= GROWTH * incident.told_members:
+    is_grown = sources(loud) > incident.told_members and sources(loud) >= GROWTH * incident.told_members
+    if silence >= GROWN_AFTER and is_grown:
         return Event.GROWN
     return Event.REMINDER if silence >= reminded else None

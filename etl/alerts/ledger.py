@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from etl.alerts.cause import AT_ONCE, FOLLOWING, OF_RUNS, OF_SERVICE, TELLING, Cause, Kind, Member
-from etl.alerts.incident import Event, Incident, next_event
+from etl.alerts.incident import Event, Incident, next_event, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -32,11 +32,15 @@ class Sighting:
 
 @dataclass(frozen=True)
 class Notice:
-    """One thing to tell: of an incident as it is after the telling, and whom it affects."""
+    """One thing to tell: of an incident as it is after the telling, and whom it affects.
+
+    Those who hear of `told_tags` have heard of it already: it is for those alone who hear of others of its tags.
+    """
 
     event: Event
     incident: Incident
     members: tuple[Member, ...]
+    told_tags: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Mutes:
     def covers_end(self, incident: Incident) -> bool:
         """Whether nobody wants to hear that it is over."""
         is_muted = bool(incident.names) and self.sources.issuperset(incident.names)
-        return self.covers_cause(incident.cause) or is_muted or not self.tags.isdisjoint(incident.tags)
+        is_muted |= bool(incident.tags) and self.tags.issuperset(incident.tags)
+        return self.covers_cause(incident.cause) or is_muted
 
 
 class Ledger:
@@ -88,8 +93,25 @@ class Ledger:
         """Whom each cause affects, by the cause and their name."""
         return {(cause, name): member for cause, named in self._members.items() for name, member in named.items()}
 
+    def see_all(self, sightings: Sequence[Sighting]) -> list[Notice]:
+        """Take in how runs ended, one after the other; what is to be told of it, as it is after the last of them."""
+        if not sightings:
+            return []
+        touched, notices = set[Cause](), list[Notice]()
+        for sighting in sightings:
+            causes = self._see(sighting)
+            touched |= causes
+            turned = {cause for cause in causes if self._turns(cause, sighting)}
+            notices += self._judge(turned, sighting.seen_at)
+        now = sightings[-1].seen_at
+        return self._settled(notices, now) + self._judge(touched, now)
+
     def see(self, sighting: Sighting) -> list[Notice]:
-        """Take in how a run ended; what is to be told of it."""
+        """The same for one."""
+        return self.see_all([sighting])
+
+    def _see(self, sighting: Sighting) -> set[Cause]:
+        """Whom causes affect after this; the causes that it touches."""
         known = {cause: self._members[cause][sighting.source] for cause in self._of_runs(sighting)}
         for member in known.values():
             self._drop(member)
@@ -99,7 +121,31 @@ class Ledger:
             odd = _member(sighting, Cause(sighting.size, sighting.source), sighting.seen_at, sighting.seen_at)
             before = known.get(odd.cause)
             self._put(replace(odd, since=before.since, due_at=before.due_at) if before else odd)
-        return self._judge({*known, *self._causes[sighting.source]}, sighting.seen_at)
+        return {*known, *self._causes[sighting.source]}
+
+    def _turns(self, cause: Cause, sighting: Sighting) -> bool:
+        """Whether a cause may have begun or ended by this; the others are looked at once, after all."""
+        incident = self.incidents.get(cause)
+        stood = incident is not None and incident.stands
+        return stood != any(member.is_due(sighting.seen_at) for member in self._members[cause].values())
+
+    def _settled(self, notices: Sequence[Notice], now: datetime) -> list[Notice]:
+        """The last that is told of each cause says whom it affects when it is told, not when it was noticed."""
+        last = {notice.incident.cause: number for number, notice in enumerate(notices)}
+        settled = list(notices)
+        for cause, number in last.items():
+            notice = notices[number]
+            if notice.event is Event.RECOVERED or notice.told_tags is not None:
+                continue
+            loud = self._loud(cause, now)
+            incident = replace(
+                self.incidents[cause],
+                told_members=sources(loud),
+                tags=tuple(sorted({tag for member in loud for tag in member.tags} | set(notice.incident.tags))),
+            )
+            self.incidents[cause] = incident
+            settled[number] = replace(notice, incident=incident, members=tuple(loud))
+        return settled
 
     def hold(self, kinds: Collection[Kind], found: Iterable[Member], subject: str | None = None) -> None:
         """Take in all that there is of these kinds, about this subject if one is named; what is not found is over."""
@@ -140,28 +186,43 @@ class Ledger:
         return [cause for cause in self._causes[sighting.source] if cause.kind in kinds]
 
     def _judge(self, causes: Iterable[Cause], now: datetime) -> list[Notice]:
-        is_troubled = any(member.is_due(now) for kind in OF_SERVICE for member in self._members[Cause(kind)].values())
-        return [notice for cause in sorted(causes) if (notice := self._look_at(cause, now, is_troubled=is_troubled))]
+        return [notice for cause in sorted(causes) if (notice := self._look_at(cause, now))]
 
-    def _look_at(self, cause: Cause, now: datetime, *, is_troubled: bool) -> Notice | None:
-        due = [member for member in self._members[cause].values() if member.is_due(now)]
-        loud = [member for member in due if self._is_loud(member, is_troubled=is_troubled)]
+    def _look_at(self, cause: Cause, now: datetime) -> Notice | None:
+        due, loud = self._due(cause, now), self._loud(cause, now)
         known = self.incidents.get(cause)
         incident = (known or Incident(cause, now)).noticed(due, now)
         event = next_event(incident, due, loud, now, self._reminded)
         if event is Event.RECOVERED and self._mutes.covers_end(incident):
             event = None
+        told_tags = None
         if event:
             incident = incident.after(event, loud, now, self._new_id())
+        elif fresh := incident.untold_tags(loud):
+            # For whoever hears of those it is news.
+            event, told_tags = Event.FIRING, frozenset(incident.tags)
+            incident = replace(incident, tags=tuple(sorted({*incident.tags, *fresh})))
         if known or incident.stands:
             self.incidents[cause] = incident
-        return Notice(event, incident, tuple(loud)) if event else None
+        return Notice(event, incident, tuple(loud), told_tags) if event else None
 
-    def _is_loud(self, member: Member, *, is_troubled: bool) -> bool:
+    def _due(self, cause: Cause, now: datetime) -> list[Member]:
+        """Whom it affects long enough. That a host is not asked counts when those that wait for it may wait no more."""
+        members = self._members[cause].values()
+        due = [member for member in members if member.is_due(now)]
+        is_patient = cause.kind is Kind.HOST and any(member.source and not member.is_due(now) for member in members)
+        return [member for member in due if member.source] if is_patient else due
+
+    def _loud(self, cause: Cause, now: datetime) -> list[Member]:
+        # While something is wrong with the service, or may be, that a source is late needs no message.
+        is_troubled = cause.kind is Kind.LATE and any(self._members.get(Cause(kind)) for kind in OF_SERVICE)
+        return [] if is_troubled else list(filter(self._is_loud, self._due(cause, now)))
+
+    def _is_loud(self, member: Member) -> bool:
         """Whether it is worth a message of its own."""
-        kind = member.cause.kind
-        is_explained = kind in FOLLOWING and any(cause.kind in TELLING for cause in self._causes[member.name])
-        return not (is_explained or (kind is Kind.LATE and is_troubled) or self._mutes.covers(member))
+        kinds = {cause.kind for cause in self._causes[member.name]}
+        is_explained = member.cause.kind in FOLLOWING and not kinds.isdisjoint(TELLING)
+        return not (is_explained or self._mutes.covers(member))
 
 
 _FAILING = frozenset({Kind.HOST, Kind.FAILING})

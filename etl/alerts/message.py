@@ -24,7 +24,10 @@ LONGEST_TITLE, LONGEST_LINE, LONGEST_BODY = 200, 300, 4000
 
 @dataclass(frozen=True)
 class Alert:
-    """A message as it is kept until it is sent. `facts` are the data of a webhook; without `tags` it concerns all."""
+    """A message as it is kept until it is sent. `facts` are the data of a webhook; without `tags` it concerns all.
+
+    Whoever hears of `told_tags` has heard of it.
+    """
 
     alert_id: UUID
     event: Event
@@ -33,21 +36,36 @@ class Alert:
     body: str
     facts: dict[str, Any]
     tags: tuple[str, ...] = ()
+    told_tags: frozenset[str] | None = None
 
 
 def compose(notices: Sequence[Notice], now: datetime, new_id: Callable[[], UUID]) -> list[Alert]:
-    """The messages of what is to be told: one for each cause, but one in all where there are many of a kind."""
-    by_kind = sorted(notices, key=_group)
-    alerts = []
-    for _, found in groupby(by_kind, key=_group):
+    """The messages of what is to be told: one for each cause, but one in all where many of a kind follow each other.
+
+    Of each cause in the order in which it was noticed.
+    """
+    turns: list[list[Notice]] = []
+    for notice in notices:
+        # The first turn in which nothing is told of this cause, nor in a later one.
+        number = 1 + max((n for n, turn in enumerate(turns) if _tells(turn, notice)), default=-1)
+        turns += [[]] if number == len(turns) else []
+        turns[number].append(notice)
+    return [_alert(part, now, new_id()) for turn in turns for part in _parts(turn)]
+
+
+def _tells(turn: Sequence[Notice], notice: Notice) -> bool:
+    return any(one.incident.cause == notice.incident.cause for one in turn)
+
+
+def _parts(notices: Sequence[Notice]) -> Iterable[list[Notice]]:
+    for _, found in groupby(sorted(notices, key=_group), key=_group):
         alike = list(found)
-        parts = [alike] if len(alike) > MOST_ALONE else [[one] for one in alike]
-        alerts += [_alert(part, now, new_id()) for part in parts]
-    return alerts
+        yield from [alike] if len(alike) > MOST_ALONE else [[one] for one in alike]
 
 
-def _group(notice: Notice) -> tuple[str, str]:
-    return notice.event, notice.incident.cause.kind
+def _group(notice: Notice) -> tuple[str, str, list[str]]:
+    told = [] if notice.told_tags is None else ["", *sorted(notice.told_tags)]
+    return notice.event, notice.incident.cause.kind, told
 
 
 _EVENTS = {
@@ -81,8 +99,7 @@ _SERVICE = {
 def _alert(notices: Sequence[Notice], now: datetime, alert_id: UUID) -> Alert:
     first = notices[0]
     kind = first.incident.cause.kind
-    names = sorted({name for one in notices for name in one.incident.names})
-    total = sum(one.incident.affected for one in notices)
+    names, total = _whom(notices)
     title = f"{_EVENTS[first.event]}{_headline(notices, kind, names, total)}"[:LONGEST_TITLE]
     body = "\n".join(_lines(notices, names))[:LONGEST_BODY]
     facts = {
@@ -104,7 +121,16 @@ def _alert(notices: Sequence[Notice], now: datetime, alert_id: UUID) -> Alert:
         "sources_total": total if kind in _SAYS else 0,
     }
     tags = {tag for one in notices for tag in one.incident.tags}
-    return Alert(alert_id, first.event, kind, title, body, facts, tuple(sorted(tags)))
+    return Alert(alert_id, first.event, kind, title, body, facts, tuple(sorted(tags)), first.told_tags)
+
+
+def _whom(notices: Sequence[Notice]) -> tuple[list[str], int]:
+    """The sources that are affected, or were, and how many there are."""
+    if notices[0].event is Event.RECOVERED:
+        names = {name for one in notices for name in one.incident.names}
+        return sorted(names), sum(one.incident.affected for one in notices)
+    names = {member.source for one in notices for member in one.members if member.source}
+    return sorted(names), len(names)
 
 
 def _headline(notices: Sequence[Notice], kind: Kind, names: Sequence[str], total: int) -> str:
@@ -123,8 +149,9 @@ def _lines(notices: Sequence[Notice], names: Sequence[str]) -> Iterable[str]:
         yield f"{member.name}: {member.message}"[:LONGEST_LINE] if member.source else member.message[:LONGEST_LINE]
     if len(members) > NAMED:
         yield f"and {len(members) - NAMED} more: {_some([member.name for member in members[NAMED:]], 20)}"
-    if not members and names:
-        yield _some(names, 20)
+    if not members:
+        subjects = [one.incident.cause.subject for one in notices if one.incident.cause.subject]
+        yield _some(names or sorted(subjects), 20)
     if notices[0].event is Event.FLAPPING:
         yield "It comes and goes; the next message comes when it has been steady for an hour."
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from etl.errors import FetchError
+from etl.http.address import host_of
 from etl.http.failure import translated
 from etl.http.transport import ConnectionLimits, make_session
 
@@ -41,8 +42,4 @@ def call(url: str, private: Sequence[str], body: bytes | None = None, sent: dict
                 raise FetchError(f"answered {answer.status_code}", status=answer.status_code)
 
     with session:
-        translated(_host(url), time.monotonic(), work)
-
-
-def _host(url: str) -> str:
-    return url.split("/")[2].rpartition("@")[2]
+        translated(host_of(url), time.monotonic(), work)

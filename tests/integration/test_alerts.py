@@ -10,12 +10,16 @@ import threading
 import time
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
 from db.queries import outbox
+from db.queries.clock import follow_clock
 from etl.alerts.destination import parse_destinations
 from etl.alerts.message import trial_alert
 from etl.hosts.breaker import BreakerPolicy
@@ -179,7 +183,7 @@ def test_a_message_that_was_taken_and_not_sent_is_sent_again_with_its_id(desk: D
     lost = desk.runner.database.transact(outbox.take_alerts, name, 1, timedelta(0))
     desk.send()
     assert desk.taken == []
-    desk.runner.sql("UPDATE alert_deliveries SET due_at = now()")
+    desk.runner.sql("UPDATE alert_deliveries SET taken_until = now()")
     desk.send()
     assert [body["data"]["id"] for body in desk.taken] == [str(lost[0].alert_id)]
 
@@ -281,6 +285,7 @@ def test_late_set_aside_rejects_and_drift_are_looked_for(desk: Desk) -> None:
         *({"name": name, "type": "csv", "file": f"{name}.csv", "alert_rejects": 3} for name in ("a", "b", "c", "d"))
     )
     sql = desk.runner.sql
+    sql("INSERT INTO etl_workers (name, kind) VALUES ('worker@here:1', 'worker')")
     sql("UPDATE sources SET late_since = now() - interval '1 h', late_after = 60 WHERE name = 'a'")
     sql("UPDATE sources SET not_before = now() + interval '1 h', not_before_reason = 'set_aside' WHERE name = 'b'")
     desk.runner.write("c.csv", "id,title,rating\n" + "".join(f"{n},t,{'x' if n < 4 else 1}\n" for n in range(40)))
@@ -341,30 +346,67 @@ def test_a_paused_source_concerns_nobody(desk: Desk) -> None:
     assert [body["data"]["title"] for body in desk.taken] == ["rows fails", "Over: rows fails"]
 
 
-def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
+class Teller:
+    """What Redis keeps of who tells."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.name: str | None = None
+        monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
+        monkeypatch.setattr("worker.lookout.claim_telling", self.claim)
+        monkeypatch.setattr("worker.lookout.forget_telling", self.forget)
+
+    def claim(self, _: object, what: str, name: str, seconds: int) -> str:
+        self.name = self.name or name
+        return self.name
+
+    def forget(self, *_: object) -> None:
+        self.name = None
+
+
+@pytest.fixture
+def teller(monkeypatch: pytest.MonkeyPatch) -> Teller:
+    return Teller(monkeypatch)
+
+
+def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, teller: Teller) -> None:
+    outages = [Outage(), Outage()]
+    lookouts = [Lookout(desk.runner.settings, desk.runner.database, outage) for outage in outages]
+    for turn in (1, 2):
+        for _ in range(3):
+            for outage, lookout in zip(outages, lookouts, strict=True):
+                outage.note("the disk of the database is full")
+                lookout.tell_outage()
+                lookout.tell_end()
+        assert [body["data"]["title"] for body in desk.taken[2 * turn - 2 :]] == ["the database cannot be written to"]
+        for outage in outages:
+            outage.end()
+        for lookout in lookouts * 2:
+            lookout.tell_outage()
+            lookout.tell_end()
+            desk.send()
+        assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"] * turn
+    assert desk.runner.sql("SELECT event, count(*) FROM alert_outbox GROUP BY 1 ORDER BY 1") == [
+        ("firing", 2),
+        ("recovered", 2),
+    ]
+
+
+def test_the_end_of_an_outage_that_cannot_be_written_yet_is_written_later(desk: Desk, teller: Teller) -> None:
     outage = Outage()
     lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
-    others = Lookout(desk.runner.settings, desk.runner.database, Outage())
-    monkeypatch.setattr("worker.lookout.is_first_to_tell", lambda *_: True)
-    outage.note("the disk of the database is full")
-    for _ in range(3):
-        lookout.tell_outage()
-        others.tell_outage()
-        outage.note("the disk of the database is full")
-        lookout.tell_end()
-    assert [body["data"]["title"] for body in desk.taken] == ["the database cannot be written to"]
+    outage.note("full")
+    lookout.tell_outage()
     outage.end()
-    for _ in range(3):
+    desk.runner.sql("ALTER TABLE alert_outbox RENAME TO hidden")
+    with pytest.raises(ProgrammingError):
         lookout.tell_end()
-        desk.send()
+    desk.runner.sql("ALTER TABLE hidden RENAME TO alert_outbox")
+    lookout.tell_end()
+    desk.send()
     assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
-    assert desk.runner.sql("SELECT event FROM alert_outbox ORDER BY created_at") == ["firing", "recovered"]
 
 
-def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
-    monkeypatch.setattr("worker.lookout.is_first_to_tell", lambda *_: True)
+def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, teller: Teller) -> None:
     outage = Outage()
     lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
     desk.sink.on("/hook", Response(status=503))
@@ -374,6 +416,77 @@ def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, monkeypatch: 
     lookout.tell_outage()
     lookout.tell_outage()
     assert len(desk.taken) == 1
+
+
+def test_two_processes_send_to_an_address_in_order(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    desk.judge()
+    name = desk.runner.settings.alert_urls[0].name
+    first = desk.runner.database.transact(outbox.take_alerts, name, 1, timedelta(0))
+    assert desk.runner.database.transact(outbox.take_alerts, name, 1, timedelta(0)) == []
+    desk.runner.database.transact(outbox.note_sent, name, [first[0].alert_id])
+    second = desk.runner.database.transact(outbox.take_alerts, name, 1, timedelta(0))
+    assert [one.event for one in (*first, *second)] == ["firing", "recovered"]
+
+
+def test_messages_go_on_after_the_clock_was_set_back(desk: Desk) -> None:
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["rows fails"]
+    ahead = "clock_timestamp() + interval '1 h'"
+    desk.runner.sql(
+        "INSERT INTO etl_workers (name, kind, seen_at) VALUES ('worker@x:1', 'worker', clock_timestamp() + interval '1 h')"
+    )
+    desk.runner.sql(f"UPDATE alert_deliveries SET created_at = {ahead}, due_at = {ahead}, sent_at = {ahead}")
+    desk.runner.sql(f"UPDATE alert_members SET since = {ahead}, due_at = {ahead}")
+    desk.runner.sql(f"UPDATE alert_incidents SET changed_at = {ahead}, told_at = {ahead}, told_times = ARRAY[{ahead}]")
+    assert desk.runner.database.transact(follow_clock)
+    desk.look()
+    desk.send()
+    assert [body["data"]["kind"] for body in desk.taken[1:]] == ["alarm"]
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["Over: rows fails"]
+
+
+def test_a_disk_that_cannot_be_looked_at_keeps_nothing_else_from_being_seen(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> float:
+        raise PermissionError(13, "no", str(folder))
+
+    monkeypatch.setattr("tempfile.gettempdir", Mock(side_effect=FileNotFoundError))
+    desk.alerting = Alerting(desk.runner.settings, free=broken)
+    desk.runner.sql("UPDATE sources SET not_before = now() + interval '1 h', not_before_reason = 'set_aside'")
+    desk.look()
+    desk.send()
+    assert sorted(body["data"]["kind"] for body in desk.taken) == ["disk_full", "set_aside"]
+
+
+def test_the_disk_of_a_machine_that_is_gone_is_over(desk: Desk) -> None:
+    desk.runner.sql("""
+        INSERT INTO alert_members (cause, name, since, due_at, message)
+        VALUES ('disk_full:gone /tmp', 'gone /tmp', now(), now(), 'full'), ('disk_full:here /tmp', 'here /tmp', now(), now(), 'full');
+        INSERT INTO etl_workers (name, kind) VALUES ('worker@here:12', 'worker')
+    """)
+    desk.look()
+    assert desk.runner.sql("SELECT cause FROM alert_members WHERE cause LIKE 'disk%'") == ["disk_full:here /tmp"]
+
+
+def test_a_secret_of_an_address_without_a_path_is_not_told(desk: Desk) -> None:
+    port = desk.sink.port
+    desk.runner.settings = replace(
+        desk.runner.settings, alert_urls=parse_destinations(f"http://127.0.0.1:{port}?token=S3CRET", ())
+    )
+    desk.couriers = [
+        Courier(desk.runner.settings, one, desk.runner.database) for one in desk.runner.settings.alert_urls
+    ]
+    desk.alerting = Alerting(desk.runner.settings)
+    desk.runner.run("rows")
+    desk.pass_by()
+    assert "answered 404" in desk.deliveries()[0][2]
+    assert "S3CRET" not in desk.deliveries()[0][2]
 
 
 def test_the_heartbeat_beats_while_all_is_well(desk: Desk) -> None:

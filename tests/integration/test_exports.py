@@ -301,3 +301,44 @@ def test_a_folder_that_there_is_not_is_named(client: FlaskClient, runner: Source
     path = runner.folder / "nowhere" / "items.csv"
     with pytest.raises(ConfigError, match="nowhere"):
         ExportFile(path, runner.database, Wanted(Filters(), EXPORTED, Format.CSV), lambda _: None).write()
+
+
+def test_parquet_of_one_column_has_its_absent_values(client: FlaskClient) -> None:
+    rows = parquet(client.get("/data/export?format=parquet&columns=category").data)
+    assert rows == [{"category": None}] * 5
+
+
+def test_parquet_is_not_packed_twice(client: FlaskClient, runner: SourceRunner) -> None:
+    for name in ("items.parquet.gz", "items.parquet.zst"):
+        with pytest.raises(ConfigError, match="packed already"):
+            ExportFile(
+                runner.folder / name, runner.database, Wanted(Filters(), EXPORTED, Format.PARQUET), lambda _: None
+            ).write()
+
+
+def test_two_do_not_write_one_file(client: FlaskClient, runner: SourceRunner) -> None:
+    path = runner.folder / "items.csv"
+    wanted = Wanted(Filters(), EXPORTED, Format.CSV)
+
+    def begin_another(_: int) -> None:
+        with pytest.raises(ConfigError, match="another export writes it"):
+            ExportFile(path, runner.database, wanted, lambda _: None).write()
+
+    assert ExportFile(path, runner.database, wanted, begin_another).write().items == 5
+    assert len(path.read_text().splitlines()) > 5
+
+
+def test_a_file_does_not_go_on_behind_one_of_another_form(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    path = runner.folder / "items.out"
+
+    def end(_: int) -> None:
+        raise _EndedError
+
+    for kind in (Format.CSV, Format.PARQUET):
+        with pytest.raises(_EndedError):
+            ExportFile(path, runner.database, Wanted(Filters(), ("external_id",), kind), end).write()
+    ExportFile(path, runner.database, Wanted(Filters(), ("external_id",), Format.CSV), lambda _: None).write()
+    assert path.read_text() == "external_id\n1\n2\n3\n4\n5\n"

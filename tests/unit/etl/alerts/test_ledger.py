@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 
 from etl.alerts.cause import Cause, Kind, Member, Patience, cause_of_failure
+from etl.alerts.destination import chosen, parse_destinations
 from etl.alerts.incident import Event
 from etl.alerts.ledger import Ledger, Mutes, Notice, Sighting
 from etl.alerts.message import compose, digest
@@ -403,3 +404,133 @@ def test_a_digest_holds_all_titles() -> None:
     assert title == "50 alerts: title 0, …"
     assert all(f"title {number}\n" in text for number in range(50))
     assert len(text) < 4200
+
+
+def seen(minute: float, source: str, failed_of: Cause | None = None, **more: object) -> Sighting:
+    sighting = Sighting(source, NOON + timedelta(minutes=minute), failed_of, f"{source} said no")
+    return replace(sighting, **more)  # type: ignore[arg-type]
+
+
+def titles(notices: list[Notice]) -> list[str]:
+    numbers = count(1)
+    return [alert.title for alert in compose(notices, NOON, lambda: UUID(int=next(numbers)))]
+
+
+def test_what_is_noticed_together_is_told_as_it_is_after_the_last_of_it() -> None:
+    story = Story()
+    notices = story.ledger.see_all(
+        [seen(n / 100, f"s{n}", HOST, tags=("money",) if n > 99 else ()) for n in range(200)]
+    )
+    [alert] = compose(notices, NOON, lambda: UUID(int=1))
+    assert alert.title == "200 sources cannot be read from api.example.com"
+    assert (alert.facts["sources_total"], alert.tags) == (200, ("money",))
+    assert story.ledger.incidents[HOST].told_members == 200
+
+
+def test_what_fails_and_recovers_between_two_looks_is_both() -> None:
+    story = Story()
+    notices = story.ledger.see_all([seen(0, "a", WRONG), seen(1, "a"), seen(2, "a", WRONG)])
+    assert [notice.event for notice in notices] == [Event.FIRING, Event.RECOVERED, Event.FLAPPING]
+    assert titles(notices) == ["a fails", "Over: a fails", "On and off: a fails"]
+
+
+def test_an_end_and_a_beginning_come_in_their_order() -> None:
+    story = Story()
+    story.ends(0, "a", failed_of=HOST)
+    notices = story.ledger.see_all([seen(300, "a"), seen(301, "b", HOST)])
+    assert titles(notices) == ["Over: a cannot be read from api.example.com", "b cannot be read from api.example.com"]
+
+
+def test_who_hears_of_another_tag_alone_is_told_when_a_source_of_it_joins() -> None:
+    story = Story()
+    story.ends(0, "a", failed_of=HOST, tags=("ops",))
+    [notice] = story.ledger.see_all([seen(1, "b", HOST, tags=("money",))])
+    assert (notice.event, notice.told_tags) == (Event.FIRING, frozenset({"ops"}))
+    assert notice.incident.tags == ("money", "ops")
+    assert story.ledger.see_all([seen(2, "c", HOST, tags=("money",))]) == []
+    every, money = parse_destinations("https://ops/ money=https://m/", ())
+    [alert] = compose([notice], NOON, lambda: UUID(int=1))
+    assert chosen((every, money), alert.tags, alert.told_tags) == [money]
+    assert chosen((every,), alert.tags, alert.told_tags) == []
+
+
+def test_an_end_that_was_muted_hides_no_other_beginning() -> None:
+    story = Story()
+    story.ends(0, "m", failed_of=HOST, tags=("money",))
+    muted = Ledger(
+        story.ledger.members.values(),
+        story.ledger.incidents.values(),
+        Mutes(tags=frozenset({"money"})),
+        timedelta(hours=24),
+        lambda: UUID(int=1),
+    )
+    assert muted.see(seen(10, "m")) == []
+    notices = muted.see(seen(20, "o", HOST, tags=("ops",)))
+    assert titles(notices) == ["o cannot be read from api.example.com"]
+
+
+def test_a_mute_of_some_does_not_hide_the_end_for_the_others() -> None:
+    story = Story()
+    story.ledger.see_all([seen(0, "m", HOST, tags=("money",)), seen(0, "o", HOST, tags=("ops",))])
+    muted = Ledger(
+        story.ledger.members.values(),
+        story.ledger.incidents.values(),
+        Mutes(tags=frozenset({"money"})),
+        timedelta(hours=24),
+        lambda: UUID(int=1),
+    )
+    assert [notice.event for notice in muted.see_all([seen(10, "m"), seen(11, "o")])] == [Event.RECOVERED]
+
+
+def test_a_reminder_says_how_many_there_are_now() -> None:
+    story = Story()
+    story.ledger.see_all([seen(0, f"s{n}", HOST) for n in range(200)])
+    story.ledger.see_all([seen(10, f"s{n}") for n in range(199)])
+    assert titles(story.ledger.judge(NOON + timedelta(hours=25))) == ["Still: s199 cannot be read from api.example.com"]
+
+
+def test_what_is_muted_is_not_counted() -> None:
+    story = Story(Mutes(sources=frozenset({"a"})))
+    notices = story.ledger.see_all([seen(0, "a", HOST), seen(0, "b", HOST)])
+    assert titles(notices) == ["b cannot be read from api.example.com"]
+
+
+def test_nothing_is_late_while_no_worker_may_be_alive() -> None:
+    story = Story()
+    story.ledger.hold((Kind.WORKERS,), [replace(part(Kind.WORKERS), due_at=NOON + timedelta(minutes=1))])
+    story.stands(0.8, late("a"))
+    assert story.told == []
+
+
+def test_a_breaker_neither_grows_a_cause_nor_speaks_before_its_sources_may() -> None:
+    breaker = Member(HOST, ":breaker", NOON, NOON, "it is not asked")
+    story = Story()
+    story.ends(0, failed_of=HOST)
+    for minute in (1, 61, 122):
+        story.stands(minute, breaker, kinds=(Kind.HOST,))
+    assert [event for _, event, _ in story.told] == [Event.FIRING]
+    patient = Story()
+    patient.ends(0, failed_of=HOST, patience=Patience.declared("2h"))
+    patient.stands(1, breaker, kinds=(Kind.HOST,))
+    assert patient.told == []
+    patient.stands(121, breaker, kinds=(Kind.HOST,))
+    assert [event for _, event, _ in patient.told] == [Event.FIRING]
+
+
+def test_many_sightings_of_one_host_are_judged_quickly() -> None:
+    since = NOON - timedelta(hours=1)
+    members = [Member(HOST, f"s{n}", since, since, "no", source=f"s{n}") for n in range(10_000)]
+    ledger = Ledger(members, [], Mutes(), timedelta(hours=24), lambda: UUID(int=1))
+    ledger.judge(since)
+    looks = 0
+
+    def counting(cause: Cause, now: datetime) -> list[Member]:
+        nonlocal looks
+        looks += 1
+        return original(cause, now)
+
+    original = ledger._due
+    ledger._due = counting  # type: ignore[method-assign]
+    assert ledger.see_all([seen(n / 1000, f"s{n}", HOST) for n in range(500)]) == []
+    # All of them are looked through a few times, not once for each run.
+    assert looks < 5

@@ -15,7 +15,7 @@ API ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls login debug shell db-shell clean \
-        test test-api bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
+        test test-api test-browser bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,11 @@ clean: .venv/installed ## stop, and remove all data of the stack
 
 test: .venv/installed .venv/suites .venv/fuzz/installed ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-browser: .venv/installed ## the pages in a Chromium (CHROMIUM=/path/to/it)
+	@command -v "$${CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser >/dev/null || \
+	    { echo "error: no Chromium found; on Debian: apt-get install chromium, elsewhere name one: CHROMIUM=/path make test-browser" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 coverage: .venv/lint .venv/suites ## the lines and branches that tests miss (all but the acceptance tests; some: ARGS="tests/unit")
 	@$(BIN)/python -m coverage run -m pytest -q $(or $(ARGS),tests/unit tests/integration tests/migrations)

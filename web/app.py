@@ -100,6 +100,9 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     """
     check_exposure(settings)
     app = Flask("kasparro", static_folder=None)
+    # What a form says on the page that follows it goes there in a cookie of the pages.
+    app.secret_key = settings.session_secret
+    app.config.update(SESSION_COOKIE_NAME="kasparro_told", SESSION_COOKIE_PATH="/ui", SESSION_COOKIE_SAMESITE="Lax")
     app.json_provider_class = ExactJSON
     app.json = ExactJSON(app)
     app.config.update(

@@ -41,6 +41,8 @@ _OPEN_ON_LOOPBACK = frozenset({("POST", "/runs")})
 # What proxies add.
 _PASSED_ON = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "cf-connecting-ip", "true-client-ip"})
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
+# Where a page that asks the API for what it shows says who looks at it; no header of a request can.
+INSIDE = "kasparro.caller"
 # The attribute of a view that names the role it needs.
 NEEDS = "needs_role"
 
@@ -52,6 +54,10 @@ def install(app: Flask, settings: Settings) -> None:
     @app.before_request
     def _check_caller() -> None:
         g.caller = NOBODY
+        if (inside := request.environ.get(INSIDE)) is not None:
+            g.caller = inside
+            _check_inside()
+            return
         if request.path in _FRONT or request.path.startswith(_ALWAYS_OPEN):
             return
         key = given_key()
@@ -98,6 +104,14 @@ def _check_page() -> None:
     if request.method not in _READING:
         check_own_form()
     _check_role()
+
+
+def _check_inside() -> None:
+    """Who looks without a session may read, as over the API."""
+    if caller().role is not None:
+        _check_role()
+    elif request.method not in _READING or needed_role() is not Role.READ:
+        abort(401)
 
 
 def _check_nobody(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from prometheus_client.values import MutexValue, ValueClass
 from db.queries.counters import ALERTS, RECORDS, RUNS, TAKEOVERS
 from etl.alerts.incident import Delivery
 from etl.hosts.breaker import State
+from web.auth import INSIDE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +59,8 @@ def install(app: Flask, database: Database) -> None:
 
     @app.after_request
     def _time(response: Response) -> Response:
+        if INSIDE in request.environ:
+            return response
         took = time.perf_counter() - g.get("started", time.perf_counter())
         # What nobody offers has no name of its own: anyone may ask for any path.
         operation = (request.endpoint or "none").rpartition(".")[2]

@@ -7,9 +7,11 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from flask import request
 from flask_limiter import Limiter
 
 from broker.counters import counters
+from web.auth import INSIDE
 from web.callers import caller
 from web.errors import problem
 
@@ -24,7 +26,10 @@ _WINDOW = timedelta(minutes=1)
 
 
 def install(app: Flask, settings: Settings) -> None:
-    """Limit the calls of each key; those without one come from this machine, and are not counted."""
+    """Limit the calls of each key; those without one come from this machine, and are not counted.
+
+    What a page asks for is counted with the page.
+    """
     if not settings.rate_limit:
         return
     storage, options = counters(settings.redis_url)
@@ -33,7 +38,7 @@ def install(app: Flask, settings: Settings) -> None:
         lambda: caller().mark,
         app=app,
         application_limits=[limit],
-        application_limits_exempt_when=lambda: caller().role is None,
+        application_limits_exempt_when=lambda: caller().role is None or INSIDE in request.environ,
         strategy="sliding-window-counter",
         storage_uri=storage,
         storage_options=options,

@@ -23,6 +23,7 @@ from etl.runs.schedule import QuietHours
 from etl.runs.slices import MAX_OPEN_BATCHES, MAX_RUN_ATTEMPTS, Pause, RunClaim, Yielded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from uuid import UUID
 
@@ -266,7 +267,7 @@ _SHOWN = """
     SELECT r.run_id, r.source_name, r.source_type, r.lane, r.trigger, r.status, r.stage, r.scope,
         r.position -> 'cursor' ->> 'window' AS window_number, r.attempt, r.scheduled_for,
         r.slots_missed, r.created_at, r.started_at, r.completed_at, r.not_before, r.pages, r.bytes,
-        r.error_code, r.error_message, r.extracted_at IS NOT NULL AS extracted,
+        r.error_code, r.error_message, r.extracted_at, r.extracted_at IS NOT NULL AS extracted,
         coalesce(live.extracted, r.records_extracted) AS records_extracted,
         coalesce(live.inserted, r.records_inserted) AS records_inserted,
         coalesce(live.updated, r.records_updated) AS records_updated,
@@ -305,23 +306,25 @@ def find_runs(connection: Connection, run_ids: list[UUID]) -> list[Row[Any]]:
     return list(connection.execute(query, {"ids": run_ids}).all())
 
 
+# What runs may be looked for by, each with the parameter of its name.
+RUN_FILTERS = {
+    "source_name": "r.source_name = :source_name",
+    "status": "r.status = :status",
+    "trigger": "r.trigger = :trigger",
+    "lane": "r.lane = :lane",
+    "error_code": "r.error_code = :error_code AND r.error_fingerprint IS NOT NULL",
+    "error": "r.error_fingerprint = :error",
+    "created_after": "r.created_at >= :created_after",
+    "created_before": "r.created_at < :created_before",
+}
+
+
 def list_runs(
-    connection: Connection,
-    *,
-    source_name: str | None,
-    status: str | None,
-    before: tuple[datetime, UUID] | None,
-    limit: int,
+    connection: Connection, *, filters: Mapping[str, Any], before: tuple[datetime, UUID] | None, limit: int
 ) -> list[Row[Any]]:
-    """Runs, newest first, from a keyset cursor on."""
-    conditions = ["true"]
-    values: dict[str, Any] = {"limit": limit}
-    if source_name is not None:
-        conditions.append("r.source_name = :source_name")
-        values["source_name"] = source_name
-    if status is not None:
-        conditions.append("r.status = :status")
-        values["status"] = status
+    """Runs, newest first, from a keyset cursor on. `filters` are of `RUN_FILTERS`."""
+    conditions = ["true", *(RUN_FILTERS[name] for name in filters)]
+    values: dict[str, Any] = {"limit": limit, **filters}
     if before is not None:
         conditions.append("(r.created_at, r.run_id) < (:created_at, :run_id)")
         values |= {"created_at": before[0], "run_id": before[1]}

@@ -98,6 +98,31 @@ def list_sources(connection: Connection, chosen: Chosen, after: str, limit: int)
     return list(connection.execute(text(query), {**chosen.values, "after": after, "limit": limit}))
 
 
+# Of each of these sources: the last runs of fetching, the oldest first, and how many rejected records are open.
+RECENT_RUNS = 20
+MOST_OPEN = 1000
+_DETAILS = text("""
+    SELECT s.name, coalesce(r.runs, '[]') AS runs, o.open
+    FROM unnest(CAST(:names AS text[])) AS s(name)
+    CROSS JOIN LATERAL (
+        SELECT jsonb_agg(jsonb_build_object('run_id', l.run_id, 'status', l.status, 'records', l.records_extracted,
+                'seconds', l.seconds, 'created_at', l.created_at) ORDER BY l.created_at, l.run_id) AS runs
+        FROM (SELECT run_id, status, records_extracted, created_at,
+                extract(epoch FROM completed_at - started_at)::float8 AS seconds
+              FROM etl_runs WHERE source_name = s.name AND lane = 'fetch'
+              ORDER BY created_at DESC, run_id DESC LIMIT :runs) l) r
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS open FROM (
+            SELECT 1 FROM rejected_records q WHERE q.source_name = s.name AND q.state = 'open' LIMIT :most) counted) o
+""")
+
+
+def details_of(connection: Connection, names: Sequence[str], runs: int = RECENT_RUNS) -> dict[str, Row[Any]]:
+    """By their names: the last so many runs, and the open rejects, counted up to 1,000."""
+    values = {"names": list(names), "runs": runs, "most": MOST_OPEN}
+    return {row.name: row for row in connection.execute(_DETAILS, values)}
+
+
 def get_source(connection: Connection, name: str) -> Row[Any]:
     """One source.
 

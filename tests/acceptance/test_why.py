@@ -178,8 +178,8 @@ def _ends_in(reason: dict[str, Any], least: float, most: float) -> bool:
 
 
 def test_one_that_is_read_at_every_slot_has_no_reasons(shop: Service, fake_server: FakeServer) -> None:
-    name = _declare_known(shop, fake_server.json("/a", [{"id": 1}]), {"every": "3s"})
-    end = time.monotonic() + 4
+    name = _declare_known(shop, fake_server.json("/a", [{"id": 1}]), {"every": "5s"})
+    end = time.monotonic() + 7
     while time.monotonic() < end:
         assert (found := _why(shop, name))["reasons"] == [], found
         assert found["on_time"] is True

@@ -21,7 +21,7 @@ from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
 from web.cursors import ChangeCursor, unpack
-from web.exports import export
+from web.exports import KINDS, export
 from web.extensions import service
 from web.present.changes import present_changes
 from web.present.items import present_items
@@ -50,8 +50,12 @@ if TYPE_CHECKING:
     from web.questions import Question
 
 blueprint = Resource("data", __name__, description="What was loaded.")
-_TEXT = {"schema": {"type": "string"}}
-_EXPORTED = {200: {"description": "The items.", "content": {"application/x-ndjson": _TEXT, "text/csv": _TEXT}}}
+_EXPORTED = {
+    200: {
+        "description": "The items.",
+        "content": {kind.partition(";")[0]: {"schema": {"type": "string"}} for kind in KINDS.values()},
+    }
+}
 
 
 @blueprint.route("/data")

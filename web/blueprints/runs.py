@@ -14,8 +14,9 @@ from broker.messaging import publish
 from db.queries.closing import end_run
 from db.queries.errors_grouped import group_errors, sources_failing_of
 from db.queries.events import events_after, list_events
+from db.queries.run_parts import list_batches, list_requests
 from db.queries.run_requests import request_runs
-from db.queries.runs import check_cancellable, find_runs, get_run, list_runs
+from db.queries.runs import RUN_FILTERS, check_cancellable, find_runs, get_run, list_runs
 from db.queries.source_list import Chosen, State, chosen_names
 from db.queries.sources import check_known
 from etl.access.roles import Role
@@ -25,16 +26,25 @@ from etl.runs.run_requests import Refusal
 from web import streams
 from web.cursors import RunCursor, unpack
 from web.extensions import service
-from web.present.runs import SHOWN_RUNS, present_requested, present_run, present_run_with_events, present_runs
+from web.present.runs import (
+    SHOWN_RUNS,
+    present_parts,
+    present_requested,
+    present_run,
+    present_run_with_events,
+    present_runs,
+)
 from web.questions import naming_a_source
 from web.requests import Resource, also
 from web.schemas.problem import NoQuerySchema
 from web.schemas.runs import (
+    BatchesSchema,
     ErrorGroupsSchema,
     ErrorsQuerySchema,
     EventsQuerySchema,
     EventsSchema,
     QueuedRunsSchema,
+    RequestsSchema,
     RunRequestSchema,
     RunSchema,
     RunsQuerySchema,
@@ -44,6 +54,7 @@ from web.schemas.runs import (
 from web.writes import current
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from uuid import UUID
 
     from sqlalchemy import Connection, Row
@@ -51,6 +62,7 @@ if TYPE_CHECKING:
     from etl.runs.run_requests import RequestedRun
 
 blueprint = Resource("runs", __name__, description="Passes over sources.")
+_INDEXED = frozenset({"source_name", "status", "error", "created_after", "created_before"})
 
 
 @blueprint.route("/runs")
@@ -94,15 +106,12 @@ class Runs(MethodView):
             return present_runs(rows, len(rows))
         cursor = unpack(query["cursor"], RunCursor) if "cursor" in query else None
         limit = query["limit"]
-        # No index leads to the runs of a source by their status.
-        with service().slow.enter() if {"status", "source_name"} <= query.keys() else nullcontext():
-            rows = service().database.read(
-                list_runs,
-                source_name=query.get("source_name"),
-                status=query.get("status"),
-                before=None if cursor is None else (cursor.created_at, cursor.run_id),
-                limit=limit + 1,
-            )
+        filters = {name: query[name] for name in RUN_FILTERS if name in query}
+        before = None if cursor is None else (cursor.created_at, cursor.run_id)
+        # An index leads to runs by time, and to those of a source or of a state; not by more than that.
+        is_direct = len(filters.keys() - {"created_after", "created_before"}) <= 1 and filters.keys() <= _INDEXED
+        with nullcontext() if is_direct else service().slow.enter():
+            rows = service().database.read(list_runs, filters=filters, before=before, limit=limit + 1)
         if not rows and "source_name" in query:
             with naming_a_source():
                 service().database.read(check_known, query["source_name"])
@@ -120,6 +129,32 @@ class Run(MethodView):
     def get(self, run_id: UUID) -> Any:
         """Show a run, with its counts so far and its events."""
         return service().database.read(_read, run_id)
+
+
+@blueprint.route("/runs/<uuid:run_id>/batches")
+class RunBatches(MethodView):
+    """The batches of a run."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, BatchesSchema)
+    @blueprint.problem(404, "There is no such run.")
+    @blueprint.doc(operationId="list_batches")
+    def get(self, run_id: UUID) -> Any:
+        """List the batches that records of a run are loaded in: the newest 200, with how far each is."""
+        return present_parts(run_id, "batches", *service().database.read(_read_parts, run_id, list_batches))
+
+
+@blueprint.route("/runs/<uuid:run_id>/requests")
+class RunRequests(MethodView):
+    """The requests of a run."""
+
+    @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
+    @blueprint.response(200, RequestsSchema)
+    @blueprint.problem(404, "There is no such run.")
+    @blueprint.doc(operationId="list_requests")
+    def get(self, run_id: UUID) -> Any:
+        """List what a run asked of its source, without what is secret in it: the newest 200."""
+        return present_parts(run_id, "requests", *service().database.read(_read_parts, run_id, list_requests))
 
 
 @blueprint.route("/runs/<uuid:run_id>/events")
@@ -199,3 +234,9 @@ def _nothing_queued(runs: list[RequestedRun]) -> AlreadyActiveError:
     active = [str(run.run_id) for run in runs if run.run_id]
     names = ", ".join(run.source.name for run in runs[:5])
     return AlreadyActiveError(f"already active: {names}", active_run_id=active[0] if active else None)
+
+
+def _read_parts(
+    connection: Connection, run_id: UUID, find: Callable[[Connection, UUID], list[Row[Any]]]
+) -> tuple[Row[Any], list[Row[Any]]]:
+    return get_run(connection, run_id), find(connection, run_id)

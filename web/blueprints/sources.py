@@ -11,9 +11,11 @@ from flask.views import MethodView
 
 from broker.host_states import host_of_source
 from db.queries.declaring import lock_declaring
+from db.queries.overview import count_sources
 from db.queries.source_list import (
     Chosen,
     State,
+    details_of,
     get_source,
     list_declared,
     list_fields,
@@ -92,8 +94,7 @@ class Sources(MethodView):
         if query["format"] == "yaml":
             return Response(_exported(service().database, chosen), mimetype=YAML)
         limit: int = query["limit"]
-        rows = service().database.read(list_sources, chosen, query["cursor"], limit + 1)
-        return present_sources(rows, limit)
+        return service().database.read(_read_page, chosen, query["cursor"], limit, details=query["details"])
 
 
 @blueprint.route("/sources/<source_name>")
@@ -269,6 +270,14 @@ def chosen_by(given: dict[str, Any]) -> Chosen:
     return Chosen(
         **{key: given[key] for key in ("names", "type", "origin", "tags", "name") if key in given}, state=state
     )
+
+
+def _read_page(connection: Connection, chosen: Chosen, after: str, limit: int, *, details: bool) -> dict[str, Any]:
+    rows = list_sources(connection, chosen, after, limit + 1)
+    if not details:
+        return present_sources(rows, limit)
+    found = details_of(connection, [row.name for row in rows[:limit]])
+    return present_sources(rows, limit, found, count_sources(connection))
 
 
 def _exported(database: Database, chosen: Chosen) -> Iterator[str]:

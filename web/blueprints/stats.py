@@ -58,5 +58,5 @@ def _body(connection: Connection, limit: int, offset: int) -> bytes:
 def _read(connection: Connection, limit: int, offset: int) -> dict[str, Any]:
     totals = overall(connection)
     sources = source_totals(connection, limit=limit, offset=offset)
-    runs = list_runs(connection, source_name=None, status=None, before=None, limit=RECENT_RUNS)
+    runs = list_runs(connection, filters={}, before=None, limit=RECENT_RUNS)
     return present_stats(totals, sources, runs)

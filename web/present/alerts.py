@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from etl.alerts.cause import Cause
 from web.cursors import AlertCursor, pack
 
 if TYPE_CHECKING:
@@ -50,5 +51,6 @@ def present_alerts(
 
 
 def _standing(row: Row[Any]) -> dict[str, Any]:
-    shown = row._asdict()
+    shown, cause = row._asdict(), Cause.of_key(row.cause)
+    shown |= {"kind": cause.kind, "subject": cause.subject or None}
     return {**shown, "incident": shown.pop("incident_id"), "sources": shown.pop("names")}

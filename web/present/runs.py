@@ -9,6 +9,8 @@ from etl.runs.outcome import ACTIVE, Lane
 from web.cursors import RunCursor, pack
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy import Row
 
     from etl.runs.run_requests import Requested
@@ -47,6 +49,11 @@ def present_runs(rows: list[Row[Any]], limit: int) -> dict[str, Any]:
     shown = rows[:limit]
     cursor = pack(RunCursor(shown[-1].created_at, shown[-1].run_id)) if len(rows) > limit else None
     return {"runs": [present_run(row) for row in shown], "next_cursor": cursor}
+
+
+def present_parts(run_id: UUID, name: str, run: Row[Any], rows: list[Row[Any]]) -> dict[str, Any]:
+    """What a run consists of, or has asked for."""
+    return {"run_id": run_id, "status": run.status, name: [row._asdict() for row in rows]}
 
 
 def present_requested(requested: Requested) -> dict[str, Any]:

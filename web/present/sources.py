@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -24,13 +25,21 @@ _AS_THEY_ARE = (
 )
 
 
-def present_sources(rows: list[Row[Any]], limit: int) -> dict[str, Any]:
+def present_sources(
+    rows: list[Row[Any]], limit: int, details: dict[str, Row[Any]] | None = None, counts: Row[Any] | None = None
+) -> dict[str, Any]:
     """A page of sources; one row more than fits says that another page follows."""
     shown = rows[:limit]
-    return {
-        "sources": [_summary(row) for row in shown],
+    page: dict[str, Any] = {
+        "sources": [_summary(row) | (_details(details[row.name]) if details else {}) for row in shown],
         "next_cursor": shown[-1].name if len(rows) > limit else None,
     }
+    return page if counts is None else page | {"counts": counts._asdict()}
+
+
+def _details(row: Row[Any]) -> dict[str, Any]:
+    runs = [{**run, "created_at": datetime.fromisoformat(run["created_at"])} for run in row.runs]
+    return {"recent_runs": runs, "open_rejects": row.open}
 
 
 def present_source(row: Row[Any], warnings: list[str]) -> dict[str, Any]:

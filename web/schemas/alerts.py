@@ -59,6 +59,8 @@ class StandingCauseSchema(Schema):
     """A cause that stands."""
 
     cause = fields.String(metadata={"description": "what `POST /alerts/mute` takes"})
+    kind = fields.String(validate=validate.OneOf([str(kind) for kind in Kind]))
+    subject = fields.String(allow_none=True, metadata={"description": "a host, a source, or a group of failures"})
     since = fields.AwareDateTime()
     message = fields.String(allow_none=True)
     told = fields.String(validate=validate.OneOf([str(told) for told in Told]))

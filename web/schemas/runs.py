@@ -7,9 +7,10 @@ from typing import Any
 from marshmallow import Schema, ValidationError, fields, validate, validates_schema
 from webargs.fields import DelimitedList
 
-from etl.runs.outcome import Status
+from etl.runs.outcome import BatchState, Lane, Status, Trigger
 from etl.runs.run_requests import RequestStatus
-from web.schemas.text import Text
+from web.schemas.data import RequestSchema as AskedSchema
+from web.schemas.text import Moment, Text
 
 
 class RunRequestSchema(Schema):
@@ -98,6 +99,7 @@ class RunSchema(Schema):
     slots_missed = fields.Integer()
     created_at = fields.AwareDateTime()
     started_at = fields.AwareDateTime(allow_none=True)
+    extracted_at = fields.AwareDateTime(allow_none=True, metadata={"description": "when all was fetched"})
     completed_at = fields.AwareDateTime(allow_none=True)
     not_before = fields.AwareDateTime(allow_none=True)
     records_extracted = fields.Integer()
@@ -162,6 +164,12 @@ class RunsQuerySchema(Schema):
 
     source_name = Text()
     status = Text(validate=validate.OneOf([str(status) for status in Status]))
+    trigger = Text(validate=validate.OneOf([str(trigger) for trigger in Trigger]))
+    lane = Text(validate=validate.OneOf([str(lane) for lane in Lane]))
+    error_code = Text(validate=validate.Length(1, 100), metadata={"description": "of failed runs"})
+    error = Text(validate=validate.Length(1, 64), metadata={"description": "a fingerprint of `GET /errors`"})
+    created_after = Moment()
+    created_before = Moment()
     ids = DelimitedList(
         fields.UUID(),
         validate=validate.Length(min=1, max=100),
@@ -172,8 +180,43 @@ class RunsQuerySchema(Schema):
 
     @validates_schema
     def _ids_alone(self, data: dict[str, Any], **_: Any) -> None:
-        if "ids" in data and {"source_name", "status", "cursor"} & data.keys():
+        if "ids" in data and data.keys() - {"ids", "limit"}:
             raise ValidationError("Give `ids` without other filters.", "ids")
+
+
+class BatchSchema(Schema):
+    """Records that are loaded together."""
+
+    number = fields.Integer()
+    part = fields.String(metadata={"description": "of one that was halved, which half"})
+    state = fields.String(validate=validate.OneOf([str(state) for state in BatchState]))
+    attempt = fields.Integer()
+    records_extracted = fields.Integer()
+    records_inserted = fields.Integer()
+    records_updated = fields.Integer()
+    records_unchanged = fields.Integer()
+    records_duplicate = fields.Integer()
+    records_failed = fields.Integer()
+    created_at = fields.AwareDateTime()
+    normalized_at = fields.AwareDateTime(allow_none=True)
+    loaded_at = fields.AwareDateTime(allow_none=True)
+    failure = fields.String(allow_none=True, metadata={"description": "what keeps it from being written"})
+
+
+class BatchesSchema(Schema):
+    """The batches of a run."""
+
+    run_id = fields.UUID()
+    status = fields.String()
+    batches = fields.List(fields.Nested(BatchSchema))
+
+
+class RequestsSchema(Schema):
+    """The requests of a run."""
+
+    run_id = fields.UUID()
+    status = fields.String()
+    requests = fields.List(fields.Nested(AskedSchema))
 
 
 class RunsSchema(Schema):

@@ -11,6 +11,7 @@ from db.queries.source_list import State
 from etl.declare.revision import Origin
 from etl.declare.source import SOURCE_TYPES
 from etl.runs.why import Cause
+from web.schemas.overview import SourceCountsSchema
 from web.schemas.text import Moment, Text
 
 _TAG = validate.Regexp("^[a-z0-9_-]{1,50}$")
@@ -136,6 +137,9 @@ class SourcesQuerySchema(ChosenSchema):
         validate=validate.OneOf(["json", "yaml"]),
         metadata={"description": "`yaml`: all of them, as one document that `POST /sources/apply` takes"},
     )
+    details = fields.Boolean(
+        load_default=False, metadata={"description": "with the last 20 runs of each, its open rejects, and all counts"}
+    )
     limit = fields.Integer(load_default=100, validate=validate.Range(1, 500))
     cursor = Text(load_default="", validate=validate.Length(max=100))
 
@@ -174,6 +178,23 @@ class SourceSummarySchema(Schema):
     updated_at = fields.AwareDateTime()
 
 
+class RecentRunSchema(Schema):
+    """One of the last runs of a source."""
+
+    run_id = fields.UUID()
+    status = fields.String()
+    records = fields.Integer(metadata={"description": "that it met"})
+    seconds = fields.Float(allow_none=True)
+    created_at = fields.AwareDateTime()
+
+
+class ListedSourceSchema(SourceSummarySchema):
+    """A source in a list."""
+
+    recent_runs = fields.List(fields.Nested(RecentRunSchema), metadata={"description": "with `details`: oldest first"})
+    open_rejects = fields.Integer(metadata={"description": "with `details`: counted up to 1,000"})
+
+
 class SourceSchema(SourceSummarySchema):
     """A source with its document."""
 
@@ -184,7 +205,8 @@ class SourceSchema(SourceSummarySchema):
 class SourcesSchema(Schema):
     """A page of sources, by name."""
 
-    sources = fields.List(fields.Nested(SourceSummarySchema))
+    sources = fields.List(fields.Nested(ListedSourceSchema))
+    counts = fields.Nested(SourceCountsSchema, metadata={"description": "with `details`: all sources by state"})
     next_cursor = fields.String(allow_none=True)
 
 

@@ -1,6 +1,18 @@
 """The pages under `/ui`: each shows what an endpoint of the API answers, by the same code."""
 
-from web.ui import sign_in
+from web.ui import data, new_source, overview, rejects, replays, runs, service, sign_in, source, sources
 from web.ui.shell import blueprint
 
-__all__ = ["blueprint", "sign_in"]
+__all__ = [
+    "blueprint",
+    "data",
+    "new_source",
+    "overview",
+    "rejects",
+    "replays",
+    "runs",
+    "service",
+    "sign_in",
+    "source",
+    "sources",
+]

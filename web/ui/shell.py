@@ -1,4 +1,4 @@
-"""What all pages share: their frame, their files, and how an error looks."""
+"""What all pages share: their frame, their files, forms, and how an error looks."""
 
 from __future__ import annotations
 
@@ -7,21 +7,32 @@ from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
-from flask import Blueprint, Response, abort, redirect, render_template, request, send_from_directory, url_for
+from flask import (
+    Blueprint,
+    Response,
+    abort,
+    flash,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
 
+from etl.access.roles import Role
 from etl.errors import ETLError
 from web.auth import NEEDS
 from web.callers import caller
 from web.errors import answer_of
+from web.ui.ask import ApiError
+from web.ui.shown import FILTERS, STATES, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from werkzeug.exceptions import HTTPException
-
-    from etl.access.roles import Role
 
 View = TypeVar("View", bound="Callable[..., Any]")
 STATIC = Path(__file__).parents[1] / "static"
@@ -33,6 +44,21 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
 }
 FOR_EVER = "public, max-age=31536000, immutable"
+# The pages in their order, and the letters after `g` that lead there.
+PAGES = (
+    ("overview", "Overview", "o"),
+    ("sources", "Sources", "s"),
+    ("runs", "Runs", "r"),
+    ("data", "Data", "d"),
+    ("rejects", "Rejects", "j"),
+    ("replays", "Replays", "p"),
+    ("hosts", "Hosts", "h"),
+    ("alerts", "Alerts", "a"),
+    ("system", "System", "y"),
+    ("access", "Keys", "k"),
+)
+THEMES = ("auto", "light", "dark")
+THEME_COOKIE = "kasparro_theme"
 
 blueprint = Blueprint("ui", __name__, url_prefix="/ui", template_folder="templates")
 
@@ -48,15 +74,74 @@ def needs(role: Role) -> Callable[[View], View]:
 
 
 def page(template: str, status: int = HTTPStatus.OK, **values: Any) -> Response:
-    """A page of its own."""
+    """A page; one that is as it was when it was asked for last is not sent again."""
     response = Response(render_template(template, **values), status, content_type="text/html; charset=utf-8")
     response.headers.update(HEADERS)
+    if status == HTTPStatus.OK and request.method == "GET":
+        response.add_etag()
+        response.make_conditional(request)
     return response
+
+
+def done(said: str, endpoint: str, **values: Any) -> Any:
+    """After a form: the page that follows, which says what was done."""
+    flash(said)
+    return redirect(url_for(f"ui.{endpoint}", **values), HTTPStatus.SEE_OTHER)
+
+
+def refused(error: ApiError, endpoint: str, **values: Any) -> Any:
+    """After a form that the API refused: the page that follows, which says why."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        abort(HTTPStatus.UNAUTHORIZED)
+    for line in error.lines:
+        flash(line, "refused")
+    return redirect(url_for(f"ui.{endpoint}", **values), HTTPStatus.SEE_OTHER)
+
+
+def given(names: tuple[str, ...], args: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Those of these parameters that have a value."""
+    values = request.args if args is None else args
+    return {name: values[name].strip() for name in names if values.get(name, "").strip()}
+
+
+def may(role: str) -> bool:
+    """Whether whoever looks may do what needs a role; the API decides anew."""
+    mine = caller().role
+    return mine is not None and mine.covers(Role(role))
 
 
 @blueprint.app_context_processor
 def _shared() -> dict[str, Any]:
-    return {"caller": caller, "asset": asset_address}
+    theme = request.cookies.get(THEME_COOKIE, THEMES[0])
+    return {
+        "who": caller,
+        "may": may,
+        "asset": asset_address,
+        "pages": PAGES,
+        "states": STATES,
+        "theme": theme if theme in THEMES else THEMES[0],
+        "with_args": with_args,
+        "took": took,
+    }
+
+
+@blueprint.record_once
+def _set_up(state: Any) -> None:
+    state.app.jinja_env.filters.update(FILTERS)
+    state.app.jinja_env.trim_blocks = state.app.jinja_env.lstrip_blocks = True
+
+
+def took(run: dict[str, Any]) -> float | None:
+    """How long a run went on: seconds."""
+    began, ended = moment(run["started_at"]), moment(run["completed_at"])
+    return (ended - began).total_seconds() if began and ended else None
+
+
+def with_args(**changed: Any) -> str:
+    """The address of this page with some of its parameters changed; None takes one away."""
+    args = {**request.args.to_dict(), **changed}
+    kept = {name: value for name, value in args.items() if value not in {None, ""}}
+    return f"{request.path}?{urlencode(kept)}" if kept else request.path
 
 
 @blueprint.get("/static/<path:name>")
@@ -79,9 +164,26 @@ def _mark(name: str) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
 
 
+@blueprint.get("/theme")
+def theme() -> Any:
+    """Light, dark, or as the system has it: kept by the browser."""
+    chosen = request.args.get("to", "")
+    response = redirect(_back(), HTTPStatus.SEE_OTHER)
+    if chosen in THEMES:
+        response.set_cookie(THEME_COOKIE, chosen, 365 * 86_400, path="/ui", samesite="Lax")
+    return response
+
+
+def _back() -> str:
+    """The page that a form was on."""
+    came = urlsplit(request.referrer or "")
+    is_ours = came.netloc == request.host and came.path.startswith("/ui")
+    return f"{came.path}?{came.query}" if is_ours and came.query else came.path if is_ours else url_for("ui.overview")
+
+
 @blueprint.errorhandler(HTTPStatus.UNAUTHORIZED)
-def _sign_in(_: HTTPException) -> Any:
-    wanted = request.full_path.rstrip("?") if request.method == "GET" else ""
+def _sign_in(_: HTTPException | None) -> Any:
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else _back()
     return redirect(f"{url_for('ui.sign_in')}?{urlencode({'next': wanted})}", HTTPStatus.SEE_OTHER)
 
 
@@ -90,6 +192,14 @@ def _sign_in(_: HTTPException) -> Any:
 def _http_error(error: HTTPException) -> Response:
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
     return page("problem.html", status, title=status.phrase, detail=error.description)
+
+
+@blueprint.errorhandler(ApiError)
+def _api_error(error: ApiError) -> Any:
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return _sign_in(None)
+    title = error.told.get("title") or HTTPStatus(error.status).phrase
+    return page("problem.html", error.status, title=title, detail="; ".join(error.lines))
 
 
 @blueprint.errorhandler(ETLError)
@@ -105,7 +215,7 @@ def _error(error: ETLError) -> Response:
 @blueprint.get("")
 def front() -> Any:
     """Leads to the first page."""
-    return redirect(url_for("ui.account"))
+    return redirect(url_for("ui.overview"))
 
 
 @blueprint.route("/<path:name>")

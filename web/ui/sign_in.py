@@ -96,4 +96,4 @@ def _wanted(given: Any) -> str:
     """The page to go to then: one of ours."""
     wanted: str = given.get("next", "")
     is_ours = wanted.startswith(("/ui/", "/ui?")) and "\\" not in wanted
-    return wanted if is_ours else url_for("ui.account")
+    return wanted if is_ours else url_for("ui.overview")

@@ -1,0 +1,111 @@
+"""What every page is like in a browser: whole, readable to everybody, and quiet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import axe_playwright_python
+import pytest
+
+from tests.browser.conftest import Stage
+
+PAGES = (
+    *(
+        "overview",
+        "sources",
+        "sources/mixed",
+        "sources/late",
+        "sources/aside",
+        "sources/mixed/runs",
+        "sources/shop/data",
+    ),
+    *("sources/mixed/rejects", "sources/mixed/mapping", "sources/mixed/schema", "sources/mixed/settings", "new-source"),
+    *(
+        "runs",
+        "errors",
+        "rejects",
+        "rejects/cases?source_name=mixed",
+        "data",
+        "replays",
+        "hosts",
+        "system",
+        "alerts",
+        "access",
+    ),
+)
+Visit = Callable[..., Any]
+AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_page_is_wider_than_a_telephone(visit: Visit, theme: str) -> None:
+    for path in PAGES:
+        page = visit(f"/ui/{path}", theme=theme, width=360)
+        assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
+        page.context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_nothing_serious_keeps_anybody_from_using_a_page(visit: Visit, theme: str) -> None:
+    for path in PAGES:
+        page = visit(f"/ui/{path}", theme=theme)
+        # Beside the page's own policy, under which no script runs that is not a file of ours.
+        found = page.evaluate(AXE.read_text() + "; axe.run(document)")
+        serious = [
+            (one["id"], [node["html"] for node in one["nodes"][:2]])
+            for one in found["violations"]
+            if one["impact"] in {"serious", "critical"}
+        ]
+        assert serious == [], path
+        page.context.close()
+
+
+def test_markup_of_sources_is_text(visit: Visit, stage: Stage) -> None:
+    item = stage.service.sql("SELECT id FROM unified_items WHERE source_name = 'markup'")[0]
+    for path in ("data", f"data/{item}", "sources/markup/data", "sources/wrong", "runs"):
+        page = visit(f"/ui/{path}")
+        page.on("dialog", lambda dialog: pytest.fail(f"a script ran: {dialog.message}"))
+        assert page.locator("main img, main script").count() == 0
+    assert "<script>alert(2)</script>" in visit("/ui/data?source_name=markup").locator("main").inner_text()
+
+
+def test_times_are_those_of_who_looks_and_can_be_utc(visit: Visit) -> None:
+    page = visit("/ui/sources/shop")
+    assert page.locator("#zone").inner_text() != ""
+    page.click("#zone")
+    assert page.locator("#zone").inner_text() == "UTC"
+
+
+def test_refreshing_keeps_the_page_and_can_be_paused(visit: Visit) -> None:
+    page = visit("/ui/overview")
+    page.evaluate("document.querySelector('#live h1').dataset.mark = 'same'")
+    page.click("#pause")
+    assert page.locator("#pause").get_attribute("aria-pressed") == "true"
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.evaluate("htmx.trigger(document.querySelector('#live'), 'every')")
+    page.wait_for_timeout(300)
+    assert asked == []
+
+
+def test_keys_lead_to_pages(visit: Visit) -> None:
+    page = visit("/ui/overview")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("r")
+    page.wait_for_url("**/ui/runs")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.name") == "source_name"
+
+
+def test_every_action_is_reached_by_the_keyboard(visit: Visit) -> None:
+    page = visit("/ui/sources/mixed")
+    names = set[str]()
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        names.add(page.evaluate("document.activeElement.textContent.trim()"))
+    assert {"Run now", "Pause", "Replay", "Runs", "Mapping", "Settings"} <= names

@@ -49,6 +49,15 @@ class RunRow(Base):
         Index("ix_etl_runs_claimed", "dispatched_at", postgresql_where=text("claimed_at IS NOT NULL")),
         Index("ix_etl_runs_rollup", "completed_at", postgresql_where=text("NOT rolled_up")),
         Index("ix_etl_runs_backfills", "source_name", "completed_at", postgresql_where=text("lane = 'backfill'")),
+        Index("ix_etl_runs_other_lanes", "lane", "created_at", "run_id", postgresql_where=text("lane <> 'fetch'")),
+        Index("ix_etl_runs_asked", "trigger", "created_at", "run_id", postgresql_where=text("trigger <> 'schedule'")),
+        Index(
+            "ix_etl_runs_error_code",
+            "error_code",
+            "created_at",
+            "run_id",
+            postgresql_where=text("error_fingerprint IS NOT NULL"),
+        ),
         Index(
             "ix_etl_runs_failed",
             "completed_at",

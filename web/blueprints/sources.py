@@ -107,7 +107,7 @@ class Source(MethodView):
     @blueprint.doc(operationId="get_source")
     def get(self, source_name: str) -> Any:
         """Show a source with its document; `ETag` is its version."""
-        return _shown(service().database.read(get_source, source_name))
+        return service().database.read(_read_source, source_name)
 
     @blueprint.arguments(NoQuerySchema, location="query", unknown=ma.RAISE, as_kwargs=True)
     @blueprint.arguments(DocumentSchema)
@@ -180,7 +180,7 @@ class Pause(MethodView):
         before = get_source(write.connection, source_name)
         pause_sources(write.connection, [source_name], wanted.get("until"))
         write.detail = {"before": {"paused": before.paused}, "after": {"paused": True, "until": wanted.get("until")}}
-        return _shown(get_source(write.connection, source_name))
+        return _read_source(write.connection, source_name)
 
 
 @blueprint.route("/sources/<source_name>/resume")
@@ -197,7 +197,7 @@ class Resume(MethodView):
         before = get_source(write.connection, source_name)
         resume_sources(write.connection, [source_name])
         write.detail = {"before": {"paused": before.paused, "set_aside": before.set_aside}}
-        return _shown(get_source(write.connection, source_name))
+        return _read_source(write.connection, source_name)
 
 
 @blueprint.route("/sources/<source_name>/versions")
@@ -321,11 +321,16 @@ def _declared(source_name: str, document: dict[str, Any], before: Row[Any] | Non
         "differences": applied.differences.get(source_name, []),
         "version": after.version,
     }
-    return _shown(after)
+    return _shown(write.connection, after)
 
 
-def _shown(row: Row[Any]) -> tuple[dict[str, Any], dict[str, str]]:
-    return present_source(row, warnings_of(row.config)), {"ETag": f'"{row.version}"'}
+def _read_source(connection: Connection, source_name: str) -> tuple[dict[str, Any], dict[str, str]]:
+    return _shown(connection, get_source(connection, source_name))
+
+
+def _shown(connection: Connection, row: Row[Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    details = details_of(connection, [row.name])[row.name]
+    return present_source(row, warnings_of(row.config), details), {"ETag": f'"{row.version}"'}
 
 
 def _mappings(connection: Connection, source_name: str, limit: int) -> dict[str, Any]:

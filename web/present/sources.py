@@ -42,9 +42,9 @@ def _details(row: Row[Any]) -> dict[str, Any]:
     return {"recent_runs": runs, "open_rejects": row.open}
 
 
-def present_source(row: Row[Any], warnings: list[str]) -> dict[str, Any]:
+def present_source(row: Row[Any], warnings: list[str], details: Row[Any]) -> dict[str, Any]:
     """A source with its document, in which no credential stands."""
-    return {**_summary(row), "source": masked(row.config), "warnings": warnings}
+    return {**_summary(row), **_details(details), "source": masked(row.config), "warnings": warnings}
 
 
 def _summary(row: Row[Any]) -> dict[str, Any]:

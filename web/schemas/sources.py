@@ -191,11 +191,13 @@ class RecentRunSchema(Schema):
 class ListedSourceSchema(SourceSummarySchema):
     """A source in a list."""
 
-    recent_runs = fields.List(fields.Nested(RecentRunSchema), metadata={"description": "with `details`: oldest first"})
-    open_rejects = fields.Integer(metadata={"description": "with `details`: counted up to 1,000"})
+    recent_runs = fields.List(
+        fields.Nested(RecentRunSchema), metadata={"description": "in a list only with `details`; oldest first"}
+    )
+    open_rejects = fields.Integer(metadata={"description": "in a list only with `details`; counted up to 1,000"})
 
 
-class SourceSchema(SourceSummarySchema):
+class SourceSchema(ListedSourceSchema):
     """A source with its document."""
 
     source = fields.Dict(metadata={"description": "the document, as sources.schema.json describes it"})

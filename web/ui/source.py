@@ -26,27 +26,24 @@ def source(name: str, tab: str = "status") -> Response:
     found = ask(f"/sources/{name}")
     if tab not in TABS:
         return page("problem.html", 404, title="Not Found", detail=f"a source has no page {tab}")
-    twin, values = _PARTS[tab](name)
+    twin, values = _PARTS[tab](name, found)
     return page(f"source_{tab}.html", section="sources", twin=twin, s=found, tab=tab, tabs=TABS, **values)
 
 
 Part = tuple[str, dict[str, Any]]
 
 
-def _status(name: str) -> Part:
-    listed = ask("/sources", {"name": name, "details": "true", "limit": 500})["sources"]
-    nothing: dict[str, Any] = {"recent_runs": [], "open_rejects": 0}
-    details: dict[str, Any] = next((one for one in listed if one["name"] == name), nothing)
-    runs: list[dict[str, Any]] = details["recent_runs"]
+def _status(name: str, found: dict[str, Any]) -> Part:
+    runs: list[dict[str, Any]] = found["recent_runs"]
+    seconds = [float(run["seconds"] or 0) for run in runs]
     return f"/sources/{name}/why", {
         "why": ask(f"/sources/{name}/why"),
-        "details": details,
         "record_bars": [(run["records"], f"{run['records']} records, {run['status']}", _tone(run)) for run in runs],
         "second_bars": [
-            (float(run["seconds"] or 0), f"{length(run['seconds'])}, {run['status']}", _tone(run)) for run in runs
+            (took, f"{length(took)}, {run['status']}", _tone(run)) for run, took in zip(runs, seconds, strict=True)
         ],
         "most_records": max((run["records"] for run in runs), default=0),
-        "most_seconds": max((float(run["seconds"] or 0) for run in runs), default=0.0),
+        "most_seconds": max(seconds, default=0.0),
     }
 
 
@@ -54,35 +51,35 @@ def _tone(run: dict[str, Any]) -> str:
     return STATES.get(run["status"], ("", "still"))[1]
 
 
-def _runs(name: str) -> Part:
+def _runs(name: str, _: dict[str, Any]) -> Part:
     query = {"source_name": name, **given(("status", "cursor")), "limit": 50}
     return address("/runs", query), {"found": ask("/runs", query)}
 
 
-def _data(name: str) -> Part:
+def _data(name: str, _: dict[str, Any]) -> Part:
     query = {"source_name": name, **given(("search", "cursor")), "page_size": 20}
     return address("/data", query), {"found": ask("/data", query)}
 
 
-def _rejects(name: str) -> Part:
+def _rejects(name: str, _: dict[str, Any]) -> Part:
     query = {"source_name": name}
     return address("/quarantine/groups", query), {"groups": ask("/quarantine/groups", query)["groups"]}
 
 
-def _mapping(name: str) -> Part:
+def _mapping(name: str, _: dict[str, Any]) -> Part:
     versions = ask(f"/sources/{name}/versions", given(("cursor",)))
     return f"/sources/{name}/mappings", {"mappings": ask(f"/sources/{name}/mappings"), "versions": versions}
 
 
-def _schema(name: str) -> Part:
+def _schema(name: str, _: dict[str, Any]) -> Part:
     return f"/sources/{name}/drift", {"drift": ask(f"/sources/{name}/drift")}
 
 
-def _settings(name: str) -> Part:
+def _settings(name: str, _: dict[str, Any]) -> Part:
     return f"/sources/{name}", {}
 
 
-_PARTS: dict[str, Callable[[str], Part]] = {
+_PARTS: dict[str, Callable[[str, dict[str, Any]], Part]] = {
     "status": _status,
     "runs": _runs,
     "data": _data,

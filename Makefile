@@ -14,8 +14,8 @@ UPGRADE ?=
 API ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls login debug shell db-shell clean \
-        test test-api test-browser bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
+.PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls login docker-login debug shell db-shell clean \
+        test test-api test-browser pictures bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -71,6 +71,9 @@ urls: .venv/installed ## addresses of the running stack, for scripts (make -s ur
 login: .venv/installed ## an address that signs a browser in, once, within 10 minutes (ROLE=read|operate|admin)
 	@$(BIN)/python -m web login $(if $(ROLE),--role $(ROLE))
 
+docker-login: ## the same of the containers
+	@docker compose exec web python -m web login $(if $(ROLE),--role $(ROLE))
+
 debug: .venv/installed ## run a source in this process, with breakpoints and without Redis: make debug SOURCE=name
 	@$(BIN)/python -m worker debug $(SOURCE)
 
@@ -90,6 +93,9 @@ test-browser: .venv/installed ## the pages in a Chromium (CHROMIUM=/path/to/it)
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser >/dev/null || \
 	    { echo "error: no Chromium found; on Debian: apt-get install chromium, elsewhere name one: CHROMIUM=/path make test-browser" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/browser $(ARGS)
+
+pictures: .venv/installed ## the pictures of the documentation, made anew (needs a Chromium)
+	@$(BIN)/python -m testkit.pictures
 
 coverage: .venv/lint .venv/suites ## the lines and branches that tests miss (all but the acceptance tests; some: ARGS="tests/unit")
 	@$(BIN)/python -m coverage run -m pytest -q $(or $(ARGS),tests/unit tests/integration tests/migrations)

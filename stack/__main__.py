@@ -175,6 +175,7 @@ def docker_up(_: argparse.Namespace) -> int:
     containers.start()
     client = Client(current)
     client.await_ready(READY_SECONDS)
+    print(f"Pages    {client.url}/ui   (make docker-login prints a link that signs you in)")
     print(f"API      {client.url}   (the key is in {shown(current.key_file)})")
     print(f"Flower   http://127.0.0.1:{current.flower_port}   (the login is FLOWER_BASIC_AUTH in .env)")
     return 0
@@ -262,11 +263,19 @@ def _seconds(one: dict[str, Any]) -> str:
 def _print_urls(stack: LocalStack, client: Client) -> None:
     if stack.settings.public:
         print(f"Listens on {stack.settings.web_host}; every call needs a key: {shown(stack.settings.key_file)}")
+    print(f"Pages    {_login()}")
+    print("         (signs you in, once, within 10 minutes; make login prints another)")
     print(f"API      {client.url}/data   {client.url}/stats   {client.url}/health")
     print(f"Docs     {client.url}/docs   {client.url}/redoc")
     given = "FLOWER_BASIC_AUTH in .env" if "FLOWER_BASIC_AUTH" in stack.explicit else shown(stack.settings.flower_file)
     print(f"Flower   http://127.0.0.1:{stack.settings.flower_port}   (login: {given})")
     print("Next     make run SOURCE=name, make ps, make logs, make down")
+
+
+def _login() -> str:
+    """An address that signs a browser in."""
+    command = [sys.executable, "-m", "web", "login"]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 
 
 def _await_flower(stack: LocalStack) -> None:

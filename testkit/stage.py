@@ -7,12 +7,26 @@ and a source that is set aside.
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import time
 from typing import Any
 
 from testkit.fake_server import FakeServer, Request, Response, as_json
 from testkit.service import PYTHON, Service, make_database, running_servers, wait_until
 
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+# A browser that does nothing beside what it is asked for; as root it runs without a sandbox or not at all.
+QUIET = (
+    *(
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-gpu",
+        "--no-first-run",
+    ),
+    *(() if os.geteuid() else ("--no-sandbox",)),
+)
 KEY = "stage-" + "k" * 26
 MARKUP = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 

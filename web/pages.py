@@ -34,8 +34,8 @@ REDOC = """<!doctype html>
 
 @blueprint.get("/")
 def front() -> Response:
-    """Leads to the documentation."""
-    return redirect("/docs")  # type: ignore[return-value]
+    """Leads to the pages."""
+    return redirect("/ui")  # type: ignore[return-value]
 
 
 @blueprint.get("/docs")

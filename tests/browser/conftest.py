@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +12,7 @@ from playwright.sync_api import sync_playwright
 
 from testkit.fake_server import FakeServer
 from testkit.service import Servers, Service, make_database
-from testkit.stage import KEY, plant
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-# What a browser would do beside what it is asked for.
-QUIET = (
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-gpu",
-    "--no-first-run",
-)
-SANDBOX = () if os.geteuid() else ("--no-sandbox",)
+from testkit.stage import CHROMIUM, KEY, QUIET, plant
 
 
 @dataclass
@@ -58,7 +45,7 @@ def chromium() -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip("no Chromium: see make test-browser")
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, *SANDBOX])
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         browser.close()
 

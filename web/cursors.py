@@ -102,12 +102,13 @@ class AlertCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class ChangeCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """How far a mirror has come: the cluster, the mark under which it read, and its last change."""
+    """How far a mirror has come: the cluster, the mark under which it read, its last change, and where it began."""
 
     cluster: Annotated[str, msgspec.Meta(max_length=20)]
     mark: UUID
     xid: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     item_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    begun: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 Cursor = TypeVar("Cursor", ItemCursor, RunCursor, ChangeCursor, AlertCursor)

@@ -12,7 +12,7 @@ from db.models.base import Base, Xid8, counter, now
 
 
 class MarkRow(Base):
-    """When it was written, all transactions before `horizon` were over."""
+    """When it was written, all transactions of its cluster before `horizon` were over."""
 
     __tablename__ = "mirror_marks"
     __table_args__ = (
@@ -24,6 +24,7 @@ class MarkRow(Base):
     nonce: Mapped[UUID] = mapped_column(unique=True)
     horizon: Mapped[str] = mapped_column(Xid8)
     at: Mapped[datetime] = now()
+    cluster: Mapped[str | None]
 
 
 class FloorRow(Base):
@@ -34,6 +35,7 @@ class FloorRow(Base):
 
     one: Mapped[bool] = mapped_column(Boolean, primary_key=True)
     xid: Mapped[str] = mapped_column(Xid8)
+    cluster: Mapped[str | None]
 
 
 class ExportRow(Base):

@@ -29,12 +29,16 @@ STEP = 5000
 
 @dataclass(frozen=True)
 class Position:
-    """How far a mirror has come: the last change that it has, and the mark under which it read that."""
+    """How far a mirror has come: the last change that it has, and the mark under which it read that.
+
+    What was removed before `begun` it never had.
+    """
 
     cluster: str
     mark: str
     xid: int
     item_id: int
+    begun: int
 
 
 @dataclass(frozen=True)
@@ -47,28 +51,32 @@ class Changes:
     behind_seconds: float
 
 
-_NEWEST = "SELECT * FROM mirror_marks ORDER BY mark_id DESC LIMIT 1"
+# Transactions are numbered by their cluster: what a restore has brought from another says nothing of those here.
+_CLUSTER = "(SELECT system_identifier::text FROM pg_control_system())"
+_NEWEST = f"SELECT * FROM mirror_marks WHERE cluster = {_CLUSTER} ORDER BY mark_id DESC LIMIT 1"
 # Whether there are changes that can be seen, and that a mark does not cover: by the last one. Asked whether one exists,
 # PostgreSQL expects very many, and reads the whole table when there is none.
 _OPEN = "coalesce((SELECT change_xid FROM unified_items ORDER BY change_xid DESC LIMIT 1) >= m.horizon, false)"
 _MARK = text(f"""
-    INSERT INTO mirror_marks (nonce, horizon)
-    SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot())
+    INSERT INTO mirror_marks (nonce, horizon, cluster)
+    SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot()), {_CLUSTER}
     WHERE NOT EXISTS (
         SELECT 1 FROM ({_NEWEST}) m
         WHERE NOT {_OPEN} OR m.at > clock_timestamp() - make_interval(secs => :lasts) AND m.at <= clock_timestamp())
 """)
 _COVERED = text(f"""
-    SELECT nonce::text AS nonce, horizon::text AS horizon,
-        (SELECT system_identifier::text FROM pg_control_system()) AS cluster,
+    SELECT nonce::text AS nonce, horizon::text AS horizon, cluster,
         CASE WHEN {_OPEN} THEN
-            extract(epoch FROM clock_timestamp() - (SELECT min(o.at) FROM mirror_marks o WHERE o.horizon = m.horizon))
+            extract(epoch FROM clock_timestamp() - (SELECT min(o.at) FROM mirror_marks o
+                WHERE o.horizon = m.horizon AND o.cluster = m.cluster))
         ELSE 0 END::float8 AS behind
     FROM ({_NEWEST}) m
 """)
-_IS_KNOWN = text("""
+_IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT 1 FROM mirror_marks WHERE nonce = CAST(:mark AS uuid))
-        AND NOT EXISTS (SELECT 1 FROM mirror_floor WHERE xid > CAST(:xid AS xid8))
+        AND NOT EXISTS (
+            SELECT 1 FROM mirror_floor
+            WHERE xid > CAST(:xid AS xid8) AND xid >= CAST(:begun AS xid8) AND cluster = {_CLUSTER})
 """)
 _PAGE = text(f"""
     WITH near AS MATERIALIZED (
@@ -102,16 +110,16 @@ def read_changes(connection: Connection, after: Position | None, limit: int) -> 
     mark = connection.execute(_COVERED).one()
     if after is not None:
         _check(connection, after, mark.cluster)
-    start = after or Position(mark.cluster, mark.nonce, 0, 0)
+    start = after or Position(mark.cluster, mark.nonce, 0, 0, int(mark.horizon))
     values = {"xid": str(start.xid), "item_id": start.item_id, "horizon": mark.horizon, "limit": limit}
     rows = connection.execute(_PAGE, values).all()
     last = (int(rows[-1].xid), rows[-1].id) if rows else (start.xid, start.item_id)
-    position = Position(mark.cluster, mark.nonce, *last)
+    position = Position(mark.cluster, mark.nonce, last[0], last[1], start.begun)
     return Changes([row.shown for row in rows], position, bool(rows) and rows[0].found > len(rows), mark.behind)
 
 
 def _check(connection: Connection, after: Position, cluster: str) -> None:
-    known = {"mark": after.mark, "xid": str(after.xid)}
+    known = {"mark": after.mark, "xid": str(after.xid), "begun": str(after.begun)}
     if after.cluster == cluster and connection.execute(_IS_KNOWN, known).scalar_one():
         return
     raise MirrorResetError("the database was restored since, or this is too long ago; mirror all of it again")
@@ -120,9 +128,10 @@ def _check(connection: Connection, after: Position, cluster: str) -> None:
 def raise_floor(connection: Connection, xid: str | None) -> None:
     """Items that changed up to this transaction are removed: who has not seen that change never will."""
     if xid is not None:
-        query = text("""
-            INSERT INTO mirror_floor AS f (one, xid) VALUES (true, CAST(:xid AS xid8))
-            ON CONFLICT (one) DO UPDATE SET xid = greatest(f.xid, excluded.xid)
+        query = text(f"""
+            INSERT INTO mirror_floor AS f (one, xid, cluster) VALUES (true, CAST(:xid AS xid8), {_CLUSTER})
+            ON CONFLICT (one) DO UPDATE SET cluster = excluded.cluster,
+                xid = CASE WHEN f.cluster = excluded.cluster THEN greatest(f.xid, excluded.xid) ELSE excluded.xid END
         """)
         connection.execute(query, {"xid": xid})
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import text
@@ -16,6 +17,7 @@ from bench.bounds import pages_of
 from db.queries import changes
 from testkit.runner import SourceRunner
 from web.app import create_app
+from web.cursors import ChangeCursor, pack, unpack
 
 
 @pytest.fixture
@@ -211,17 +213,63 @@ def test_a_restore_to_an_earlier_point_resets_what_saw_more(runner: SourceRunner
     assert (before.resets, after.resets) == (0, 1)
 
 
-def test_another_cluster_resets(runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_cluster_resets(runner: SourceRunner, client: FlaskClient) -> None:
     mirror = Mirror(client)
     with runner.database.transaction() as connection:
         write(connection, "a")
     mirror.sync()
-    other = str(changes._COVERED).replace(
-        "SELECT system_identifier::text FROM pg_control_system()", "SELECT '42'::text"
-    )
-    monkeypatch.setattr(changes, "_COVERED", text(other))
+    assert mirror.cursor is not None
+    mirror.cursor = pack(msgspec.structs.replace(unpack(mirror.cursor, ChangeCursor), cluster="42"))
     mirror.sync()
     assert (mirror.titles, mirror.resets) == ({"a": "a"}, 1)
+
+
+def test_marks_of_another_cluster_say_nothing_of_this_one(runner: SourceRunner, client: FlaskClient) -> None:
+    """As after a restore into a fresh one, whose transactions have lower numbers."""
+    with runner.database.transaction() as connection:
+        write(connection, "a")
+        connection.execute(text("UPDATE unified_items SET change_xid = '999999998'"))
+    client.get("/data/changes")
+    runner.sql("UPDATE mirror_marks SET cluster = '42', horizon = '999999999'")
+    mirror = Mirror(client)
+    mirror.sync()
+    assert mirror.titles == {}
+    runner.database.transact(changes.renumber)
+    with runner.database.transaction() as connection:
+        write(connection, "b")
+    mirror.sync()
+    assert (set(mirror.titles), mirror.resets) == ({"a", "b"}, 0)
+
+
+def test_the_floor_of_another_cluster_says_nothing_of_this_one(runner: SourceRunner, client: FlaskClient) -> None:
+    with runner.database.transaction() as connection:
+        write(connection, "a")
+        changes.raise_floor(connection, "999999999")
+    runner.sql("UPDATE mirror_floor SET cluster = '42'")
+    mirror = Mirror(client)
+    mirror.sync()
+    assert (set(mirror.titles), mirror.resets) == ({"a"}, 0)
+    with runner.database.transaction() as connection:
+        changes.raise_floor(connection, "3")
+    assert runner.sql("SELECT xid::text FROM mirror_floor") == ["3"]
+
+
+def test_a_mirror_that_begins_after_items_were_removed_need_not_begin_again(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    with runner.database.transaction() as connection:
+        write(connection, *"abcdefgh")
+    with runner.database.transaction() as connection:
+        write(connection, "gone")
+    with runner.database.transaction() as connection:
+        gone = connection.execute(
+            text("DELETE FROM unified_items WHERE external_id = 'gone' RETURNING change_xid::text")
+        )
+        changes.raise_floor(connection, gone.scalar_one())
+    mirror = Mirror(client)
+    for _ in range(2):
+        mirror.sync()
+    assert (sorted(mirror.titles), mirror.resets) == (list("abcdefgh"), 0)
 
 
 def test_changes_that_lie_ahead_of_all_transactions_are_put_among_them(

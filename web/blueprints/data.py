@@ -137,7 +137,7 @@ class ExportState(MethodView):
 
 
 def _position(cursor: ChangeCursor) -> Position:
-    return Position(cursor.cluster, str(cursor.mark), cursor.xid, cursor.item_id)
+    return Position(cursor.cluster, str(cursor.mark), cursor.xid, cursor.item_id, cursor.begun)
 
 
 @blueprint.route("/data/<int:item_id>")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def present_changes(found: Changes) -> bytes:
     """The answer as JSON; items are JSON already."""
     position = found.position
-    cursor = ChangeCursor(position.cluster, UUID(position.mark), position.xid, position.item_id)
+    cursor = ChangeCursor(position.cluster, UUID(position.mark), position.xid, position.item_id, position.begun)
     return msgspec.json.encode(
         {
             "changes": [msgspec.Raw(item.encode()) for item in found.items],

@@ -14,6 +14,14 @@ from testkit.fake_server import FakeServer
 from testkit.service import Servers, Service, make_database
 from testkit.stage import CHROMIUM, KEY, QUIET, plant
 
+# They come last in each list, and are never due.
+MANY = 10_000
+_MANY = f"""
+    INSERT INTO sources (name, type, config, enabled, origin, next_run_at)
+    SELECT 'z' || n, 'csv', jsonb_build_object('name', 'z' || n, 'type', 'csv', 'file', 'z.csv',
+        'schedule', jsonb_build_object('every', '30m')), true, 'file', now() + interval '10 years'
+    FROM generate_series(1, {MANY}) n"""
+
 
 @dataclass
 class Stage:
@@ -35,6 +43,7 @@ def stage(servers: Servers, migrated: str, tmp_path_factory: pytest.TempPathFact
     with FakeServer() as server:
         try:
             plant(service, server)
+            service.sql(_MANY)
             yield Stage(service, server)
         finally:
             service.stop_all()

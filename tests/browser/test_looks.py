@@ -9,7 +9,7 @@ from typing import Any
 import axe_playwright_python
 import pytest
 
-from tests.browser.conftest import Stage
+from tests.browser.conftest import MANY, Stage
 
 PAGES = (
     *(
@@ -109,3 +109,22 @@ def test_every_action_is_reached_by_the_keyboard(visit: Visit) -> None:
         page.keyboard.press("Tab")
         names.add(page.evaluate("document.activeElement.textContent.trim()"))
     assert {"Run now", "Pause", "Replay", "Runs", "Mapping", "Settings"} <= names
+
+
+def test_ten_thousand_sources_are_a_page_at_a_time(visit: Visit) -> None:
+    page = visit("/ui/sources")
+    assert page.locator(".chips").inner_text().replace("\u2009", "").startswith(f"all {MANY + 10}")
+    assert page.locator("main tbody tr").count() == 50
+    page.click("[rel=next]")
+    assert page.locator("main tbody tr").first.locator("a").first.inner_text().startswith("z")
+    page.fill("[name=name]", "z9999")
+    page.click("button:has-text('Filter')")
+    assert page.locator("main tbody tr").count() == 1
+
+
+def test_what_was_chosen_is_not_lost_by_refreshing(visit: Visit) -> None:
+    page = visit("/ui/sources?name=mixed")
+    page.check("[name=names]")
+    page.evaluate("htmx.trigger(document.querySelector('#live'), 'every')")
+    page.wait_for_timeout(300)
+    assert page.is_checked("[name=names]")

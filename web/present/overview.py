@@ -88,6 +88,8 @@ def _retentions(settings: Settings) -> dict[str, str]:
         "rejected_records": f"{settings.cases_retention.days} days once settled; open ones are kept",
         "audit_log": f"{settings.audit_retention.days} days",
         "idempotency_keys": "1 day",
+        **dict.fromkeys(("alert_outbox", "alert_deliveries"), f"{settings.alerts_retention.days} days"),
+        "alert_mutes": f"{settings.alerts_retention.days} days after they end",
         "sessions": "7 days, and 30 days to be seen",
         "etl_plans": "1 day",
         "exports": "1 day",

@@ -27,6 +27,7 @@
     const button = document.getElementById("zone");
     button.hidden = false;
     button.textContent = inUTC() ? "UTC" : zone;
+    each("[data-zone]", (said) => { said.textContent = button.textContent; });
     button.title = inUTC() ? `show times of ${zone}` : "show UTC";
   }
   document.getElementById("zone").addEventListener("click", () => { kept("utc", inUTC() ? "0" : "1"); tellTimes(); });
@@ -80,6 +81,14 @@
   document.addEventListener("submit", (event) => {
     const question = event.target.dataset.confirm;
     if (question && !confirm(question)) event.preventDefault();
+    // A time that is typed is of the zone that is shown; the server would take it for UTC.
+    each("input[type=datetime-local]", (input) => {
+      if (!input.value || inUTC()) return;
+      const sent = Object.assign(document.createElement("input"), {
+        type: "hidden", name: input.name, value: new Date(input.value).toISOString() });
+      input.removeAttribute("name");
+      input.after(sent);
+    }, event.target);
   });
   tellTimes();
   setInterval(() => { if (!document.hidden) tellTimes(); }, 30000);

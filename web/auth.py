@@ -54,6 +54,9 @@ def install(app: Flask, settings: Settings) -> None:
     @app.before_request
     def _check_caller() -> None:
         g.caller = NOBODY
+        if "\0" in request.path:
+            # No name has it, and no column can hold it.
+            abort(404)
         if (inside := request.environ.get(INSIDE)) is not None:
             g.caller = inside
             _check_inside()

@@ -126,7 +126,7 @@ def register_error_handlers(app: Flask) -> None:
     """Turn every exception into a problem document."""
     app.register_error_handler(ETLError, answer_of)
     app.register_error_handler(HTTPException, _from_http)
-    app.register_error_handler(Exception, _from_defect)
+    app.register_error_handler(Exception, from_defect)
 
 
 def problem(status: int, detail: str, *, code: str = "", **more: Any) -> Response:
@@ -159,7 +159,7 @@ def answer_of(error: ETLError) -> Response:
     """An error of ours as a problem document."""
     status = status_of(error)
     if status is None:
-        return _from_defect(error)
+        return from_defect(error)
     facts = {name: error.facts[name] for name in _SHOWN_FACTS if name in error.facts}
     return problem(status, error.message, code=error.code, **facts)
 
@@ -184,7 +184,7 @@ def _from_http(error: HTTPException) -> Response:
     return response
 
 
-def _from_defect(error: Exception) -> Response:
+def from_defect(error: Exception) -> Response:
     """An error nobody foresaw: the log has it under an id, the caller gets the id only."""
     incident = str(uuid.uuid4())
     log.error("unhandled_error", incident=incident, path=request.path, method=request.method, exc_info=error)

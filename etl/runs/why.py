@@ -203,8 +203,7 @@ def _of_schedule(about: Situation) -> Iterator[Reason]:
     """Why there is no run."""
     if not about.is_scheduling or about.next_run_at is None:
         action = "set ENABLE_SCHEDULER=true, or start its runs otherwise"
-        since = about.scheduler_seen_at or about.updated_at
-        yield Reason(Cause.NO_SCHEDULE, "the scheduler is turned off", action, since)
+        yield Reason(Cause.NO_SCHEDULE, "the scheduler is turned off", action, since=about.scheduler_seen_at)
     elif about.next_run_at < about.now - PROMPT:
         seen = f"one was seen last at {about.scheduler_seen_at:%FT%TZ}" if about.scheduler_seen_at else "none was seen"
         message = f"its slot is due, and no scheduler has taken it; {seen}"

@@ -30,13 +30,13 @@ def test_from_a_link_to_a_mended_record(stage: Stage, chromium: Any, script: boo
     page.click("text=New source")
     page.fill("[name=url]", stage.url.rpartition(":")[0] + f":{stage.server.port}{path}")
     page.click("button:has-text('Preview')")
-    assert "5 fit, 0 are rejected" in page.locator("main").inner_text()
+    assert "5 fit, 0 rejected" in page.locator("main").inner_text()
     document = page.locator("textarea").input_value()
     assert "records: result" in document
     # One more field is mapped, which does not fit everywhere.
     page.fill("textarea", document.replace("  title: label", "  title: label\n  amount: cost"))
     page.click("button:has-text('Preview again')")
-    assert "4 fit, 1 are rejected" in page.locator("main").inner_text()
+    assert "4 fit, 1 rejected" in page.locator("main").inner_text()
     name = re.search(r"name: (\w+)", document)[1]  # type: ignore[index]
     page.click("button:has-text('Save, and run it')")
     assert "first run" in page.locator("main").inner_text()

@@ -121,6 +121,7 @@ NEEDED = {
     "POST /ui/rejects/redrive": OPERATE,
     "POST /ui/rejects/discard": OPERATE,
     "GET /ui/data": READ,
+    "GET /ui/data/export": READ,
     "GET /ui/data/<int:item_id>": READ,
     "POST /ui/data/<int:item_id>/erase": ADMIN,
     "GET /ui/replays": READ,

@@ -229,8 +229,15 @@ def test_a_source_is_made_of_an_address(browser: Browser, fake_server: FakeServe
     assert "this is its first run" in page
     name = browser.runner.sql("SELECT name FROM sources WHERE origin = 'api'")[0]
     assert "Change it" in browser.get(f"/ui/sources/{name}/settings")
-    changed = browser.follow("/ui/new-source/save", document=mended + "\ntags: [new]\n", name=name)
+    version = re.search(r'name="version" value="(\d+)"', browser.get(f"/ui/sources/{name}/edit"))[1]  # type: ignore[index]
+    text = mended + "\ntags: [new]\n"
+    changed = browser.follow("/ui/new-source/save", document=text, name=name, version=version, every="1h")
     assert "#new" in changed
+    assert "every 1 h" in changed
+    # Who had it open meanwhile does not undo that.
+    late = browser.post("/ui/new-source/save", document=mended, name=name, version=version)
+    assert "somebody has changed it meanwhile" in late.text
+    assert "there is a source of this name" in browser.post("/ui/new-source/save", document=mended).text
 
 
 def test_a_key_is_made_shown_once_and_revoked(browser: Browser) -> None:
@@ -274,3 +281,86 @@ def test_how_values_look() -> None:
     assert schedule({"cron": "0 6 * * 1", "timezone": "Europe/Berlin"}) == "at 06:00, only on Monday (Europe/Berlin)"
     assert schedule({"every": "90m"}) == "every 1 h 30 min"
     assert "never" in ago(None)
+
+
+def test_nothing_is_put_away_that_was_not_chosen(browser: Browser) -> None:
+    for path in ("discard", "redrive"):
+        assert "Choose some records first" in browser.follow(f"/ui/rejects/{path}", source_name="mixed", reason="x")
+    assert browser.runner.sql("SELECT DISTINCT state FROM rejected_records") == ["open"]
+
+
+def test_nothing_is_done_to_sources_that_were_not_chosen(browser: Browser) -> None:
+    assert "Choose some sources" in browser.follow("/ui/sources", action="pause")
+    asked = browser.post("/ui/sources", action="pause", all="1", names="good")
+    assert "Pause 4 sources?" in asked.text
+    assert 'name="all" value="1"' in asked.text
+    assert 'name="names"' not in asked.text
+
+
+def test_a_time_of_a_form_is_utc(browser: Browser) -> None:
+    browser.post("/ui/sources", action="pause", names="good", until="2999-01-02T03:04", sure="1")
+    assert browser.runner.sql("SELECT paused_until::text FROM sources WHERE name = 'good'") == [
+        "2999-01-02 03:04:00+00"
+    ]
+
+
+def test_the_rejects_of_one_run(browser: Browser) -> None:
+    runs = browser.runner.sql(
+        "SELECT run_id::text FROM etl_runs WHERE source_name IN ('good', 'mixed') ORDER BY source_name"
+    )
+    shown = [browser.get(f"/ui/rejects/cases?run_id={run}") for run in runs]
+    assert ["No record matches" in one for one in shown] == [True, False]
+
+
+def test_a_plan_is_replayed_as_it_was_planned(browser: Browser) -> None:
+    answer = browser.post("/ui/replays", source_name="good", since="2020-01-01", dry_run="1")
+    assert answer.status_code == 303
+    assert 'name="since" value="2020-01-01T00:00:00+00:00"' in browser.get(answer.location)
+    wrong = browser.post("/ui/replays", source_name="good", since="garbage")
+    assert (wrong.status_code, 'value="garbage"' in wrong.text) == (422, True)
+
+
+def test_columns_are_kept_from_page_to_page(browser: Browser) -> None:
+    browser.runner.sql("""
+        INSERT INTO unified_items (source_type, source_name, external_id, title, raw_data_id, raw_ingested_at, run_id,
+            content_hash, mapping_version)
+        SELECT 'csv', 'good', 'more' || n, 't', 1, now(), gen_random_uuid(), '\\x00', 1 FROM generate_series(1, 60) n""")
+    shown = browser.get("/ui/data?columns=title&columns=amount")
+    link = unescape(re.search(r'rel="next" href="([^"]+)"', shown)[1])  # type: ignore[index]
+    assert link.startswith("/ui/data?columns=title&columns=amount&cursor=")
+
+
+def test_what_is_shown_is_exported_where_a_session_counts(browser: Browser) -> None:
+    answer = browser.client.get("/ui/data/export?format=csv&source_name=good&columns=title,amount", buffered=True)
+    assert answer.text.splitlines() == ["title,amount", "thing 0,0", "thing 1,1", "thing 2,2"]
+    answer.close()
+    assert browser.client.get("/ui/data/export?format=xml").status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ({"url": "http://["}, "that is no address"),
+        ({"url": "shop.example/items"}, "did you mean http://shop.example/items"),
+        ({"url": "http://a.example/", "auth": "bearer", "secret": "s3cret-itself"}, "not the key itself"),
+        ({"document": "- no\n- source"}, "expected the keys of one source"),
+        ({"document": "a: [1"}, "line"),
+    ],
+)
+def test_what_is_wrong_with_a_source_is_said(browser: Browser, form: dict[str, str], said: str) -> None:
+    shown = browser.post("/ui/new-source/preview", **form)
+    assert shown.status_code == 200
+    assert said in unescape(shown.text)
+
+
+def test_a_source_that_is_saved_and_does_not_run_says_both(browser: Browser, fake_server: FakeServer) -> None:
+    url = fake_server.json("/more", [])
+    document = f"{{name: more, type: api, enabled: false, records: '@', request: {{url: '{url}'}}}}"
+    shown = browser.follow("/ui/new-source/save", document=document)
+    assert "more is saved, but does not run yet" in shown
+    assert 'role="alert"' in shown
+
+
+@pytest.mark.parametrize("path", ["/ui/sources/%00", "/sources/%00", "/ui/nowhere", "/ui/runs/1"])
+def test_what_there_is_not(browser: Browser, path: str) -> None:
+    assert browser.client.get(path).status_code == 404

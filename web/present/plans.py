@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,4 +20,5 @@ def present_plan(row: Row[Any]) -> dict[str, Any]:
     diff = msgspec.structs.asdict(found)
     diff["fields_changed"] = diff.pop("fields")
     diff["samples"] = {kind: msgspec.to_builtins(samples) for kind, samples in found.samples.items()}
-    return {**plan, "one_in": scope.get("every", 1), "diff": diff}
+    times = {name: datetime.fromisoformat(scope[name]) if scope.get(name) else None for name in ("since", "until")}
+    return {**plan, **times, "run_id": scope.get("run_id"), "one_in": scope.get("every", 1), "diff": diff}

@@ -44,6 +44,10 @@
     const chosen = document.querySelector("#live input:checked, #live select:focus");
     if (isPaused() || document.hidden || chosen) event.preventDefault();
   });
+  // An answer that is another page, as when the session is over, does not take the place of the live part.
+  document.addEventListener("htmx:before:swap", (event) => {
+    if (!event.detail.ctx.text.includes('id="live"')) event.preventDefault();
+  });
   document.addEventListener("htmx:after:swap", () => tellTimes());
 
   // Keys.

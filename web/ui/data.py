@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from flask import request
+from marshmallow import Schema, ValidationError
 
-from db.queries.exports import EXPORTED
+from db.queries.exports import EXPORTED, Format, Wanted
+from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.declare.source import SOURCE_TYPES
+from etl.errors import ConfigError
+from web.exports import export
+from web.extensions import service
+from web.questions import read_filters
+from web.schemas.data import ExportQuerySchema
 from web.ui.ask import ApiError, act, address, ask
 from web.ui.shell import blueprint, done, given, needs, page, refused
 
@@ -27,7 +35,7 @@ FILTERS = (
 )
 ORDER = ("sort_by", "sort_order")
 SORTABLE = ("created_at", "updated_at", "published_at", "title", "amount", "rating")
-COLUMNS = ("title", "source_name", "category", "amount", "published_at", "updated_at")
+COLUMNS = ("source_name", "title", "category", "amount", "published_at", "updated_at")
 
 
 @blueprint.get("/data")
@@ -39,7 +47,7 @@ def data() -> Response:
         "data.html",
         section="data",
         twin=address("/data", query),
-        export=address("/data/export", {**given(FILTERS), "columns": ",".join(chosen)}),
+        export=address("/ui/data/export", {**given(FILTERS), "columns": ",".join(chosen)}),
         found=ask("/data", query),
         filters=given(FILTERS),
         columns=chosen,
@@ -47,6 +55,28 @@ def data() -> Response:
         sortable=SORTABLE,
         types=SOURCE_TYPES,
     )
+
+
+@blueprint.get("/data/export")
+def export_data() -> Response:
+    """The same as a stream: where a session counts, the API does not take it."""
+    query = ask_query(ExportQuerySchema())
+    if "source_name" in query:
+        service().database.read(check_known, query["source_name"])
+    return export(uuid4(), Wanted(read_filters(query), query.get("columns") or EXPORTED, Format(query["format"])))
+
+
+def ask_query(schema: Schema) -> dict[str, Any]:
+    """The parameters of this page, as the API reads them.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    try:
+        found: dict[str, Any] = schema.load(request.args.to_dict())
+    except ValidationError as error:
+        raise ConfigError("; ".join(f"{name}: {said}" for name, said in error.messages_dict.items())) from error
+    return found
 
 
 @blueprint.get("/data/<int:item_id>")

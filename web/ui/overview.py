@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import request
+from flask import flash, redirect, request
 
 from etl.access.roles import Role
+from web.extensions import service
 from web.ui.ask import ApiError, act, ask
-from web.ui.shell import blueprint, done, needs, page, refused
+from web.ui.shell import back, blueprint, needs, page, refused
 
 if TYPE_CHECKING:
     from flask import Response
@@ -21,7 +23,9 @@ OUTCOMES = ("failed", "partial", "success")
 def overview() -> Response:
     """All at a glance."""
     found = ask("/overview")
-    return page("overview.html", section="overview", twin="/overview", o=found, hours=_hours(found["hours"]))
+    told = bool(service().settings.alert_urls)
+    hours = _hours(found["hours"])
+    return page("overview.html", section="overview", twin="/overview", o=found, hours=hours, is_told=told)
 
 
 def _hours(hours: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -46,5 +50,7 @@ def retry() -> Any:
     try:
         answer = act("POST", "/runs", {"error": request.form.get("error", "")})
     except ApiError as error:
-        return refused(error, "overview")
-    return done(f"{answer['queued_total']} runs queued", "overview")
+        return refused(error)
+    number = answer["queued_total"]
+    flash(f"{number} run{'s are' if number != 1 else ' is'} queued")
+    return redirect(back(), HTTPStatus.SEE_OTHER)

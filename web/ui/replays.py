@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from flask import redirect, request, url_for
 
 from etl.access.roles import Role
 from web.ui.ask import ApiError, act, address, ask
-from web.ui.shell import blueprint, done, given, needs, page, refused
+from web.ui.shell import blueprint, done, given, needs, page
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from flask import Response
 
 
@@ -20,15 +23,20 @@ def replays() -> Response:
     return _page()
 
 
-def _page(plan: dict[str, Any] | None = None) -> Response:
+def _page(plan: dict[str, Any] | None = None, wrong: Sequence[str] = ()) -> Response:
+    """With what was typed, if it was not good or is to be seen first."""
+    typed = request.form or request.args
     query = {"lane": "replay", **given(("source_name",)), "limit": 20}
     return page(
         "replays.html",
+        HTTPStatus.UNPROCESSABLE_ENTITY if wrong else HTTPStatus.OK,
         section="replays",
         twin=address("/runs", query),
         replays=ask("/runs", query)["runs"],
         others=ask("/runs", {**query, "lane": "backfill"})["runs"],
         plan=plan,
+        typed=typed,
+        wrong=wrong,
     )
 
 
@@ -42,11 +50,11 @@ def plan(plan_id: Any) -> Response:
 @needs(Role.OPERATE)
 def replay() -> Any:
     """Replays, or says what that would change."""
-    body: dict[str, Any] = given(("source_name", "since", "until"), request.form)
+    body: dict[str, Any] = given(("source_name", "since", "until", "run_id"), request.form)
     try:
         answer = act("POST", "/replays", {**body, "dry_run": "dry_run" in request.form})
     except ApiError as error:
-        return refused(error, "replays", **given(("source_name",), request.form))
+        return _page(wrong=error.lines)
     if answer.get("plan_id"):
         return redirect(url_for("ui.plan", plan_id=answer["plan_id"]), 303)
     return done("the replay is queued", "run", run_id=answer["run_id"])
@@ -60,7 +68,7 @@ def backfill() -> Any:
     try:
         answer = act("POST", "/backfills", {**body, "dry_run": "dry_run" in request.form})
     except ApiError as error:
-        return refused(error, "replays", **given(("source_name",), request.form))
+        return _page(wrong=error.lines)
     if answer.get("run_id"):
         return done("the backfill is queued", "run", run_id=answer["run_id"])
     return _page(answer)

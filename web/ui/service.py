@@ -67,7 +67,7 @@ def mute() -> Any:
     """Mutes for some hours; without a number it ends that."""
     hours = request.form.get("hours", "")
     until = datetime.now(UTC) + timedelta(hours=int(hours)) if hours.isdecimal() and len(hours) < 5 else None
-    scope: dict[str, Any] = given(("cause", "source", "tag"), request.form) or {"all": True}
+    scope: dict[str, Any] = {"all": True} if "all" in request.form else given(("cause", "source", "tag"), request.form)
     try:
         act("POST", "/alerts/mute", {**scope, "until": until and until.isoformat()})
     except ApiError as error:

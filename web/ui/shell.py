@@ -20,19 +20,19 @@ from flask import (
     send_from_directory,
     url_for,
 )
+from werkzeug.exceptions import HTTPException
 
 from etl.access.roles import Role
 from etl.errors import ETLError
 from web.auth import NEEDS
 from web.callers import caller
-from web.errors import answer_of
+from web.errors import answer_of, from_defect
+from web.extensions import service
 from web.ui.ask import ApiError
 from web.ui.shown import FILTERS, STATES, moment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from werkzeug.exceptions import HTTPException
 
 View = TypeVar("View", bound="Callable[..., Any]")
 STATIC = Path(__file__).parents[1] / "static"
@@ -55,7 +55,7 @@ PAGES = (
     ("hosts", "Hosts", "h"),
     ("alerts", "Alerts", "a"),
     ("system", "System", "y"),
-    ("access", "Keys", "k"),
+    ("access", "Access", "k"),
 )
 THEMES = ("auto", "light", "dark")
 THEME_COOKIE = "kasparro_theme"
@@ -89,13 +89,13 @@ def done(said: str, endpoint: str, **values: Any) -> Any:
     return redirect(url_for(f"ui.{endpoint}", **values), HTTPStatus.SEE_OTHER)
 
 
-def refused(error: ApiError, endpoint: str, **values: Any) -> Any:
-    """After a form that the API refused: the page that follows, which says why."""
+def refused(error: ApiError, endpoint: str | None = None, **values: Any) -> Any:
+    """After a form that the API refused: the page that it was on, or another, which says why."""
     if error.status == HTTPStatus.UNAUTHORIZED:
         abort(HTTPStatus.UNAUTHORIZED)
     for line in error.lines:
         flash(line, "refused")
-    return redirect(url_for(f"ui.{endpoint}", **values), HTTPStatus.SEE_OTHER)
+    return redirect(url_for(f"ui.{endpoint}", **values) if endpoint else back(), HTTPStatus.SEE_OTHER)
 
 
 def given(names: tuple[str, ...], args: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -122,6 +122,7 @@ def _shared() -> dict[str, Any]:
         "theme": theme if theme in THEMES else THEMES[0],
         "with_args": with_args,
         "took": took,
+        "is_scheduling": service().settings.enable_scheduler,
     }
 
 
@@ -139,9 +140,9 @@ def took(run: dict[str, Any]) -> float | None:
 
 def with_args(**changed: Any) -> str:
     """The address of this page with some of its parameters changed; None takes one away."""
-    args = {**request.args.to_dict(), **changed}
-    kept = {name: value for name, value in args.items() if value not in {None, ""}}
-    return f"{request.path}?{urlencode(kept)}" if kept else request.path
+    args: dict[str, Any] = {**request.args.to_dict(flat=False), **changed}
+    kept = {name: value for name, value in args.items() if value is not None and value not in ("", [""])}
+    return f"{request.path}?{urlencode(kept, doseq=True)}" if kept else request.path
 
 
 @blueprint.get("/static/<path:name>")
@@ -168,13 +169,13 @@ def _mark(name: str) -> str:
 def theme() -> Any:
     """Light, dark, or as the system has it: kept by the browser."""
     chosen = request.args.get("to", "")
-    response = redirect(_back(), HTTPStatus.SEE_OTHER)
+    response = redirect(back(), HTTPStatus.SEE_OTHER)
     if chosen in THEMES:
         response.set_cookie(THEME_COOKIE, chosen, 365 * 86_400, path="/ui", samesite="Lax")
     return response
 
 
-def _back() -> str:
+def back() -> str:
     """The page that a form was on."""
     came = urlsplit(request.referrer or "")
     is_ours = came.netloc == request.host and came.path.startswith("/ui")
@@ -183,15 +184,22 @@ def _back() -> str:
 
 @blueprint.errorhandler(HTTPStatus.UNAUTHORIZED)
 def _sign_in(_: HTTPException | None) -> Any:
-    wanted = request.full_path.rstrip("?") if request.method == "GET" else _back()
+    wanted = request.full_path.rstrip("?") if request.method == "GET" else back()
     return redirect(f"{url_for('ui.sign_in')}?{urlencode({'next': wanted})}", HTTPStatus.SEE_OTHER)
 
 
-@blueprint.errorhandler(HTTPStatus.NOT_FOUND)
-@blueprint.errorhandler(HTTPStatus.FORBIDDEN)
-def _http_error(error: HTTPException) -> Response:
+@blueprint.errorhandler(HTTPException)
+def _http_error(error: HTTPException) -> Any:
     status = HTTPStatus(error.code or HTTPStatus.INTERNAL_SERVER_ERROR)
+    if status < HTTPStatus.BAD_REQUEST:
+        return error
     return page("problem.html", status, title=status.phrase, detail=error.description)
+
+
+@blueprint.errorhandler(Exception)
+def _defect(error: Exception) -> Response:
+    told = from_defect(error).get_json(force=True)
+    return page("problem.html", HTTPStatus.INTERNAL_SERVER_ERROR, title=told["title"], detail=told["detail"])
 
 
 @blueprint.errorhandler(ApiError)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from flask import request
+from flask import flash, redirect, request
 
 from etl.access.roles import Role
 from etl.runs.outcome import Status
 from web.ui.ask import ApiError, act, address, ask
-from web.ui.shell import blueprint, done, given, needs, page, refused
+from web.ui.shell import back, blueprint, done, given, needs, page, refused
 
 if TYPE_CHECKING:
     from flask import Response
@@ -63,12 +64,16 @@ def bulk() -> Any:
     filters = given(FILTERS, form)
     names = form.getlist("names")
     body: dict[str, Any] = {"action": form.get("action", "")}
-    if form.get("all") or not names:
+    if not names and not form.get("all"):
+        flash("Choose some sources, or all that match.", "refused")
+        return redirect(back(), HTTPStatus.SEE_OTHER)
+    if form.get("all"):
         body["filter"] = {**filters, **({"tags": filters["tags"].split(",")} if "tags" in filters else {})}
     else:
         body["names"] = names
     if body["action"] == "pause" and form.get("until"):
-        body["until"] = form["until"]
+        # A field of a form has no zone, where no script has given it one.
+        body["until"] = form["until"] if form["until"].endswith("Z") else form["until"] + "Z"
     try:
         answer = act("POST", "/sources/bulk", {**body, "dry_run": not form.get("sure")})
     except ApiError as error:

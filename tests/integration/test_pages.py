@@ -342,7 +342,7 @@ def test_what_is_shown_is_exported_where_a_session_counts(browser: Browser) -> N
     [
         ({"url": "http://["}, "that is no address"),
         ({"url": "shop.example/items"}, "did you mean http://shop.example/items"),
-        ({"url": "http://a.example/", "auth": "bearer", "secret": "my own key"}, "not the key itself"),
+        ({"url": "http://a.example/", "auth": "bearer", "secret": KEY[:5]}, "not the key itself"),
         ({"document": "- no\n- source"}, "expected the keys of one source"),
         ({"document": "a: [1"}, "line"),
     ],

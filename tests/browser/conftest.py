@@ -74,10 +74,12 @@ def signed_in(chromium: Any, stage: Stage) -> Any:
 
 @pytest.fixture
 def visit(chromium: Any, stage: Stage, signed_in: Any) -> Iterator[Callable[..., Any]]:
-    """Opens a page, with what browsers can be: `theme`, `width`, `script`. Whatever goes wrong on it fails the test."""
+    """Opens a page, with what browsers can be: `theme`, `width`, `script`, and a `clock` that is set. Whatever goes wrong on it fails the test."""
     contexts, wrong = list[Any](), list[str]()
 
-    def open_page(path: str = "/ui/overview", *, theme: str = "light", width: int = 1280, script: bool = True) -> Any:
+    def open_page(
+        path: str = "/ui/overview", *, theme: str = "light", width: int = 1280, script: bool = True, clock: bool = False
+    ) -> Any:
         context = chromium.new_context(
             color_scheme=theme,
             viewport={"width": width, "height": 900},
@@ -93,6 +95,8 @@ def visit(chromium: Any, stage: Stage, signed_in: Any) -> Iterator[Callable[...,
             "request",
             lambda request: wrong.append(request.url) if not request.url.startswith((stage.url, "data:")) else None,
         )
+        if clock:
+            page.clock.install()
         page.goto(stage.url + path)
         return page
 

@@ -78,16 +78,38 @@ def test_times_are_those_of_who_looks_and_can_be_utc(visit: Visit) -> None:
     assert page.locator("#zone").inner_text() == "UTC"
 
 
-def test_refreshing_keeps_the_page_and_can_be_paused(visit: Visit) -> None:
-    page = visit("/ui/overview")
-    page.evaluate("document.querySelector('#live h1').dataset.mark = 'same'")
-    page.click("#pause")
-    assert page.locator("#pause").get_attribute("aria-pressed") == "true"
+def polls(page: Any) -> list[str]:
+    """What is asked for from now on."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.evaluate("htmx.trigger(document.querySelector('#live'), 'every')")
-    page.wait_for_timeout(300)
-    assert asked == []
+    return asked
+
+
+def test_a_live_part_is_asked_for_again_unless_that_is_paused(visit: Visit) -> None:
+    page = visit("/ui/overview", clock=True)
+    asked = polls(page)
+    page.clock.run_for(16_000)
+    page.wait_for_timeout(500)
+    assert len(asked) == 1
+    page.click("#pause")
+    page.clock.run_for(60_000)
+    page.wait_for_timeout(500)
+    assert len(asked) == 1
+
+
+def test_an_answer_that_is_another_page_leaves_the_live_part(visit: Visit) -> None:
+    page = visit("/ui/overview", clock=True)
+    other = {"content_type": "text/html", "body": "<main>Sign in</main>"}
+    page.route("**/ui/overview*", lambda route: route.fulfill(**other))
+    asked = polls(page)
+    page.clock.run_for(16_000)
+    page.wait_for_timeout(500)
+    assert len(asked) >= 1
+    assert page.locator("#live h1").count() == 1
+    page.unroute("**/ui/overview*")
+    page.clock.run_for(16_000)
+    page.wait_for_timeout(500)
+    assert page.locator("#live h1").count() == 1
 
 
 def test_keys_lead_to_pages(visit: Visit) -> None:
@@ -123,8 +145,9 @@ def test_ten_thousand_sources_are_a_page_at_a_time(visit: Visit) -> None:
 
 
 def test_what_was_chosen_is_not_lost_by_refreshing(visit: Visit) -> None:
-    page = visit("/ui/sources?name=mixed")
+    page = visit("/ui/sources?name=mixed", clock=True)
     page.check("[name=names]")
-    page.evaluate("htmx.trigger(document.querySelector('#live'), 'every')")
-    page.wait_for_timeout(300)
-    assert page.is_checked("[name=names]")
+    asked = polls(page)
+    page.clock.run_for(16_000)
+    page.wait_for_timeout(500)
+    assert (page.is_checked("[name=names]"), asked) == (True, [])

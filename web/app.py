@@ -100,6 +100,21 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
     """
     check_exposure(settings)
     app = Flask("kasparro", static_folder=None)
+    _configure(app, settings)
+    app.extensions["kasparro"] = _service(settings, database or _database(settings))
+    metrics.install(app, app.extensions["kasparro"].database)
+    auth.install(app, settings)
+    rate_limit.install(app, settings)
+    headers.install(app)
+    api = ProblemApi(app)
+    for resource in RESOURCES:
+        api.register_blueprint(resource.blueprint)
+    app.register_blueprint(pages.blueprint)
+    app.register_blueprint(ui.blueprint)
+    return app
+
+
+def _configure(app: Flask, settings: Settings) -> None:
     # What a form says on the page that follows it goes there in a cookie of the pages.
     app.secret_key = settings.session_secret
     app.config.update(SESSION_COOKIE_NAME="kasparro_told", SESSION_COOKIE_PATH="/ui", SESSION_COOKIE_SAMESITE="Lax")
@@ -123,17 +138,6 @@ def create_app(settings: Settings, database: Database | None = None) -> Flask:
             },
         },
     )
-    app.extensions["kasparro"] = _service(settings, database or _database(settings))
-    metrics.install(app, app.extensions["kasparro"].database)
-    auth.install(app, settings)
-    rate_limit.install(app, settings)
-    headers.install(app)
-    api = ProblemApi(app)
-    for resource in RESOURCES:
-        api.register_blueprint(resource.blueprint)
-    app.register_blueprint(pages.blueprint)
-    app.register_blueprint(ui.blueprint)
-    return app
 
 
 def _service(settings: Settings, database: Database) -> Service:

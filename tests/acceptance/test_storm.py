@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -127,6 +127,18 @@ def counted(found: Metrics, operation: str) -> dict[str, float]:
     return {key[3]: value for key, value in found.items() if key[:3] == (REQUESTS, "GET", operation)}
 
 
+@contextmanager
+def meanwhile(go_on: Callable[[], None], over: threading.Event) -> Iterator[None]:
+    """Let `go_on` run beside what is done here, until `over` tells it to stop; what it raises is raised here."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(go_on)
+        try:
+            yield
+        finally:
+            over.set()
+        done.result()
+
+
 @dataclass
 class Visitor:
     """Asks all the while, and counts the answers."""
@@ -146,15 +158,8 @@ class Visitor:
             self.ask()
             self.scrapes.append(scraped(self.service))
 
-    @contextmanager
-    def asking(self) -> Iterator[None]:
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(self.go_on)
-            try:
-                yield
-            finally:
-                self.over.set()
-            done.result()
+    def asking(self) -> AbstractContextManager[None]:
+        return meanwhile(self.go_on, self.over)
 
     def series(self) -> dict[tuple[str, ...], list[float]]:
         """What each counter was said to be, one scrape after the other."""
@@ -290,15 +295,8 @@ class Mirror:
         while not self.over.is_set():
             self.sync()
 
-    @contextmanager
-    def syncing(self) -> Iterator[None]:
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(self.go_on)
-            try:
-                yield
-            finally:
-                self.over.set()
-            done.result()
+    def syncing(self) -> AbstractContextManager[None]:
+        return meanwhile(self.go_on, self.over)
 
     def held(self) -> list[dict[str, Any]]:
         with closing(sqlite3.connect(self.copy)) as copy:

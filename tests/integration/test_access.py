@@ -90,6 +90,7 @@ NEEDED = {
     "GET /audit": ADMIN,
     "GET /metrics": READ,
     "GET /ui": READ,
+    "GET /ui/": READ,
     "GET /ui/<path:name>": READ,
     "GET /ui/static/<path:name>": OPEN,
     "GET /ui/sign-in": OPEN,

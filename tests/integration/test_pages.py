@@ -144,6 +144,11 @@ def test_every_link_leads_somewhere(world: SourceRunner, browser: Browser) -> No
         answer.close()
 
 
+def test_a_slash_too_many_is_forgiven(browser: Browser) -> None:
+    for address, there in (("/ui/", "/ui/overview"), ("/ui/sources/", "/ui/sources")):
+        assert browser.client.get(address).location == there
+
+
 def test_every_form_is_one_of_ours(world: SourceRunner, browser: Browser) -> None:
     router = browser.client.application.url_map.bind("localhost")
     for address in addresses(world):

@@ -221,12 +221,15 @@ def _error(error: ETLError) -> Response:
 
 
 @blueprint.get("")
+@blueprint.get("/")
 def front() -> Any:
     """Leads to the first page."""
     return redirect(url_for("ui.overview"))
 
 
 @blueprint.route("/<path:name>")
-def nowhere(name: str) -> Response:
-    """What there is not."""
-    abort(HTTPStatus.NOT_FOUND, f"there is no page {name}")
+def nowhere(name: str) -> Any:
+    """What there is not, but for a slash too many."""
+    if not name.endswith("/"):
+        abort(HTTPStatus.NOT_FOUND, f"there is no page {name}")
+    return redirect(f"/ui/{name.strip('/')}")

@@ -36,8 +36,11 @@ def get(url: str, cursor: str | None) -> dict[str, Any]:
     raise AssertionError("the last try raises")
 
 
-def sync(url: str, file: str) -> None:
-    """Bring the copy up to date. What was read and how far stand in one transaction."""
+def sync(url: str, file: str) -> float:
+    """Bring the copy up to date but for the last seconds, as many as are returned: none as a rule.
+
+    What was read and how far stand in one transaction.
+    """
     copy = sqlite3.connect(file)
     copy.execute("CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, status TEXT, item TEXT)")
     copy.execute("CREATE TABLE IF NOT EXISTS position (cursor TEXT)")
@@ -60,8 +63,9 @@ def sync(url: str, file: str) -> None:
         copy.execute("INSERT INTO position VALUES (?)", (cursor,))
         copy.commit()
         if not answer["has_more"]:
-            return
+            return float(answer["behind_seconds"])
 
 
 if __name__ == "__main__":
-    sync(sys.argv[1].rstrip("/"), sys.argv[2])
+    behind = sync(sys.argv[1].rstrip("/"), sys.argv[2])
+    print(f"up to date but for the last {behind:.1f} s, which a transaction holds up" if behind else "up to date")

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-# A mark that is younger serves once more: seconds.
-MARK_LASTS = 0.2
+# A mark serves for so long, that who asks now and then never comes with one that was removed for its age: seconds.
+MARK_LASTS = 86_400
 STEP = 5000
 
 
@@ -62,7 +62,8 @@ _MARK = text(f"""
     SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot()), {_CLUSTER}
     WHERE NOT EXISTS (
         SELECT 1 FROM ({_NEWEST}) m
-        WHERE NOT {_OPEN} OR m.at > clock_timestamp() - make_interval(secs => :lasts) AND m.at <= clock_timestamp())
+        WHERE m.at > clock_timestamp() - make_interval(secs => :lasts)
+            AND (NOT {_OPEN} OR m.horizon >= pg_snapshot_xmin(pg_current_snapshot())))
 """)
 _COVERED = text(f"""
     SELECT nonce::text AS nonce, horizon::text AS horizon, cluster,
@@ -97,7 +98,10 @@ _PAGE = text(f"""
 
 
 def set_mark(connection: Connection) -> None:
-    """Write a mark, if there is something new to be covered: in a transaction of its own, before changes are read."""
+    """Write a mark, if it covers what none does: in a transaction of its own, before changes are read.
+
+    What was committed before is then told, unless a transaction is open that began before.
+    """
     connection.execute(_MARK, {"lasts": MARK_LASTS})
 
 

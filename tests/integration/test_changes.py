@@ -21,9 +21,7 @@ from web.cursors import ChangeCursor, pack, unpack
 
 
 @pytest.fixture
-def client(runner: SourceRunner, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
-    # A mark for each question: nothing waits for the last one to grow old.
-    monkeypatch.setattr(changes, "MARK_LASTS", 0.0)
+def client(runner: SourceRunner) -> Iterator[FlaskClient]:
     with create_app(runner.settings, runner.database).test_client() as client:
         yield client
 
@@ -113,6 +111,44 @@ def test_the_bound_is_what_makes_it_so(
         mirror.sync()
     mirror.sync()
     assert set(mirror.titles) == {"late"}
+
+
+def test_what_is_committed_is_told_at_once(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    for turn in range(20):
+        with runner.database.transaction() as connection:
+            write(connection, "a", title=str(turn))
+        assert mirror.step()["behind_seconds"] == 0
+        assert mirror.titles == {"a": str(turn)}
+
+
+def marks(runner: SourceRunner) -> int:
+    return int(runner.sql("SELECT count(*) FROM mirror_marks")[0])
+
+
+def test_who_asks_often_writes_no_mark_that_covers_no_more(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    with overlapping(runner):
+        mirror.sync()
+        before = marks(runner)
+        for _ in range(5):
+            assert mirror.step()["behind_seconds"] > 0
+        assert marks(runner) == before
+    mirror.sync()
+    assert (set(mirror.titles), marks(runner)) == ({"early", "late"}, before + 1)
+
+
+def test_a_mirror_that_asks_each_day_need_not_begin_again_though_nothing_changes(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a")
+    for _ in range(4):
+        mirror.sync()
+        runner.sql("UPDATE mirror_marks SET at = at - interval '25 hours'")
+        runner.database.transact(changes.purge_marks, timedelta(days=3), 100)
+    assert (mirror.titles, mirror.resets) == ({"a": "a"}, 0)
 
 
 def test_changes_and_deletions_come_again(runner: SourceRunner, client: FlaskClient) -> None:

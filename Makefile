@@ -15,7 +15,7 @@ API ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help up down restart run ps logs logs-web logs-worker logs-beat logs-db sources urls login docker-login debug shell db-shell clean \
-        test test-api test-browser pictures bounds full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
+        test test-api test-browser pictures bounds export full coverage lint format migration requirements faults bench neighbours clients walk upgrade docker-up docker-down
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -127,6 +127,9 @@ full: .venv/installed ## disks that run full under PostgreSQL and Redis (as root
 
 bounds: .venv/installed ## the pages of the database that answers about a million runs look at
 	@$(BIN)/python -m bench.bounds
+
+export: .venv/installed ## how fast items go out, against COPY of PostgreSQL (EXPORT="--items 100000")
+	@$(BIN)/python -m bench.export $(EXPORT)
 
 faults: .venv/installed ## the fault suite, short (FAULTS="--long --seed 2" for more)
 	@$(BIN)/python -m bench.faults $(FAULTS)

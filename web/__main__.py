@@ -35,6 +35,7 @@ from etl.declare.duration import duration
 from etl.errors import ConfigError
 from web.export_file import ExportFile, format_of
 from web.questions import read_filters
+from web.ranges import AHEAD
 from web.schemas.data import ExportQuerySchema, FilterSchema
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def export(given: argparse.Namespace) -> None:
     except ValidationError as error:
         wrong = "; ".join(f"--{name.replace('_', '-')}: {said}" for name, said in error.messages_dict.items())
         raise ConfigError(wrong) from error
-    database = Database(settings.load_connected().web_database_url, name="kasparro-export", pool_size=1)
+    database = Database(settings.load_connected().web_database_url, name="kasparro-export", pool_size=1 + AHEAD)
     wanted = Wanted(read_filters(query), tuple(query.get("columns") or EXPORTED), Format(query["format"]))
     try:
         if wanted.filters.source_name is not None:

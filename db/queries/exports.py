@@ -121,18 +121,28 @@ def find_export(connection: Connection, export_id: UUID) -> Row[Any]:
     return row
 
 
-def read_range(connection: Connection, wanted: Wanted, after: int, until: int) -> Range:
-    """The items of a range of ids, or of so much of it as may be read at once."""
-    values = filter_values(wanted.filters) | {"after": after, "until": until}
-    where = f"id > :after AND id <= :until AND {conditions(wanted.filters)}"
+def last_at_once(connection: Connection, wanted: Wanted, after: int, until: int) -> int:
+    """The last id of the range that begins after one, ends with another, and is short enough to be read at once."""
     # What is stored out of line is not looked at for its size.
     sizes = "pg_column_size(metadata) + coalesce(pg_column_size(description), 0)"
-    sized = f"SELECT sum({sizes}) FROM unified_items WHERE {where}"
-    while until - values["after"] > 1 and (connection.execute(text(sized), values).scalar() or 0) > RANGE_BYTES:
-        until = values["after"] + (until - values["after"]) // 2
-        values["until"] = until
-    query = text(f"SELECT {_shown(wanted)} FROM unified_items i WHERE {where} ORDER BY id")
-    return Range(*copy_out(connection, query, values, _OPTIONS[wanted.format]), until)
+    query = text(f"SELECT sum({sizes}) FROM unified_items WHERE {_within(wanted)}")
+    while until - after > 1 and (connection.execute(query, _ids(wanted, after, until)).scalar() or 0) > RANGE_BYTES:
+        until = after + (until - after) // 2
+    return until
+
+
+def read_range(connection: Connection, wanted: Wanted, after: int, until: int) -> Range:
+    """The items of a range of ids."""
+    query = text(f"SELECT {_shown(wanted)} FROM unified_items i WHERE {_within(wanted)} ORDER BY id")
+    return Range(*copy_out(connection, query, _ids(wanted, after, until), _OPTIONS[wanted.format]), until)
+
+
+def _within(wanted: Wanted) -> str:
+    return f"id > :after AND id <= :until AND {conditions(wanted.filters)}"
+
+
+def _ids(wanted: Wanted, after: int, until: int) -> dict[str, Any]:
+    return filter_values(wanted.filters) | {"after": after, "until": until}
 
 
 def _shown(wanted: Wanted) -> str:

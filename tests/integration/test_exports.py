@@ -8,6 +8,8 @@ import hashlib
 import io
 import json
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
@@ -24,6 +26,7 @@ from testkit.runner import SourceRunner
 from web.app import create_app
 from web.export_file import Exported, ExportFile, format_of
 from web.packing import packing_of, unpacked
+from web.ranges import ranges
 
 ODD = [
     ("1", "=1+1", 'say "hi"', "10.50"),
@@ -137,6 +140,33 @@ def test_many_ranges_make_one_text(runner: SourceRunner, client: FlaskClient, mo
     parts = client.get("/data/export?source_name=many").data
     assert parts.rpartition(b"\n{")[0] == whole.rpartition(b"\n{")[0]
     assert len(lines(whole)) - 1 == runner.sql("SELECT count(*) FROM unified_items WHERE source_name = 'many'")[0]
+
+
+def test_ranges_come_in_order_whichever_is_read_first(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    read = exports.read_range
+
+    def late(connection: Any, wanted: Wanted, after: int, until: int) -> exports.Range:
+        time.sleep(0.2 if after % 2 == 0 else 0)
+        return read(connection, wanted, after, until)
+
+    monkeypatch.setattr("web.ranges.read_range", late)
+    assert client.get("/data/export?format=csv&columns=external_id").data == b"external_id\n1\n2\n3\n4\n5\n"
+
+
+def test_who_hangs_up_leaves_nothing_at_work(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    threads = threading.active_count()
+    parts = ranges(runner.database, Wanted(Filters(), ("id",), Format.CSV), 0, 5)
+    next(parts)
+    parts.close()
+    assert (threading.active_count(), runner.database.in_use) == (threads, 0)
 
 
 def test_two_go_on_and_a_third_waits(runner: SourceRunner, client: FlaskClient) -> None:

@@ -7,6 +7,7 @@ service says that its database was restored. The key, where one is needed, comes
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sqlite3
@@ -29,7 +30,7 @@ def get(url: str, cursor: str | None) -> dict[str, Any]:
         except urllib.error.HTTPError as error:
             if error.code not in {429, 500, 502, 503, 504} or not wait:
                 raise
-        except OSError:
+        except (OSError, http.client.HTTPException):
             if not wait:
                 raise
         time.sleep(wait)
@@ -37,10 +38,11 @@ def get(url: str, cursor: str | None) -> dict[str, Any]:
 
 
 def sync(url: str, file: str) -> float:
-    """Bring the copy up to date but for the last seconds, as many as are returned: none as a rule.
+    """Bring the copy up to date but for the last seconds, as many as are returned: 0 as a rule.
 
     What was read and how far stand in one transaction.
     """
+    resets = 0
     copy = sqlite3.connect(file)
     copy.execute("CREATE TABLE IF NOT EXISTS items (id INTEGER PRIMARY KEY, status TEXT, item TEXT)")
     copy.execute("CREATE TABLE IF NOT EXISTS position (cursor TEXT)")
@@ -50,8 +52,9 @@ def sync(url: str, file: str) -> float:
         try:
             answer = get(url, cursor)
         except urllib.error.HTTPError as error:
-            if error.code != 410:
+            if error.code != 410 or resets == 3:
                 raise
+            resets += 1
             cursor = None
             copy.execute("DELETE FROM items")
             copy.execute("DELETE FROM position")
@@ -68,4 +71,4 @@ def sync(url: str, file: str) -> float:
 
 if __name__ == "__main__":
     behind = sync(sys.argv[1].rstrip("/"), sys.argv[2])
-    print(f"up to date but for the last {behind:.1f} s, which a transaction holds up" if behind else "up to date")
+    print(f"up to date but for what changed in the last {behind:.3f} s" if behind else "up to date")

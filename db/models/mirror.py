@@ -15,10 +15,7 @@ class MarkRow(Base):
     """When it was written, all transactions of its cluster before `horizon` were over."""
 
     __tablename__ = "mirror_marks"
-    __table_args__ = (
-        Index("ix_mirror_marks_at", "at"),
-        Index("ix_mirror_marks_horizon", "horizon", "at"),
-    )
+    __table_args__ = (Index("ix_mirror_marks_at", "at"),)
 
     mark_id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
     nonce: Mapped[UUID] = mapped_column(unique=True)

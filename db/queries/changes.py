@@ -9,6 +9,7 @@ to a point before has not.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from db.queries.item_paths import SHOWN
@@ -18,12 +19,10 @@ from db.statement import text
 from etl.errors import MirrorResetError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from sqlalchemy import Connection
 
-# A mark serves for so long, that who asks now and then never comes with one that was removed for its age: seconds.
-MARK_LASTS = 86_400
+# Marks are written one after the other, so that the newest covers most.
+MARKS_LOCK = 7236150433
 STEP = 5000
 
 
@@ -43,7 +42,7 @@ class Position:
 
 @dataclass(frozen=True)
 class Changes:
-    """Changes in their order as JSON, where to go on, and for how long the oldest writer has held up others: s."""
+    """Changes in their order as JSON, where to go on, and how old the oldest is that cannot be told yet: s, or 0."""
 
     items: list[str]
     position: Position
@@ -55,8 +54,11 @@ class Changes:
 _CLUSTER = "(SELECT system_identifier::text FROM pg_control_system())"
 _NEWEST = f"SELECT * FROM mirror_marks WHERE cluster = {_CLUSTER} ORDER BY mark_id DESC LIMIT 1"
 # Whether there are changes that can be seen, and that a mark does not cover: by the last one. Asked whether one exists,
-# PostgreSQL expects very many, and reads the whole table when there is none.
-_OPEN = "coalesce((SELECT change_xid FROM unified_items ORDER BY change_xid DESC LIMIT 1) >= m.horizon, false)"
+# PostgreSQL expects very many, and reads the whole table when there is none. No mark covers what lies ahead of all
+# transactions; it is renumbered first.
+_OPEN = """coalesce((
+    SELECT change_xid FROM unified_items WHERE change_xid < pg_snapshot_xmax(pg_current_snapshot())
+    ORDER BY change_xid DESC LIMIT 1) >= m.horizon, false)"""
 _MARK = text(f"""
     INSERT INTO mirror_marks (nonce, horizon, cluster)
     SELECT gen_random_uuid(), pg_snapshot_xmin(pg_current_snapshot()), {_CLUSTER}
@@ -67,10 +69,9 @@ _MARK = text(f"""
 """)
 _COVERED = text(f"""
     SELECT nonce::text AS nonce, horizon::text AS horizon, cluster,
-        CASE WHEN {_OPEN} THEN
-            extract(epoch FROM clock_timestamp() - (SELECT min(o.at) FROM mirror_marks o
-                WHERE o.horizon = m.horizon AND o.cluster = m.cluster))
-        ELSE 0 END::float8 AS behind
+        coalesce((
+            SELECT greatest(extract(epoch FROM clock_timestamp() - updated_at), 0.001) FROM unified_items
+            WHERE change_xid >= m.horizon ORDER BY change_xid LIMIT 1), 0)::float8 AS behind
     FROM ({_NEWEST}) m
 """)
 _IS_KNOWN = text(f"""
@@ -97,12 +98,18 @@ _PAGE = text(f"""
 """)
 
 
-def set_mark(connection: Connection) -> None:
-    """Write a mark, if it covers what none does: in a transaction of its own, before changes are read.
+def marks_last(retention: timedelta) -> timedelta:
+    """After so long a mark is renewed though nothing changes, so that who asks now and then has one that is kept."""
+    return min(timedelta(days=1), retention / 4)
 
-    What was committed before is then told, unless a transaction is open that began before.
+
+def set_mark(connection: Connection, retention: timedelta) -> None:
+    """Write a mark, if it covers what none does, or the last one is old: in a transaction of its own, before a reading.
+
+    What was committed before is then told, unless a transaction is open that has written something before that.
     """
-    connection.execute(_MARK, {"lasts": MARK_LASTS})
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MARKS_LOCK})
+    connection.execute(_MARK, {"lasts": marks_last(retention).total_seconds()})
 
 
 def read_changes(connection: Connection, after: Position | None, limit: int) -> Changes:
@@ -112,11 +119,12 @@ def read_changes(connection: Connection, after: Position | None, limit: int) -> 
         MirrorResetError: the position belongs to another course of events, or is too old.
     """
     mark = connection.execute(_COVERED).one()
-    if after is not None:
-        _check(connection, after, mark.cluster)
     start = after or Position(mark.cluster, mark.nonce, 0, 0, int(mark.horizon))
     values = {"xid": str(start.xid), "item_id": start.item_id, "horizon": mark.horizon, "limit": limit}
     rows = connection.execute(_PAGE, values).all()
+    # Afterwards: what is removed meanwhile may be missing from the page.
+    if after is not None:
+        _check(connection, after, mark.cluster)
     last = (int(rows[-1].xid), rows[-1].id) if rows else (start.xid, start.item_id)
     position = Position(mark.cluster, mark.nonce, last[0], last[1], start.begun)
     return Changes([row.shown for row in rows], position, bool(rows) and rows[0].found > len(rows), mark.behind)
@@ -130,10 +138,14 @@ def _check(connection: Connection, after: Position, cluster: str) -> None:
 
 
 def raise_floor(connection: Connection, xid: str | None) -> None:
-    """Items that changed up to this transaction are removed: who has not seen that change never will."""
+    """Items that changed up to this transaction are removed: who has not seen that change never will.
+
+    Of those that lie ahead of all transactions no mirror of this cluster has been told.
+    """
     if xid is not None:
         query = text(f"""
-            INSERT INTO mirror_floor AS f (one, xid, cluster) VALUES (true, CAST(:xid AS xid8), {_CLUSTER})
+            INSERT INTO mirror_floor AS f (one, xid, cluster)
+            VALUES (true, least(CAST(:xid AS xid8), pg_current_xact_id()), {_CLUSTER})
             ON CONFLICT (one) DO UPDATE SET cluster = excluded.cluster,
                 xid = CASE WHEN f.cluster = excluded.cluster THEN greatest(f.xid, excluded.xid) ELSE excluded.xid END
         """)
@@ -157,4 +169,4 @@ def renumber(connection: Connection) -> int:
 
 def purge_marks(connection: Connection, retention: timedelta, limit: int) -> int:
     """Remove some of the marks under which nobody may go on any more; how many."""
-    return delete_old(connection, "mirror_marks", "mark_id", "at", retention, limit)
+    return delete_old(connection, "mirror_marks", "mark_id", "at", retention + marks_last(retention), limit)

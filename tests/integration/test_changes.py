@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -138,17 +139,36 @@ def test_who_asks_often_writes_no_mark_that_covers_no_more(runner: SourceRunner,
     assert (set(mirror.titles), marks(runner)) == ({"early", "late"}, before + 1)
 
 
-def test_a_mirror_that_asks_each_day_need_not_begin_again_though_nothing_changes(
-    runner: SourceRunner, client: FlaskClient
-) -> None:
-    mirror = Mirror(client)
-    with runner.database.transaction() as connection:
-        write(connection, "a")
-    for _ in range(4):
-        mirror.sync()
-        runner.sql("UPDATE mirror_marks SET at = at - interval '25 hours'")
-        runner.database.transact(changes.purge_marks, timedelta(days=3), 100)
+@pytest.mark.parametrize("hours", [1, 12, 720])
+def test_a_mirror_need_not_begin_again_though_nothing_changes(runner: SourceRunner, hours: int) -> None:
+    """It stays away for nine tenths of the time for which marks are kept, again and again."""
+    retention = timedelta(hours=hours)
+    settings = replace(runner.settings, deleted_retention=retention)
+    with create_app(settings, runner.database).test_client() as client:
+        mirror = Mirror(client)
+        with runner.database.transaction() as connection:
+            write(connection, "a")
+        for _ in range(4):
+            mirror.sync()
+            runner.sql(f"UPDATE mirror_marks SET at = at - {hours} * interval '54 min'")
+            runner.database.transact(changes.purge_marks, retention, 100)
+        for _ in range(40):
+            mirror.sync()
+            runner.sql(f"UPDATE mirror_marks SET at = at - {hours} * interval '6 min'")
+            runner.database.transact(changes.purge_marks, retention, 100)
     assert (mirror.titles, mirror.resets) == ({"a": "a"}, 0)
+
+
+def test_how_old_the_oldest_change_is_that_waits(runner: SourceRunner, client: FlaskClient) -> None:
+    mirror = Mirror(client)
+    with overlapping(runner):
+        assert 0 < mirror.step()["behind_seconds"] < 30
+        runner.sql("UPDATE unified_items SET updated_at = now() - interval '2 hours'")
+        assert 7200 <= mirror.step()["behind_seconds"] < 7230
+        runner.sql("UPDATE unified_items SET updated_at = now() + interval '2 hours'")
+        assert 0 < mirror.step()["behind_seconds"] < 1
+    mirror.sync()
+    assert mirror.step()["behind_seconds"] == 0
 
 
 def test_changes_and_deletions_come_again(runner: SourceRunner, client: FlaskClient) -> None:
@@ -323,6 +343,33 @@ def test_changes_that_lie_ahead_of_all_transactions_are_put_among_them(
     assert set(mirror.titles) == {"a", "b"}
 
 
+def test_who_asks_while_changes_lie_ahead_is_behind_and_writes_no_marks(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+        connection.execute(text("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'a'"))
+    mirror.sync()
+    before = marks(runner)
+    for _ in range(5):
+        assert mirror.step()["behind_seconds"] > 0
+    assert marks(runner) == before
+    runner.database.transact(changes.renumber)
+    mirror.sync()
+    assert mirror.step()["behind_seconds"] == 0
+
+
+def test_what_is_removed_while_it_lies_ahead_does_not_reset_for_ever(runner: SourceRunner, client: FlaskClient) -> None:
+    with runner.database.transaction() as connection:
+        write(connection, *"abcde")
+        changes.raise_floor(connection, "999999999")
+    mirror = Mirror(client)
+    for _ in range(3):
+        mirror.sync()
+    assert (set(mirror.titles), mirror.resets) == (set("abcde"), 0)
+
+
 def test_an_answer_looks_at_few_pages_however_many_items_there_are(runner: SourceRunner, client: FlaskClient) -> None:
     with runner.database.transaction() as connection:
         write(connection, *(str(n) for n in range(30_000)))
@@ -342,7 +389,7 @@ def test_what_is_no_cursor_of_ours(client: FlaskClient, cursor: str) -> None:
 def test_old_marks_are_removed(runner: SourceRunner, client: FlaskClient) -> None:
     mirror = Mirror(client)
     mirror.sync()
-    runner.sql("UPDATE mirror_marks SET at = at - interval '31 days'")
+    runner.sql("UPDATE mirror_marks SET at = at - interval '32 days'")
     assert runner.database.transact(changes.purge_marks, timedelta(days=30), 100) >= 1
     mirror.sync()
     assert mirror.resets == 1

@@ -96,7 +96,7 @@ class DataChanges(MethodView):
         """
         after = unpack(query["cursor"], ChangeCursor) if "cursor" in query else None
         database = service().database
-        database.transact(set_mark)
+        database.transact(set_mark, service().settings.deleted_retention)
         found = database.read(read_changes, _position(after) if after else None, query["limit"])
         return Response(present_changes(found), mimetype="application/json")
 

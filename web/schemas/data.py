@@ -67,7 +67,7 @@ class ChangesSchema(Schema):
     next_cursor = fields.String(metadata={"description": "to be kept with what was read, also of an empty answer"})
     has_more = fields.Boolean()
     behind_seconds = fields.Float(
-        metadata={"description": "for how long an open transaction has held up what changed after it began"}
+        metadata={"description": "how old the oldest change is that cannot be told yet; 0 when all have been"}
     )
 
 

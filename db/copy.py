@@ -1,4 +1,4 @@
-"""COPY: the bulk way into a table."""
+"""COPY: the bulk way into a table, and out of one."""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 from uuid import uuid4
 
 import msgspec
 
-from db.queries.exports import Format, last_id
+from db.queries.exports import Format, last_id, origin
 from etl.errors import ConfigError
 from web.packing import packed_alone, packing_of, unpacked
 from web.parquet import parquet
@@ -101,12 +101,13 @@ class ExportFile:
         file.seek(progress.size)
         if not progress.size:
             file.write(packed_alone(head(self._wanted), self._packing))
-        for part in ranges(self._database, self._wanted, progress.after, progress.last):
-            file.write(packed_alone(part.text, self._packing) if part.items else b"")
-            progress.after, progress.items = part.until, progress.items + part.items
-            file.flush()
-            self._note(progress, file.fileno(), file.tell())
-            self._tell(progress.items)
+        with closing(ranges(self._database, self._wanted, progress.after, progress.last)) as parts:
+            for part in parts:
+                file.write(packed_alone(part.text, self._packing) if part.items else b"")
+                progress.after, progress.items = part.until, progress.items + part.items
+                file.flush()
+                self._note(progress, file.fileno(), file.tell())
+                self._tell(progress.items)
         file.flush()
         file.seek(0)
         sum_ = hashlib.sha256()
@@ -122,7 +123,7 @@ class ExportFile:
 
     def _begun(self) -> Progress:
         """How far an earlier one came, if it was asked for the same and is still there."""
-        asked = repr((self._wanted, self._path.name))
+        asked = repr((self._wanted, self._path.name, self._database.read(origin)))
         try:
             known = msgspec.json.decode(self._noted.read_bytes(), type=Progress)
             if known.asked == asked and self._part.stat().st_size >= known.size:
@@ -143,12 +144,12 @@ class ExportFile:
         self._noted.unlink(missing_ok=True)
         file.truncate(0)
         items, sum_ = 0, hashlib.sha256()
-        parts = ranges(self._database, self._wanted, 0, self._database.read(last_id))
-        for piece, count in parquet(parts, self._wanted.columns):
-            sum_.update(piece)
-            file.write(piece)
-            items += count
-            self._tell(items)
+        with closing(ranges(self._database, self._wanted, 0, self._database.read(last_id))) as parts:
+            for piece, count in parquet(parts, self._wanted.columns):
+                sum_.update(piece)
+                file.write(piece)
+                items += count
+                self._tell(items)
         file.flush()
         return Exported(items, sum_.hexdigest())
 

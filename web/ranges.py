@@ -28,14 +28,19 @@ def head(wanted: Wanted) -> bytes:
 def ranges(database: Database, wanted: Wanted, after: int, last: int) -> Generator[Range]:
     """The items with ids above `after`, to `last`; some ranges are empty. While one is used, the next are read."""
     reads: deque[tuple[int, Future[Range]]] = deque()
-    width = FIRST
-    with ThreadPoolExecutor(AHEAD) as pool:
+    width, ahead = FIRST, 0
+    pool = ThreadPoolExecutor(AHEAD)
+    try:
         while reads or after < last:
-            while len(reads) <= AHEAD and after < last:
+            while len(reads) <= ahead and after < last:
                 until = database.read(last_at_once, wanted, after, min(after + width, last))
                 reads.append((until - after, pool.submit(database.read, read_range, wanted, after, until)))
                 after = until
             ids, read = reads.popleft()
             found = read.result()
             width = max(1, min(MOST, width * 2, ids * AIM // max(len(found.text), 1) + 1))
+            # Not before it is seen how long they come out.
+            ahead = AHEAD if len(found.text) <= 2 * AIM else 0
             yield found
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -82,6 +82,7 @@ _TAKE_BACK = [
         _back("etl_runs", ("lease_expires_at", "not_before"), ACTIVE_RUN, ":ahead"),
         _back("etl_batches", ("lease_expires_at", "not_before"), OPEN_BATCH, ":ahead"),
         _back("sources", ("not_before",), "not_before IS NOT NULL", ":ahead"),
+        _back("exports", ("seen_at",), "state = 'running'", "0"),
         _back("alert_sightings", ("seen_at",), "true", "0"),
         _back("alert_members", ("since", "due_at"), "true", "0"),
         _back("alert_incidents", ("changed_at", "told_at"), "true", "0"),

@@ -22,10 +22,16 @@ AT_ONCE = 2
 # An export that said nothing for so long is over, whatever became of it: seconds.
 SILENT_SECONDS = 60
 KEPT_SECONDS = 86_400
-# What the items of a range may hold, as they are stored: bytes.
+# What the items of a range may hold: bytes.
 RANGE_BYTES = 2 * 1024 * 1024
 PLACES_LOCK = 7236150431
 _TIMES = frozenset({"created_at", "updated_at"})
+# What of an item can be long. What is stored out of line is not read for that; packed metadata is taken for eight times
+# as long.
+_SIZE = """
+    coalesce(octet_length(title), 0) + coalesce(octet_length(description), 0)
+    + pg_column_size(metadata) * CASE WHEN pg_column_compression(metadata) IS NULL THEN 1 ELSE 8 END
+"""
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = tuple(map(ord, "=+-@\t\r\n"))
 
@@ -88,6 +94,12 @@ def last_id(connection: Connection) -> int:
     return int(connection.execute(text("SELECT coalesce(max(id), 0) FROM unified_items")).scalar_one())
 
 
+def origin(connection: Connection) -> str:
+    """Which database this is, wherever it is reached."""
+    query = text("SELECT system_identifier::text || ' ' || current_database() FROM pg_control_system()")
+    return str(connection.execute(query).scalar_one())
+
+
 _RUNNING = text("""
     SELECT count(*) FROM exports
     WHERE state = 'running' AND seen_at > clock_timestamp() - make_interval(secs => :silent)
@@ -123,9 +135,7 @@ def find_export(connection: Connection, export_id: UUID) -> Row[Any]:
 
 def last_at_once(connection: Connection, wanted: Wanted, after: int, until: int) -> int:
     """The last id of the range that begins after one, ends with another, and is short enough to be read at once."""
-    # What is stored out of line is not looked at for its size.
-    sizes = "pg_column_size(metadata) + coalesce(pg_column_size(description), 0)"
-    query = text(f"SELECT sum({sizes}) FROM unified_items WHERE {_within(wanted)}")
+    query = text(f"SELECT sum({_SIZE}) FROM unified_items WHERE {_within(wanted)}")
     while until - after > 1 and (connection.execute(query, _ids(wanted, after, until)).scalar() or 0) > RANGE_BYTES:
         until = after + (until - after) // 2
     return until

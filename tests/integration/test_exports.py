@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pyarrow.parquet
 import pytest
@@ -167,6 +167,42 @@ def test_who_hangs_up_leaves_nothing_at_work(
     next(parts)
     parts.close()
     assert (threading.active_count(), runner.database.in_use) == (threads, 0)
+
+
+def test_texts_that_pack_well_are_read_a_few_at_a_time(runner: SourceRunner, client: FlaskClient) -> None:
+    runner.sql("""
+        INSERT INTO unified_items (source_type, source_name, external_id, description, raw_data_id, raw_ingested_at,
+            run_id, content_hash, mapping_version)
+        SELECT 'csv', 'shop', 'long ' || n, repeat('x', 100000), 1, now(), gen_random_uuid(), '\\x00', 1
+        FROM generate_series(1, 200) n
+    """)
+    wanted = Wanted(Filters(), EXPORTED, Format.NDJSON)
+    found = list(ranges(runner.database, wanted, 0, runner.database.read(exports.last_id)))
+    assert sum(part.items for part in found) == 205
+    assert max(len(part.text) for part in found) < 1.1 * exports.RANGE_BYTES
+
+
+def test_who_reads_slowly_goes_on(runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is noted within a range, however long that takes to be sent."""
+    noted: list[str] = []
+
+    def note(connection: Any, export_id: UUID, items: int, state: str, sha256: str | None = None) -> None:
+        noted.append(state)
+
+    monkeypatch.setattr("web.exports.note_export", note)
+    monkeypatch.setattr("web.exports.NOTED", 0)
+    monkeypatch.setattr("web.exports.SENT_AT_ONCE", 100)
+    size = len(client.get("/data/export?format=csv").data)
+    assert noted == ["running"] * noted.count("running") + ["complete"]
+    assert noted.count("running") >= size // 100
+
+
+def test_who_asks_for_the_head_takes_no_place(runner: SourceRunner, client: FlaskClient) -> None:
+    for _ in range(3):
+        answer = client.head("/data/export?format=csv")
+        assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+    assert client.head("/data/export?format=xml").status_code == 422
+    assert runner.sql("SELECT count(*) FROM exports") == [0]
 
 
 def test_two_go_on_and_a_third_waits(runner: SourceRunner, client: FlaskClient) -> None:

@@ -25,6 +25,7 @@ from db.roles import Role, grant_web, make_roles
 from db.session import Database
 from etl.declare.catalog import load_catalog
 from etl.declare.credentials import literal_credentials
+from etl.declare.duration import written
 from etl.declare.revision import Author, Origin
 from etl.declare.source import CsvSource, doubts, dump, secrets_of
 from etl.errors import ConfigError
@@ -78,9 +79,8 @@ def sources(*options: str) -> None:
     """Apply the sources file, and say what that changed, or would."""
     prune, dry_run = "--prune" in options, "--dry-run" in options
     current = settings.load_connected()
-    interval = f"{int(current.etl_interval.total_seconds() * 1000)}ms"
     name = current.sources_file.name
-    catalog = load_catalog(current.sources_file, interval, current.secret, settings.is_own)
+    catalog = load_catalog(current.sources_file, written(current.etl_interval), current.secret, settings.is_own)
     for item in catalog:
         _check_file(item.source, current)
         for warning in _warnings(item.source, current):

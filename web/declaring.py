@@ -13,6 +13,7 @@ from config.settings import SettingError, is_own
 from db.queries.declaring import apply_sources
 from etl.declare.catalog import DEEPEST, read_catalog, read_foreign_yaml
 from etl.declare.credentials import MISSING, literal_credentials
+from etl.declare.duration import written
 from etl.declare.revision import Author, Origin
 from etl.declare.source import CsvSource, doubts, dump, parse, secrets_of
 from etl.errors import ConfigError, StaleVersionError, VersionNeededError
@@ -81,8 +82,7 @@ def read_all(document: Any) -> list[Scheduled]:
         ConfigError: names the source and the key.
     """
     settings = service().settings
-    interval = f"{int(settings.etl_interval.total_seconds() * 1000)}ms"
-    items = read_catalog(document, "body", interval, lambda name: _secret(settings, name), is_own)
+    items = read_catalog(document, "body", written(settings.etl_interval), lambda name: _secret(settings, name), is_own)
     for item in items:
         if complaint := _complaint(item.source, settings):
             raise ConfigError(f"source {item.source.name!r}: {complaint}")

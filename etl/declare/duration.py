@@ -20,6 +20,15 @@ def duration(text: str) -> timedelta:
     return timedelta(**{_UNIT[match[2]]: int(match[1])})
 
 
+def written(length: timedelta) -> str:
+    """A length as people write it, in the largest unit of which it is a whole number; less than 1 ms is left out."""
+    return next(
+        f"{length // timedelta(**{name: 1})}{unit}"
+        for unit, name in reversed(_UNIT.items())
+        if unit == "ms" or not length % timedelta(**{name: 1})
+    )
+
+
 def seconds(text: str) -> float:
     """The same as a number of seconds."""
     return duration(text).total_seconds()

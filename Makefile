@@ -86,8 +86,9 @@ db-shell: .venv/installed ## psql on the stack's database
 clean: .venv/installed ## stop, and remove all data of the stack
 	@$(BIN)/python -m stack clean
 
+# All tests are shared out by file to two processes, long ones first as they stand; some, by one that can be interrupted.
 test: .venv/installed .venv/suites .venv/fuzz/installed ## every test, with servers of its own (some: make test ARGS="tests/unit -k cursor")
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(or $(ARGS),-n 2 --dist loadfile --no-loadscope-reorder)
 
 test-browser: .venv/installed ## the pages in a Chromium (CHROMIUM=/path/to/it)
 	@command -v "$${CHROMIUM:-chromium}" >/dev/null || command -v chromium-browser >/dev/null || \

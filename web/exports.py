@@ -52,7 +52,7 @@ def export(export_id: UUID, wanted: Wanted) -> Response:
     if wanted.format is Format.PARQUET:
         check_installed()
     if request.method == "HEAD":
-        return Response(content_type=KINDS[wanted.format])
+        return Response(iter(()), content_type=KINDS[wanted.format])
     database = service().database
     last = database.transact(begin_export, export_id, wanted)
     text = _told(database, export_id, wanted, _parts(database, wanted, last))

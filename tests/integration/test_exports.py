@@ -201,6 +201,7 @@ def test_who_asks_for_the_head_takes_no_place(runner: SourceRunner, client: Flas
     for _ in range(3):
         answer = client.head("/data/export?format=csv")
         assert (answer.status_code, answer.content_type) == (200, "text/csv; charset=utf-8")
+        assert "Content-Length" not in answer.headers
     assert client.head("/data/export?format=xml").status_code == 422
     assert runner.sql("SELECT count(*) FROM exports") == [0]
 

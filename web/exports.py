@@ -74,8 +74,10 @@ def _told(database: Database, export_id: UUID, wanted: Wanted, parts: Generator[
             for text, count in parts:
                 sum_.update(text)
                 items += count
-                for start in range(0, len(text), SENT_AT_ONCE):
-                    yield text[start : start + SENT_AT_ONCE]
+                # Once for an empty one too, of which there may be many.
+                for start in range(0, len(text) or 1, SENT_AT_ONCE):
+                    if text:
+                        yield text[start : start + SENT_AT_ONCE]
                     if time.monotonic() - noted > NOTED:
                         noted = time.monotonic()
                         database.transact(note_export, export_id, items, "running")

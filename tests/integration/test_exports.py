@@ -183,7 +183,7 @@ def test_texts_that_pack_well_are_read_a_few_at_a_time(runner: SourceRunner, cli
 
 
 def test_who_reads_slowly_goes_on(runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is noted within a range, however long that takes to be sent."""
+    """It is noted within a range, however long that takes to be sent, and while nothing is found."""
     noted: list[str] = []
 
     def note(connection: Any, export_id: UUID, items: int, state: str, sha256: str | None = None) -> None:
@@ -195,6 +195,11 @@ def test_who_reads_slowly_goes_on(runner: SourceRunner, client: FlaskClient, mon
     size = len(client.get("/data/export?format=csv").data)
     assert noted == ["running"] * noted.count("running") + ["complete"]
     assert noted.count("running") >= size // 100
+    noted.clear()
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    assert client.get("/data/export?format=csv&columns=id&category=none").data == b"id\n"
+    assert noted == ["running"] * 6 + ["complete"]
 
 
 def test_who_asks_for_the_head_takes_no_place(runner: SourceRunner, client: FlaskClient) -> None:

@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from db.queries.item_paths import SHOWN
+from db.queries.item_sizes import ESTIMATE
 from db.queries.items import PAGE_BYTES
 from db.queries.old_rows import delete_old
 from db.statement import text
@@ -83,7 +84,7 @@ _IS_KNOWN = text(f"""
 _PAGE = text(f"""
     WITH near AS MATERIALIZED (
         SELECT id, change_xid,
-            500 + pg_column_size(metadata) + coalesce(pg_column_size(description), 0) AS size
+            500 + {ESTIMATE} AS size
         FROM unified_items
         WHERE (change_xid, id) > (CAST(:xid AS xid8), :item_id) AND change_xid < CAST(:horizon AS xid8)
         ORDER BY change_xid, id LIMIT :limit + 1

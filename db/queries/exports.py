@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.copy import copy_out
 from db.queries.item_paths import Filters, conditions, filter_values
+from db.queries.item_sizes import ESTIMATE
 from db.statement import text
 from etl.errors import TooManyExportsError, UnknownExportError
 from etl.item import COLUMNS, FIELDS, Kind
@@ -26,12 +27,6 @@ KEPT_SECONDS = 86_400
 RANGE_BYTES = 2 * 1024 * 1024
 PLACES_LOCK = 7236150431
 _TIMES = frozenset({"created_at", "updated_at"})
-# What of an item can be long. What is stored out of line is not read for that; packed metadata is taken for eight times
-# as long.
-_SIZE = """
-    coalesce(octet_length(title), 0) + coalesce(octet_length(description), 0)
-    + pg_column_size(metadata) * CASE WHEN pg_column_compression(metadata) IS NULL THEN 1 ELSE 8 END
-"""
 # What a spreadsheet takes for the beginning of a formula.
 _FORMULA = tuple(map(ord, "=+-@\t\r\n"))
 
@@ -135,7 +130,7 @@ def find_export(connection: Connection, export_id: UUID) -> Row[Any]:
 
 def last_at_once(connection: Connection, wanted: Wanted, after: int, until: int) -> int:
     """The last id of the range that begins after one, ends with another, and is short enough to be read at once."""
-    query = text(f"SELECT sum({_SIZE}) FROM unified_items WHERE {_within(wanted)}")
+    query = text(f"SELECT sum({ESTIMATE}) FROM unified_items WHERE {_within(wanted)}")
     while until - after > 1 and (connection.execute(query, _ids(wanted, after, until)).scalar() or 0) > RANGE_BYTES:
         until = after + (until - after) // 2
     return until

@@ -31,10 +31,10 @@ from db.queries.item_paths import (
     is_intersected,
     through_set,
 )
+from db.queries.item_sizes import PACKED, SIZE, TEXTS
 from db.queries.stats import known_items
 from db.statement import text
 from etl.errors import TooBroadError
-from etl.item import FIELDS, Kind
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -74,22 +74,11 @@ _BROAD = (
 # Up to here a page is made at once, unless it is known to be slow to find.
 QUICK_BYTES = 1024 * 1024
 
-_TEXTS = tuple(field.name for field in FIELDS if field.kind in {Kind.TEXT, Kind.ADDRESS})
-_PACKED = (*(field.name for field in FIELDS if field.kind is Kind.TAGS), "metadata")
-# Of a text PostgreSQL knows the length without reading it. Of the others it knows what they take, perhaps compressed.
-_SIZE = " + ".join(
-    [f"coalesce(octet_length({name}), 0)" for name in _TEXTS]
-    + [
-        f"coalesce(CASE WHEN pg_column_compression({name}) IS NULL THEN pg_column_size({name})"
-        f" ELSE octet_length({name}::text) END, 0)"
-        for name in _PACKED
-    ]
-)
 # A cheap sign that an item is not large.
 _SMALL = (
-    f"greatest({', '.join(f'octet_length({name})' for name in _TEXTS)},"
-    f" {', '.join(f'pg_column_size({name})' for name in _PACKED)}) <= :small"
-    f" AND coalesce({', '.join(f'pg_column_compression({name})' for name in _PACKED)}) IS NULL"
+    f"greatest({', '.join(f'octet_length({name})' for name in TEXTS)},"
+    f" {', '.join(f'pg_column_size({name})' for name in PACKED)}) <= :small"
+    f" AND coalesce({', '.join(f'pg_column_compression({name})' for name in PACKED)}) IS NULL"
 )
 
 
@@ -239,7 +228,7 @@ def _read(connection: Connection, rows: Rows, asked: ItemQuery) -> tuple[Page, A
             SELECT json_agg(item) FILTER (WHERE so_far <= :most OR so_far = bytes) AS items, count(*) AS page
             FROM (
                 SELECT found.*, sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS so_far
-                FROM (SELECT *, {_SIZE} AS bytes FROM ({rows.query}) rows) found
+                FROM (SELECT *, {SIZE} AS bytes FROM ({rows.query}) rows) found
             ) sized
             CROSS JOIN LATERAL (SELECT {SHOWN}) item
         ) answered

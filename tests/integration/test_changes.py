@@ -328,13 +328,18 @@ def test_a_mirror_that_begins_after_items_were_removed_need_not_begin_again(
     assert (sorted(mirror.titles), mirror.resets) == (list("abcdefgh"), 0)
 
 
+def write_ahead(runner: SourceRunner) -> None:
+    """One item whose change lies ahead of all transactions, and one as all others."""
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+        connection.execute(text("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'a'"))
+
+
 def test_changes_that_lie_ahead_of_all_transactions_are_put_among_them(
     runner: SourceRunner, client: FlaskClient
 ) -> None:
     mirror = Mirror(client)
-    with runner.database.transaction() as connection:
-        write(connection, "a", "b")
-        connection.execute(text("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'a'"))
+    write_ahead(runner)
     mirror.sync()
     assert set(mirror.titles) == {"b"}
     assert runner.database.transact(changes.renumber) == 1
@@ -347,9 +352,7 @@ def test_who_asks_while_changes_lie_ahead_is_behind_and_writes_no_marks(
     runner: SourceRunner, client: FlaskClient
 ) -> None:
     mirror = Mirror(client)
-    with runner.database.transaction() as connection:
-        write(connection, "a", "b")
-        connection.execute(text("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'a'"))
+    write_ahead(runner)
     mirror.sync()
     before = marks(runner)
     for _ in range(5):

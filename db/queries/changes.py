@@ -139,14 +139,11 @@ def _check(connection: Connection, after: Position, cluster: str) -> None:
 
 
 def raise_floor(connection: Connection, xid: str | None) -> None:
-    """Items that changed up to this transaction are removed: who has not seen that change never will.
-
-    Of those that lie ahead of all transactions no mirror of this cluster has been told.
-    """
+    """Items that changed up to this transaction are removed: who has not seen that change never will."""
     if xid is not None:
         query = text(f"""
             INSERT INTO mirror_floor AS f (one, xid, cluster)
-            VALUES (true, least(CAST(:xid AS xid8), pg_current_xact_id()), {_CLUSTER})
+            VALUES (true, CAST(:xid AS xid8), {_CLUSTER})
             ON CONFLICT (one) DO UPDATE SET cluster = excluded.cluster,
                 xid = CASE WHEN f.cluster = excluded.cluster THEN greatest(f.xid, excluded.xid) ELSE excluded.xid END
         """)

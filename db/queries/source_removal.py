@@ -142,7 +142,10 @@ _REMOVE = text("""
             SELECT id FROM unified_items WHERE source_name = :name AND status = 'deleted'
               AND deleted_at < clock_timestamp() - make_interval(secs => :seconds) LIMIT :step FOR UPDATE SKIP LOCKED))
         RETURNING change_xid)
-    SELECT count(*) AS items, max(change_xid)::text AS changed FROM gone
+    SELECT count(*) AS items,
+        -- what lies ahead of all transactions, as after a restore, no mirror of this cluster has been told
+        (max(change_xid) FILTER (WHERE change_xid < pg_snapshot_xmax(pg_current_snapshot())))::text AS changed
+    FROM gone
 """)
 
 

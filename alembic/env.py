@@ -11,7 +11,7 @@ from sqlalchemy.exc import OperationalError
 
 from config.settings import load
 from db.models import Base
-from db.models.base import Xid8
+from db.models.base import TYPES
 from db.patience import LOCK_WAIT, PATIENCE, patiently
 from etl.errors import StorageConflictError
 
@@ -22,8 +22,7 @@ TURN_PATIENCE = 120.0
 BUSY = "a table that is to be changed is in use, by a reader or a writer who does not end"
 
 
-# SQLAlchemy's reflection does not know the type.
-ischema_names["xid8"] = Xid8
+ischema_names.update(TYPES)
 
 
 def include_name(name: str | None, type_: str, _: object) -> bool:

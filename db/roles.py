@@ -36,7 +36,7 @@ _WEB_WRITES = (
     "INSERT, UPDATE, DELETE ON sources",
     "INSERT, UPDATE ON source_removals",
     "INSERT ON source_versions, mirror_marks",
-    "DELETE ON source_fields",
+    "DELETE ON source_fields, mirror_marks, mirror_floor",
 )
 
 

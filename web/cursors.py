@@ -102,13 +102,15 @@ class AlertCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 
 class ChangeCursor(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
-    """How far a mirror has come: the cluster, the mark under which it read, its last change, and where it began."""
+    """How far a mirror has come: the cluster, a mark, its last change, where it began; see `changes.Position`."""
 
     cluster: Annotated[str, msgspec.Meta(max_length=20)]
     mark: UUID
     xid: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     item_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
     begun: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
+    is_whole: bool = False
+    floor: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
 
 
 Cursor = TypeVar("Cursor", ItemCursor, RunCursor, ChangeCursor, AlertCursor)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from db.queries import (
     answers,
     audit,
-    changes,
     deletions,
     erasures,
     exports,
+    marks,
     outbox,
     plans,
     quarantine,
@@ -97,7 +97,7 @@ class Removal:
             database.transact(sessions.purge_sessions, MOST_FORGOTTEN)
             database.transact(exports.purge_exports)
             database.transact(outbox.purge_alerts, self._settings.alerts_retention, MOST_FORGOTTEN)
-            database.transact(changes.purge_marks, self._settings.deleted_retention, MOST_FORGOTTEN)
+            database.transact(marks.purge_marks, self._settings.deleted_retention, MOST_FORGOTTEN)
             database.transact(audit.purge_writes, self._settings.audit_retention, MOST_FORGOTTEN)
 
     def forget_versions(self, database: Database) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from db.queries import changes, copies, freshness, readers, retention, system, totals
+from db.queries import changes, copies, freshness, marks, readers, retention, system, totals
 from worker.rhythm import Rhythm
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Upkeep:
     def renumber_changes(self, database: Database) -> None:
         """After a restore into another cluster, put changes that lie ahead of its transactions among them."""
         if self._is_renumbering or self._rhythm.is_due("changes", RAW_IDS_SECONDS):
+            database.transact(marks.forget_foreign)
             renumbered = database.transact(changes.renumber)
             self._is_renumbering = renumbered == changes.STEP
             if renumbered:

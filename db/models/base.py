@@ -31,6 +31,20 @@ class Xid8(UserDefinedType[str]):
         return "xid8"
 
 
+class Snapshot(UserDefinedType[str]):
+    """Which transactions of PostgreSQL could be seen."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """The type's name in DDL."""
+        return "pg_snapshot"
+
+
+# What SQLAlchemy does not know when it finds it in a database.
+TYPES = {"xid8": Xid8, "pg_snapshot": Snapshot}
+
+
 class Base(DeclarativeBase):
     """Common types and constraint names."""
 

@@ -8,11 +8,11 @@ from uuid import UUID
 from sqlalchemy import Boolean, CheckConstraint, Identity, Index
 from sqlalchemy.orm import Mapped, mapped_column
 
-from db.models.base import Base, Xid8, counter, now
+from db.models.base import Base, Snapshot, Xid8, counter, now
 
 
 class MarkRow(Base):
-    """When it was written, all transactions of its cluster before `horizon` were over."""
+    """When it was written, the transactions of its cluster that `seen` says could be seen."""
 
     __tablename__ = "mirror_marks"
     __table_args__ = (Index("ix_mirror_marks_at", "at"),)
@@ -22,10 +22,11 @@ class MarkRow(Base):
     horizon: Mapped[str] = mapped_column(Xid8)
     at: Mapped[datetime] = now()
     cluster: Mapped[str | None]
+    seen: Mapped[str | None] = mapped_column(Snapshot)
 
 
 class FloorRow(Base):
-    """Items that changed up to this transaction were removed; the one row that there is."""
+    """Items that changed up to `xid` were removed, the last by transaction `raised`; the one row that there is."""
 
     __tablename__ = "mirror_floor"
     __table_args__ = (CheckConstraint("one", name="one"),)
@@ -33,6 +34,7 @@ class FloorRow(Base):
     one: Mapped[bool] = mapped_column(Boolean, primary_key=True)
     xid: Mapped[str] = mapped_column(Xid8)
     cluster: Mapped[str | None]
+    raised: Mapped[str | None] = mapped_column(Xid8)
 
 
 class ExportRow(Base):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from db.queries.changes import raise_floor
 from db.queries.closing import end_run
 from db.queries.declaring import lock_declaring
+from db.queries.marks import NEXT
 from db.queries.run_locks import lock_run
 from db.queries.totals import recount
 from db.statement import text
@@ -136,16 +137,15 @@ _OLD = text("""
     WHERE emptied_at < clock_timestamp() - make_interval(secs => :seconds)
     ORDER BY emptied_at LIMIT 1 FOR UPDATE SKIP LOCKED
 """)
-_REMOVE = text("""
-    WITH gone AS (
-        DELETE FROM unified_items WHERE id = ANY (ARRAY(
-            SELECT id FROM unified_items WHERE source_name = :name AND status = 'deleted'
-              AND deleted_at < clock_timestamp() - make_interval(secs => :seconds) LIMIT :step FOR UPDATE SKIP LOCKED))
-        RETURNING change_xid)
-    SELECT count(*) AS items,
-        -- what lies ahead of all transactions, as after a restore, no mirror of this cluster has been told
-        (max(change_xid) FILTER (WHERE change_xid < pg_snapshot_xmax(pg_current_snapshot())))::text AS changed
-    FROM gone
+_HELD = text("""
+    SELECT id FROM unified_items WHERE source_name = :name AND status = 'deleted'
+      AND deleted_at < clock_timestamp() - make_interval(secs => :seconds) LIMIT :step FOR UPDATE SKIP LOCKED
+""")
+# What lies ahead of all transactions, as after a restore, no mirror of this cluster has been told. The statement begins
+# when the items are held, so that no change to them is newer than what it sees.
+_REMOVE = text(f"""
+    WITH gone AS (DELETE FROM unified_items WHERE id = ANY (:ids) RETURNING change_xid)
+    SELECT (max(change_xid) FILTER (WHERE change_xid < {NEXT}))::text FROM gone
 """)
 
 
@@ -158,8 +158,8 @@ def remove_some(connection: Connection, retention: timedelta) -> bool:
     name = connection.execute(_OLD, {"seconds": seconds}).scalar()
     if name is None:
         return False
-    removed = connection.execute(_REMOVE, {"name": name, "seconds": seconds, "step": STEP}).one()
-    raise_floor(connection, removed.changed)
-    if removed.items < STEP:
+    ids = connection.execute(_HELD, {"name": name, "seconds": seconds, "step": STEP}).scalars().all()
+    raise_floor(connection, connection.execute(_REMOVE, {"ids": ids}).scalar())
+    if len(ids) < STEP:
         connection.execute(text("DELETE FROM source_removals WHERE source_name = :name"), {"name": name})
     return True

@@ -16,8 +16,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from bench.bounds import pages_of
-from db.queries import changes
+from db.queries import changes, marks
 from db.queries.source_removal import remove_some
+from etl.errors import StorageUnavailableError
 from testkit.runner import SourceRunner
 from testkit.service import Servers, wait_until
 from web.app import create_app
@@ -36,11 +37,13 @@ def no_autovacuum(servers: Servers) -> Iterator[None]:
             return cursor.fetchone() == (0,)
 
         cursor.execute("ALTER SYSTEM SET autovacuum = off")
-        cursor.execute("SELECT pg_reload_conf()")
-        wait_until(are_gone)
-        yield
-        cursor.execute("ALTER SYSTEM RESET autovacuum")
-        cursor.execute("SELECT pg_reload_conf()")
+        try:
+            cursor.execute("SELECT pg_reload_conf()")
+            wait_until(are_gone)
+            yield
+        finally:
+            cursor.execute("ALTER SYSTEM RESET autovacuum")
+            cursor.execute("SELECT pg_reload_conf()")
 
 
 @pytest.fixture
@@ -145,7 +148,7 @@ def test_what_is_committed_is_told_at_once(runner: SourceRunner, client: FlaskCl
         assert mirror.titles == {"a": str(turn)}
 
 
-def marks(runner: SourceRunner) -> int:
+def marks_of(runner: SourceRunner) -> int:
     return int(runner.sql("SELECT count(*) FROM mirror_marks")[0])
 
 
@@ -153,12 +156,12 @@ def test_who_asks_often_writes_no_mark_that_covers_no_more(runner: SourceRunner,
     mirror = Mirror(client)
     with overlapping(runner):
         mirror.sync()
-        before = marks(runner)
+        before = marks_of(runner)
         for _ in range(5):
             assert mirror.step()["behind_seconds"] > 0
-        assert marks(runner) == before
+        assert marks_of(runner) == before
     mirror.sync()
-    assert (set(mirror.titles), marks(runner)) == ({"early", "late"}, before + 1)
+    assert (set(mirror.titles), marks_of(runner)) == ({"early", "late"}, before + 1)
 
 
 @pytest.mark.parametrize("hours", [1, 12, 720])
@@ -173,11 +176,11 @@ def test_a_mirror_need_not_begin_again_though_nothing_changes(runner: SourceRunn
         for _ in range(4):
             mirror.sync()
             runner.sql(f"UPDATE mirror_marks SET at = at - {hours} * interval '54 min'")
-            runner.database.transact(changes.purge_marks, retention, 100)
+            runner.database.transact(marks.purge_marks, retention, 100)
         for _ in range(40):
             mirror.sync()
             runner.sql(f"UPDATE mirror_marks SET at = at - {hours} * interval '6 min'")
-            runner.database.transact(changes.purge_marks, retention, 100)
+            runner.database.transact(marks.purge_marks, retention, 100)
     assert (mirror.titles, mirror.resets) == ({"a": "a"}, 0)
 
 
@@ -242,53 +245,270 @@ def test_whatever_happens_in_whatever_order(runner: SourceRunner, client: FlaskC
     assert mirror.resets == 0
 
 
+def delete(runner: SourceRunner, *ids: str) -> None:
+    """As if it was two days ago, but for the transaction."""
+    with runner.database.transaction() as connection:
+        query = """
+            UPDATE unified_items SET status = 'deleted', deleted_at = now() - interval '2 days',
+                change_xid = pg_current_xact_id() WHERE external_id = ANY (:ids)
+        """
+        connection.execute(text(query), {"ids": list(ids)})
+
+
+def remove(runner: SourceRunner) -> None:
+    """What was deleted more than a day ago, for good."""
+    with runner.database.transaction() as connection:
+        removal = "('shop', '2026-01-01', '2026-01-01')"
+        connection.execute(text(f"INSERT INTO source_removals (source_name, asked_at, emptied_at) VALUES {removal}"))
+        assert remove_some(connection, timedelta(days=1))
+    assert runner.sql("SELECT 1 FROM unified_items WHERE status = 'deleted'") == []
+
+
 def test_items_removed_for_good_need_a_mirror_that_saw_them_go(runner: SourceRunner, client: FlaskClient) -> None:
     behind, ahead = Mirror(client), Mirror(client)
     with runner.database.transaction() as connection:
-        write(connection, "a", "b")
+        write(connection, "a", "b", "c")
     behind.sync()
     ahead.sync()
-    with runner.database.transaction() as connection:
-        connection.execute(
-            text(
-                "UPDATE unified_items SET status = 'deleted', change_xid = pg_current_xact_id() WHERE external_id = 'a'"
-            )
-        )
+    delete(runner, "a")
     ahead.sync()
+    # One that lies ahead of all transactions is removed with it.
+    delete(runner, "c")
+    runner.sql("UPDATE unified_items SET change_xid = '999999999' WHERE external_id = 'c'")
+    remove(runner)
+    behind.sync()
+    assert (behind.titles, behind.resets) == ({"b": "a"}, 1)
+    ahead.sync()
+    assert ahead.resets == 0
+
+
+def test_who_has_half_of_what_one_transaction_deleted_begins_again(runner: SourceRunner, client: FlaskClient) -> None:
+    half, whole = Mirror(client), Mirror(client)
     with runner.database.transaction() as connection:
-        gone = connection.execute(text("DELETE FROM unified_items WHERE external_id = 'a' RETURNING change_xid::text"))
-        changes.raise_floor(connection, gone.scalar_one())
-    for mirror in (behind, ahead):
+        write(connection, *"abcdefg")
+    for mirror in (half, whole):
         mirror.sync()
-        assert mirror.titles == {"b": "a"}
-    assert (behind.resets, ahead.resets) == (1, 0)
+    delete(runner, *"abcdef")
+    assert half.step(3)["has_more"]
+    whole.step(3)
+    assert not whole.step(3)["has_more"]
+    remove(runner)
+    for mirror in (half, whole):
+        mirror.sync()
+        assert mirror.titles == {"g": "a"}
+    assert (half.resets, whole.resets) == (1, 0)
+
+
+def test_a_removal_resets_a_mirror_once_though_a_transaction_is_open(runner: SourceRunner, client: FlaskClient) -> None:
+    """That keeps a mirror, which begins again, from the change up to which items were removed."""
+    begun = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, *"abcdefg", "gone")
+    begun.step(3)
+    with overlapping(runner):
+        delete(runner, "gone")
+        remove(runner)
+        mirror = Mirror(client)
+        for each in (begun, mirror, mirror, begun, begun):
+            each.sync()
+    for each in (begun, mirror):
+        each.sync()
+        assert set(each.titles) == {*"abcdefg", "early", "late"}
+    assert (begun.resets, mirror.resets) == (1, 0)
+
+
+@contextmanager
+def restored(runner: SourceRunner) -> Iterator[None]:
+    """The tables as they are now, by copies of them, are brought back at the end; the transactions of the cluster go on."""
+    kept = ("unified_items", "mirror_marks", "mirror_floor")
+    for table in kept:
+        runner.sql(f"CREATE TABLE kept_{table} AS SELECT * FROM {table}")
+    try:
+        yield
+        for table in kept:
+            columns = runner.sql(f"""
+                SELECT string_agg(quote_ident(column_name), ',') FROM information_schema.columns
+                WHERE table_name = '{table}' AND is_generated = 'NEVER'
+            """)[0]
+            runner.sql(f"DELETE FROM {table}")
+            runner.sql(f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM kept_{table}")
+    finally:
+        for table in kept:
+            runner.sql(f"DROP TABLE kept_{table}")
 
 
 def test_a_restore_to_an_earlier_point_resets_what_saw_more(runner: SourceRunner, client: FlaskClient) -> None:
-    """The tables as they were at some time, by copies of them; the transactions of the cluster go on."""
     before, after = Mirror(client), Mirror(client)
     with runner.database.transaction() as connection:
         write(connection, "a", "b")
     for mirror in (before, after):
         mirror.sync()
-    runner.sql("CREATE TABLE kept_items AS SELECT * FROM unified_items")
-    runner.sql("CREATE TABLE kept_marks AS SELECT * FROM mirror_marks")
-    try:
+    with restored(runner):
         with runner.database.transaction() as connection:
             write(connection, "c")
             write(connection, "a", title="lost")
         after.sync()
-        runner.sql("DELETE FROM unified_items WHERE external_id = 'c'")
-        runner.sql(
-            "UPDATE unified_items i SET title = k.title, change_xid = k.change_xid FROM kept_items k WHERE k.id = i.id"
-        )
-        runner.sql("DELETE FROM mirror_marks WHERE nonce NOT IN (SELECT nonce FROM kept_marks)")
-    finally:
-        runner.sql("DROP TABLE kept_items, kept_marks")
     for mirror in (before, after):
         mirror.sync()
         assert mirror.titles == {"a": "a", "b": "a"}
     assert (before.resets, after.resets) == (0, 1)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_restore_brings_back_what_was_passed_over_since_it_was_newer(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, is_late: bool
+) -> None:
+    """While a transaction is open: the newer one cannot be told yet, and the older one lies behind the mirror.
+
+    It is written before the mirror asks, or just before the answer is read.
+    """
+
+    def update() -> None:
+        with runner.database.transaction() as connection:
+            write(connection, "x", title="newer")
+
+    def read_late(*args: Any) -> changes.Changes:
+        update()
+        return changes.read_changes(*args)
+
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "x", title="older")
+    with runner.database.transaction() as connection:
+        write(connection, "y", "z")
+    with runner.database.engine.connect() as early:
+        early.begin()
+        write(early, "early")
+        assert Mirror(client).step()["changes"]
+        with restored(runner):
+            if is_late:
+                monkeypatch.setattr("web.blueprints.data.read_changes", read_late)
+            else:
+                update()
+            mirror.sync()
+            monkeypatch.undo()
+            assert set(mirror.titles) == {"y", "z"}
+        early.rollback()
+    mirror.sync()
+    assert (mirror.titles, mirror.resets) == ({"x": "older", "y": "a", "z": "a"}, 1)
+
+
+def test_what_is_removed_before_its_mark_is_written_gets_one(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No change can be seen any more that was not there at the mark before, but the mirror has come further."""
+
+    def read_and_remove(*args: Any) -> changes.Changes:
+        found = changes.read_changes(*args)
+        remove(runner)
+        return found
+
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "gone")
+    mirror.sync()
+    with restored(runner):
+        delete(runner, "gone")
+        monkeypatch.setattr("web.blueprints.data.read_changes", read_and_remove)
+        mirror.step()
+        monkeypatch.undo()
+        assert set(mirror.titles) == {"a"}
+    mirror.sync()
+    assert (set(mirror.titles), mirror.resets) == ({"a", "gone"}, 1)
+
+
+def test_a_life_that_goes_on_from_a_mark_gives_the_numbers_after_it_again(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    """What was deleted under one of them was not deleted before the mirror began."""
+    with runner.database.transaction() as connection:
+        write(connection, "a", "gone")
+    Mirror(client).sync()
+    with runner.database.transaction() as connection:
+        lost = connection.execute(text("SELECT pg_current_xact_id()::text")).scalar_one()
+    mirror = Mirror(client)
+    mirror.sync()
+    with runner.database.transaction() as connection:
+        connection.execute(text("DELETE FROM unified_items WHERE external_id = 'gone'"))
+        changes.raise_floor(connection, lost)
+    mirror.sync()
+    assert (set(mirror.titles), mirror.resets) == ({"a"}, 1)
+
+
+@pytest.mark.parametrize("table", ["unified_items", "mirror_marks"])
+def test_another_database_answers_for_no_reading_of_this_one(runner: SourceRunner, table: str) -> None:
+    found = runner.database.read(changes.read_changes, None, 10)
+    assert runner.database.transact(marks.set_mark, found.life, timedelta(days=1))
+    assert runner.database.read(marks.find_mark, found.life, timedelta(days=1))
+    runner.sql(f"TRUNCATE {table} CASCADE")
+    assert runner.database.read(marks.find_mark, found.life, timedelta(days=1)) is None
+    with runner.database.engine.begin() as connection, pytest.raises(StorageUnavailableError, match="restored"):
+        marks.set_mark(connection, found.life, timedelta(days=1))
+
+
+def mark(runner: SourceRunner) -> str | None:
+    """The number of the mark that is handed out now, if none need be written."""
+    life = runner.database.read(changes.read_changes, None, 1).life
+    found = runner.database.read(marks.find_mark, life, timedelta(days=1))
+    return found.nonce if found else None
+
+
+@pytest.mark.parametrize("was_open", [False, True])
+def test_a_mark_is_written_after_what_it_answers_for(runner: SourceRunner, client: FlaskClient, was_open: bool) -> None:
+    """What commits between a reading and its mark, and what was open at the mark before, gets another mark."""
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a")
+    if was_open:
+        with overlapping(runner):
+            mirror.sync()
+            before = mark(runner)
+    else:
+        mirror.sync()
+        before = mark(runner)
+        with runner.database.transaction() as connection:
+            write(connection, "b")
+    assert before is not None
+    assert mark(runner) is None
+    mirror.sync()
+    assert mark(runner) not in {None, before}
+
+
+def test_a_copy_of_the_files_with_later_tables_resets(runner: SourceRunner, client: FlaskClient) -> None:
+    """It has the name of the cluster from which the tables were dumped; their numbers lie ahead."""
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "gone")
+        changes.raise_floor(connection, "999999999")
+    mirror.sync()
+    runner.sql("DELETE FROM unified_items WHERE external_id = 'gone'")
+    runner.sql("UPDATE mirror_marks SET seen = '999999990:999999999:'")
+    mirror.sync()
+    assert (mirror.titles, mirror.resets) == ({"a": "a"}, 1)
+    with overlapping(runner):
+        mirror.sync()
+    for each in (mirror, Mirror(client)):
+        each.sync()
+        assert set(each.titles) == {"a", "early", "late"}
+    assert mirror.resets == 1
+    assert runner.sql("SELECT xid FROM mirror_floor") == []
+
+
+def test_who_comes_back_with_the_database_from_another_cluster_begins_again(
+    runner: SourceRunner, client: FlaskClient
+) -> None:
+    mirror = Mirror(client)
+    with runner.database.transaction() as connection:
+        write(connection, "a", "b")
+    mirror.sync()
+    here = runner.sql("SELECT cluster FROM mirror_marks LIMIT 1")[0]
+    # There it was restored, and something changed; the numbers are low there.
+    runner.sql("UPDATE mirror_marks SET cluster = '42'")
+    runner.database.transact(marks.forget_foreign)
+    runner.sql("DELETE FROM unified_items WHERE external_id = 'a'")
+    runner.sql(f"UPDATE mirror_marks SET cluster = '{here}'")
+    mirror.sync()
+    assert (mirror.titles, mirror.resets) == ({"b": "a"}, 1)
 
 
 def test_another_cluster_resets(runner: SourceRunner, client: FlaskClient) -> None:
@@ -308,7 +528,7 @@ def test_marks_of_another_cluster_say_nothing_of_this_one(runner: SourceRunner, 
         write(connection, "a")
         connection.execute(text("UPDATE unified_items SET change_xid = '999999998'"))
     client.get("/data/changes")
-    runner.sql("UPDATE mirror_marks SET cluster = '42', horizon = '999999999'")
+    runner.sql("UPDATE mirror_marks SET cluster = '42', seen = '999999999:999999999:'")
     mirror = Mirror(client)
     mirror.sync()
     assert mirror.titles == {}
@@ -319,35 +539,37 @@ def test_marks_of_another_cluster_say_nothing_of_this_one(runner: SourceRunner, 
     assert (set(mirror.titles), mirror.resets) == ({"a", "b"}, 0)
 
 
-def test_the_floor_of_another_cluster_says_nothing_of_this_one(runner: SourceRunner, client: FlaskClient) -> None:
+@pytest.mark.parametrize(("xid", "cluster"), [("300", "'42'"), ("999999999", "cluster")])
+def test_the_floor_of_another_cluster_says_nothing_of_this_one(
+    runner: SourceRunner, client: FlaskClient, xid: str, cluster: str
+) -> None:
+    """Nor that of a later life of this one."""
     with runner.database.transaction() as connection:
         write(connection, "a")
-        changes.raise_floor(connection, "999999999")
-    runner.sql("UPDATE mirror_floor SET cluster = '42'")
+        changes.raise_floor(connection, xid)
+        connection.execute(text(f"UPDATE mirror_floor SET cluster = {cluster}"))
+    runner.database.transact(changes.raise_floor, "3")
+    assert runner.sql("SELECT xid::text FROM mirror_floor") == ["3"]
     mirror = Mirror(client)
     mirror.sync()
+    mirror.sync()
     assert (set(mirror.titles), mirror.resets) == ({"a"}, 0)
-    with runner.database.transaction() as connection:
-        changes.raise_floor(connection, "3")
-    assert runner.sql("SELECT xid::text FROM mirror_floor") == ["3"]
 
 
 def test_a_mirror_that_begins_after_items_were_removed_need_not_begin_again(
     runner: SourceRunner, client: FlaskClient
 ) -> None:
+    """Nor one that began after they were deleted, and has not come that far."""
     with runner.database.transaction() as connection:
-        write(connection, *"abcdefgh")
-    with runner.database.transaction() as connection:
-        write(connection, "gone")
-    with runner.database.transaction() as connection:
-        gone = connection.execute(
-            text("DELETE FROM unified_items WHERE external_id = 'gone' RETURNING change_xid::text")
-        )
-        changes.raise_floor(connection, gone.scalar_one())
+        write(connection, *"abcdefgh", "gone")
+    delete(runner, "gone")
+    begun = Mirror(client)
+    begun.step(3)
+    remove(runner)
     mirror = Mirror(client)
-    for _ in range(2):
-        mirror.sync()
-    assert (sorted(mirror.titles), mirror.resets) == (list("abcdefgh"), 0)
+    for each in (mirror, mirror, begun):
+        each.sync()
+        assert (sorted(each.titles), each.resets) == (list("abcdefgh"), 0)
 
 
 def write_ahead(runner: SourceRunner) -> None:
@@ -376,10 +598,10 @@ def test_who_asks_while_changes_lie_ahead_is_behind_and_writes_no_marks(
     mirror = Mirror(client)
     write_ahead(runner)
     mirror.sync()
-    before = marks(runner)
+    before = marks_of(runner)
     for _ in range(5):
         assert mirror.step()["behind_seconds"] > 0
-    assert marks(runner) == before
+    assert marks_of(runner) == before
     runner.database.transact(changes.renumber)
     mirror.sync()
     assert mirror.step()["behind_seconds"] == 0
@@ -391,12 +613,9 @@ def test_what_is_removed_while_it_lies_ahead_resets_nobody(runner: SourceRunner,
         write(connection, "gone")
         connection.execute(text("UPDATE unified_items SET change_xid = '999999999'"))
     runner.sql("UPDATE unified_items SET status = 'deleted', deleted_at = now() - interval '2 days'")
-    runner.sql(
-        "INSERT INTO source_removals (source_name, asked_at, emptied_at) VALUES ('shop', '2026-01-01', '2026-01-01')"
-    )
     mirror = Mirror(client)
     with overlapping(runner):
-        assert runner.database.transact(remove_some, timedelta(days=1))
+        remove(runner)
         mirror.sync()
         mirror.sync()
     mirror.sync()
@@ -404,12 +623,16 @@ def test_what_is_removed_while_it_lies_ahead_resets_nobody(runner: SourceRunner,
 
 
 def test_an_answer_looks_at_few_pages_however_many_items_there_are(runner: SourceRunner, client: FlaskClient) -> None:
-    with runner.database.transaction() as connection:
-        write(connection, *(str(n) for n in range(30_000)))
-    runner.sql("ANALYZE unified_items")
     mirror = Mirror(client)
+    with runner.database.transaction() as still_open:
+        still_open.execute(text("SELECT pg_current_xact_id()"))
+        with runner.database.transaction() as connection:
+            write(connection, *(str(n) for n in range(30_000)))
+        mirror.step(50)
+    runner.sql("ANALYZE unified_items")
     mirror.step(50)
-    # Nothing new, the beginning, and further on.
+    # The beginning, and further on, under a mark of when a transaction was open.
+    assert marks_of(runner) == 1
     for cursor in ("", f"&cursor={mirror.cursor}"):
         assert pages_of(client, runner.database, f"/data/changes?limit=50{cursor}") < 400
 
@@ -423,6 +646,6 @@ def test_old_marks_are_removed(runner: SourceRunner, client: FlaskClient) -> Non
     mirror = Mirror(client)
     mirror.sync()
     runner.sql("UPDATE mirror_marks SET at = at - interval '32 days'")
-    assert runner.database.transact(changes.purge_marks, timedelta(days=30), 100) >= 1
+    assert runner.database.transact(marks.purge_marks, timedelta(days=30), 100) >= 1
     mirror.sync()
     assert mirror.resets == 1

@@ -16,12 +16,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.dialects.postgresql.base import ischema_names
 from sqlalchemy.exc import IntegrityError
 
-from db.models.base import Base, Xid8
+from db.models.base import TYPES, Base
 from db.session import Database
 from etl.errors import StorageConflictError
 from testkit.service import Servers, alembic_config, make_database
 
-ischema_names["xid8"] = Xid8
+ischema_names.update(TYPES)
 
 
 def tables(url: str) -> list[str]:

@@ -11,12 +11,13 @@ import msgspec
 from flask import Response, request
 from flask.views import MethodView
 
-from db.queries.changes import Position, read_changes, set_mark
+from db.queries.changes import Bookmark, Position, read_changes
 from db.queries.erasures import ask_to_erase
 from db.queries.exports import EXPORTED, Format, Wanted, find_export
 from db.queries.item_paths import Filters, Order, is_direct
 from db.queries.items import PAGE_BYTES, find_items, find_small_items
 from db.queries.lineage import get_item, get_lineage
+from db.queries.marks import find_mark, set_mark
 from db.queries.sources import check_known
 from etl.access.roles import Role
 from etl.errors import PageTooLargeError, TooSlowError, UnknownItemError
@@ -95,10 +96,10 @@ class DataChanges(MethodView):
         Apply each to what you have by its `id`, and keep `next_cursor` with it. What changes again comes again.
         """
         after = unpack(query["cursor"], ChangeCursor) if "cursor" in query else None
-        database = service().database
-        database.transact(set_mark, service().settings.deleted_retention)
-        found = database.read(read_changes, _position(after) if after else None, query["limit"])
-        return Response(present_changes(found), mimetype="application/json")
+        database, retention = service().database, service().settings.deleted_retention
+        found = database.read(read_changes, _bookmark(after) if after else None, query["limit"])
+        mark = database.read(find_mark, found.life, retention) or database.transact(set_mark, found.life, retention)
+        return Response(present_changes(found, Bookmark.of(found.position, mark)), mimetype="application/json")
 
 
 @blueprint.route("/data/export")
@@ -136,8 +137,9 @@ class ExportState(MethodView):
         return service().database.read(find_export, export_id)._asdict()
 
 
-def _position(cursor: ChangeCursor) -> Position:
-    return Position(cursor.cluster, str(cursor.mark), cursor.xid, cursor.item_id, cursor.begun)
+def _bookmark(cursor: ChangeCursor) -> Bookmark:
+    c = cursor
+    return Bookmark(Position(c.cluster, c.xid, c.item_id, c.is_whole, c.begun, c.floor), str(c.mark))
 
 
 @blueprint.route("/data/<int:item_id>")

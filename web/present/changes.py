@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -10,13 +11,12 @@ import msgspec
 from web.cursors import ChangeCursor, pack
 
 if TYPE_CHECKING:
-    from db.queries.changes import Changes
+    from db.queries.changes import Bookmark, Changes
 
 
-def present_changes(found: Changes) -> bytes:
+def present_changes(found: Changes, bookmark: Bookmark) -> bytes:
     """The answer as JSON; items are JSON already."""
-    position = found.position
-    cursor = ChangeCursor(position.cluster, UUID(position.mark), position.xid, position.item_id, position.begun)
+    cursor = ChangeCursor(**asdict(bookmark.position), mark=UUID(bookmark.mark))
     return msgspec.json.encode(
         {
             "changes": [msgspec.Raw(item.encode()) for item in found.items],

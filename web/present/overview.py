@@ -95,6 +95,6 @@ def _retentions(settings: Settings) -> dict[str, str]:
         "exports": "1 day",
         "etl_hours": "90 days",
         "etl_sizes": "90 days",
-        "mirror_marks": f"{settings.deleted_retention.days} days",
+        "mirror_marks": f"{settings.deleted_retention.days} days, and up to one more",
         "source_removals": f"{settings.deleted_retention.days} days",
     }

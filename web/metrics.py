@@ -15,9 +15,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.values import MutexValue, ValueClass
 
-from db.queries.counters import ALERTS, RECORDS, RUNS, TAKEOVERS
+from db.queries.counters import ALERTS, OUTCOMES, RECORDS, RUNS, TAKEOVERS
 from etl.alerts.incident import Delivery
 from etl.hosts.breaker import State
+from etl.runs.outcome import ENDED
 from web.auth import INSIDE
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ KIND = "text/plain; version=0.0.4; charset=utf-8"
 MOST_NAMED = 100
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
+_BEGINNING = {
+    **{(RUNS, str(status)): 0 for status in ENDED},
+    **{(RECORDS, outcome): 0 for outcome in OUTCOMES},
+    **{(ALERTS, str(outcome)): 0 for outcome in (Delivery.SENT, Delivery.FAILED)},
+}
+
 _registry = CollectorRegistry()
 _requests = Histogram(
     "kasparro_http_request_seconds",
@@ -44,7 +51,7 @@ _requests = Histogram(
 )
 _pool = Gauge(
     "kasparro_pool_connections",
-    "Connections of the web to the database that are at work.",
+    "Connections to the database that were at work when each process of the web was asked last.",
     registry=_registry,
     multiprocess_mode="livesum",
 )
@@ -69,8 +76,9 @@ def install(app: Flask, database: Database) -> None:
         return response
 
 
-def exposed(families: Iterator[Metric]) -> bytes:
+def exposed(families: Iterator[Metric], database: Database) -> bytes:
     """All of it, as Prometheus reads it."""
+    _pool.set(database.in_use)
     registry = CollectorRegistry()
     registry.register(_Families(families))
     own = _registry
@@ -98,7 +106,7 @@ def of_database(found: dict[str, Any]) -> Iterator[Metric]:
     yield _gauge("runs", "Runs that are not over, by their state.", "state", runs)
     yield _gauge(
         "rejected_records_open",
-        "Open cases of rejected records; no more than 10,000 are counted.",
+        "Open cases of rejected records; no more than 10,001 are counted.",
         value=found["cases"],
     )
     yield _gauge("items", "Items that are served.", value=found["items"])
@@ -128,9 +136,9 @@ def _counted(counters: dict[tuple[str, str], int]) -> Iterator[Metric]:
     alerts = CounterMetricFamily(
         "kasparro_alerts", "Messages to addresses of alerts, by what became of them.", labels=["outcome"]
     )
-    counters = {(ALERTS, str(outcome)): 0 for outcome in (Delivery.SENT, Delivery.FAILED)} | counters
     families = {RUNS: runs, RECORDS: records, ALERTS: alerts}
-    for (name, label), value in counters.items():
+    # From the first on: what begins with its first value does not grow by it.
+    for (name, label), value in (_BEGINNING | counters).items():
         if name in families:
             families[name].add_metric([label], value)
     return iter((runs, records, takeovers, alerts))

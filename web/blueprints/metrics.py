@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import marshmallow as ma
@@ -10,7 +9,7 @@ from flask import Response
 from flask.views import MethodView
 
 from broker.messaging import BROKER_ERRORS, queue_lengths
-from db.queries import counters, lag, outbox, overview, processes, system
+from db.queries import counters, lag, outbox, overview, processes, standing, system
 from db.queries.stats import known_items
 from etl.errors import StorageError, TooSlowError
 from web import metrics
@@ -37,7 +36,7 @@ class Metrics(MethodView):
     @blueprint.doc(operationId="get_metrics", responses=also(200, metrics.KIND.partition(";")[0], "string"))
     def get(self) -> Response:
         """Show metrics in Prometheus' text format, also while the database or Redis is away: `kasparro_database_up`."""
-        return Response(metrics.exposed(_families(service())), content_type=metrics.KIND)
+        return Response(metrics.exposed(_families(service()), service().database), content_type=metrics.KIND)
 
 
 def _families(parts: Service) -> Iterator[Metric]:
@@ -61,7 +60,7 @@ def _ask_broker(parts: Service) -> Any:
 
 def _read(connection: Connection) -> dict[str, Any]:
     return {
-        "now": datetime.now(UTC),
+        "now": standing.database_time(connection),
         "counters": counters.read_counters(connection),
         "sources": overview.count_sources(connection),
         "runs": overview.count_runs(connection),

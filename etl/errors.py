@@ -300,6 +300,12 @@ class NotInstalledError(ETLError):
     code = "not_installed"
 
 
+class OldProtocolError(ETLError):
+    """In the version of HTTP that was used a body that broke off looks whole."""
+
+    code = "old_protocol"
+
+
 class UnknownExportError(ETLError):
     """No export of the last day has this id."""
 

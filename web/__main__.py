@@ -145,7 +145,9 @@ _FILTERS = tuple(name for name in FilterSchema().fields)
 def export(given: argparse.Namespace) -> None:
     """Write items into a file, by its name as ndjson, csv or parquet, and packed; if it was ended, go on with it."""
     path = Path(given.file)
-    asked = {name: getattr(given, name) for name in ("format", "columns", *_FILTERS) if getattr(given, name)}
+    asked = {
+        name: getattr(given, name) for name in ("format", "columns", *_FILTERS) if getattr(given, name) is not None
+    }
     asked.setdefault("format", format_of(path) or Format.NDJSON)
     try:
         query = ExportQuerySchema().load(asked)
@@ -161,7 +163,7 @@ def export(given: argparse.Namespace) -> None:
     finally:
         database.close()
     print(f"\r{done.items} items", file=sys.stderr)
-    print(f"{done.sha256}  {path}")
+    print(done.sha256)
 
 
 def _tell_items(items: int) -> None:

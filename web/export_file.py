@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
-from db.queries.exports import Format, last_id, origin
+from db.queries.exports import Format, last_id, origin, shown
 from etl.errors import ConfigError
 from web.packing import packed_alone, packing_of, unpacked
 from web.parquet import parquet
@@ -32,7 +32,7 @@ _READ = 1024 * 1024
 
 
 class Progress(msgspec.Struct):
-    """How far a file is: what was asked for, the last id that there was, and what is written."""
+    """How far a file is: what was asked for and of which database, the last id that there was, what is written."""
 
     asked: str
     export_id: str
@@ -123,7 +123,7 @@ class ExportFile:
 
     def _begun(self) -> Progress:
         """How far an earlier one came, if it was asked for the same and is still there."""
-        asked = repr((self._wanted, self._path.name, self._database.read(origin)))
+        asked = repr((self._wanted, self._path.name, shown(self._wanted), self._database.read(origin)))
         try:
             known = msgspec.json.decode(self._noted.read_bytes(), type=Progress)
             if known.asked == asked and self._part.stat().st_size >= known.size:

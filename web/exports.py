@@ -16,7 +16,7 @@ import structlog
 from flask import Response, request
 
 from db.queries.exports import Format, Wanted, begin_export, note_export
-from etl.errors import StorageError, TooSlowError
+from etl.errors import OldProtocolError, StorageError, TooSlowError
 from web.extensions import service
 from web.packing import PACKERS, packed
 from web.parquet import check_installed, parquet
@@ -48,15 +48,20 @@ def export(export_id: UUID, wanted: Wanted) -> Response:
     Raises:
         TooManyExportsError: as many go on as may.
         NotInstalledError: what makes a Parquet file is not there.
+        OldProtocolError: it would have no end that shows.
     """
+    packing = None if wanted.format is Format.PARQUET else request.accept_encodings.best_match(PACKERS)
     if wanted.format is Format.PARQUET:
         check_installed()
+    if wanted.format is Format.CSV and packing is None and request.environ["SERVER_PROTOCOL"] == "HTTP/1.0":
+        raise OldProtocolError(
+            "over HTTP/1.0 a CSV file that broke off looks whole: ask over 1.1, packed, or for ndjson"
+        )
     if request.method == "HEAD":
         return Response(iter(()), content_type=KINDS[wanted.format])
     database = service().database
     last = database.transact(begin_export, export_id, wanted)
     text = _told(database, export_id, wanted, _parts(database, wanted, last))
-    packing = None if wanted.format is Format.PARQUET else request.accept_encodings.best_match(PACKERS)
     body = packed(text, packing) if packing else text
     response = Response(body, content_type=KINDS[wanted.format])
     response.headers[HEADER] = str(export_id)
@@ -67,7 +72,7 @@ def export(export_id: UUID, wanted: Wanted) -> Response:
 
 
 def _told(database: Database, export_id: UUID, wanted: Wanted, parts: Generator[tuple[bytes, int]]) -> Iterator[bytes]:
-    """The text, noted as complete when all of it was taken, and else as broken."""
+    """The text, noted as complete when all of it was handed to the server to be sent, and else as broken."""
     sum_, items, noted, state = hashlib.sha256(), 0, time.monotonic(), "broken"
     try:
         with closing(parts):

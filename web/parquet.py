@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
 import io
 import sys
@@ -73,9 +74,11 @@ def _written(arrow: Any, schema: Any, parts: Iterator[Range]) -> Iterator[tuple[
 
 def _table(arrow: Any, schema: Any, part: Range) -> Any:
     """Rows that COPY has written: an absent value is an empty cell, an empty text is in quotes."""
+    # One byte order mark is taken off: that of the first item is not to be it.
+    text = codecs.BOM_UTF8 + part.text
     table = arrow.csv.read_csv(
-        io.BytesIO(part.text),
-        read_options=arrow.csv.ReadOptions(column_names=schema.names, use_threads=False, block_size=len(part.text) + 1),
+        io.BytesIO(text),
+        read_options=arrow.csv.ReadOptions(column_names=schema.names, use_threads=False, block_size=len(text) + 1),
         parse_options=arrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=arrow.csv.ConvertOptions(
             column_types=schema,

@@ -33,7 +33,7 @@ def ranges(database: Database, wanted: Wanted, after: int, last: int) -> Generat
     try:
         while reads or after < last:
             while len(reads) <= ahead and after < last:
-                until = database.read(last_at_once, wanted, after, min(after + width, last))
+                until = database.read(last_at_once, wanted, after, min(after + width, last), last)
                 reads.append((until - after, pool.submit(database.read, read_range, wanted, after, until)))
                 after = until
             ids, read = reads.popleft()

@@ -76,10 +76,14 @@ def begin_export(connection: Connection, export_id: UUID, wanted: Wanted) -> int
         TooManyExportsError: as many go on as may.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": PLACES_LOCK})
-    running = connection.execute(_RUNNING, {"silent": SILENT_SECONDS}).scalar_one()
+    # Its own is there when the answer to an earlier try was lost.
+    running = connection.execute(_RUNNING, {"silent": SILENT_SECONDS, "export_id": export_id}).scalar_one()
     if running >= AT_ONCE:
         raise TooManyExportsError(f"{AT_ONCE} exports go on; ask again later")
-    query = text("INSERT INTO exports (export_id, format, state) VALUES (:export_id, :format, 'running')")
+    query = text("""
+        INSERT INTO exports (export_id, format, state) VALUES (:export_id, :format, 'running')
+        ON CONFLICT (export_id) DO NOTHING
+    """)
     connection.execute(query, {"export_id": export_id, "format": wanted.format})
     return last_id(connection)
 
@@ -90,14 +94,18 @@ def last_id(connection: Connection) -> int:
 
 
 def origin(connection: Connection) -> str:
-    """Which database this is, wherever it is reached."""
-    query = text("SELECT system_identifier::text || ' ' || current_database() FROM pg_control_system()")
+    """Which database this is, wherever it is reached; another one once it was restored."""
+    query = text("""
+        SELECT concat_ws(' ', system_identifier, timeline_id, (
+            SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode('unified_items'))
+        FROM pg_control_system(), pg_control_checkpoint()
+    """)
     return str(connection.execute(query).scalar_one())
 
 
 _RUNNING = text("""
     SELECT count(*) FROM exports
-    WHERE state = 'running' AND seen_at > clock_timestamp() - make_interval(secs => :silent)
+    WHERE state = 'running' AND export_id <> :export_id AND seen_at > clock_timestamp() - make_interval(secs => :silent)
 """)
 
 
@@ -128,17 +136,27 @@ def find_export(connection: Connection, export_id: UUID) -> Row[Any]:
     return row
 
 
-def last_at_once(connection: Connection, wanted: Wanted, after: int, until: int) -> int:
-    """The last id of the range that begins after one, ends with another, and is short enough to be read at once."""
+def last_at_once(connection: Connection, wanted: Wanted, after: int, until: int, last: int) -> int:
+    """The last id of the range that begins after one, ends with another, and is short enough to be read at once.
+
+    Where nothing is in it, it goes on to the next item that there is, or to the last one: ids have gaps of any width.
+    """
     query = text(f"SELECT sum({ESTIMATE}) FROM unified_items WHERE {_within(wanted)}")
-    while until - after > 1 and (connection.execute(query, _ids(wanted, after, until)).scalar() or 0) > RANGE_BYTES:
+    while (size := connection.execute(query, _ids(wanted, after, until)).scalar()) and size > RANGE_BYTES:
+        if until - after == 1:
+            return until
         until = after + (until - after) // 2
-    return until
+    return until if size else _before_next(connection, until, last)
+
+
+def _before_next(connection: Connection, until: int, last: int) -> int:
+    found = connection.execute(text("SELECT min(id) FROM unified_items WHERE id > :until"), {"until": until}).scalar()
+    return last if found is None else max(until, min(last, found - 1))
 
 
 def read_range(connection: Connection, wanted: Wanted, after: int, until: int) -> Range:
     """The items of a range of ids."""
-    query = text(f"SELECT {_shown(wanted)} FROM unified_items i WHERE {_within(wanted)} ORDER BY id")
+    query = text(f"SELECT {shown(wanted)} FROM unified_items i WHERE {_within(wanted)} ORDER BY id")
     return Range(*copy_out(connection, query, _ids(wanted, after, until), _OPTIONS[wanted.format]), until)
 
 
@@ -150,7 +168,8 @@ def _ids(wanted: Wanted, after: int, until: int) -> dict[str, Any]:
     return filter_values(wanted.filters) | {"after": after, "until": until}
 
 
-def _shown(wanted: Wanted) -> str:
+def shown(wanted: Wanted) -> str:
+    """How the items are written, as SQL."""
     if wanted.format is Format.CSV:
         return ", ".join(map(_cell, wanted.columns))
     if wanted.format is Format.PARQUET:
@@ -195,6 +214,10 @@ def _kind(name: str) -> Kind | None:
 
 
 def purge_exports(connection: Connection) -> int:
-    """Forget exports of long ago; how many."""
-    query = text("DELETE FROM exports WHERE started_at < clock_timestamp() - make_interval(secs => :seconds)")
+    """Forget exports that ended long ago; how many."""
+    query = text("""
+        DELETE FROM exports
+        WHERE started_at < clock_timestamp() - make_interval(secs => :seconds)
+          AND seen_at < clock_timestamp() - make_interval(secs => :seconds)
+    """)
     return connection.execute(query, {"seconds": KEPT_SECONDS}).rowcount

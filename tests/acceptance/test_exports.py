@@ -94,7 +94,7 @@ def test_a_file_whose_writer_is_killed_is_finished_by_the_next(service: Service)
     assert ids == [str(number) for number in range(1, COUNT + 1)]
     sum_ = hashlib.sha256(b"".join(items)).hexdigest()
     assert json.loads(end) == json.loads(end) | {"items": COUNT, "sha256": sum_, "complete": True}
-    assert done.stdout.split() == [sum_, str(path)]
+    assert done.stdout.split() == [sum_]
 
 
 def test_a_wrong_option_is_named(service: Service) -> None:

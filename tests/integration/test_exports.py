@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -23,6 +24,7 @@ from db.queries.exports import EXPORTED, Format, Wanted
 from db.queries.item_paths import Filters
 from etl.errors import ConfigError, StorageUnavailableError
 from testkit.runner import SourceRunner
+from web import __main__ as command
 from web.app import create_app
 from web.export_file import Exported, ExportFile, format_of
 from web.packing import packing_of, unpacked
@@ -248,9 +250,72 @@ def test_one_that_breaks_off_is_seen(
 
 
 def test_old_ones_are_forgotten(runner: SourceRunner, client: FlaskClient) -> None:
+    """A day after they ended: a slow reader may need longer than that."""
     client.get("/data/export")
-    runner.sql("UPDATE exports SET started_at = now() - interval '25 h'")
+    runner.sql("UPDATE exports SET started_at = now() - interval '49 h', seen_at = now() - interval '23 h'")
+    assert runner.database.transact(exports.purge_exports) == 0
+    runner.sql("UPDATE exports SET seen_at = now() - interval '25 h'")
     assert runner.database.transact(exports.purge_exports) == 1
+
+
+def test_csv_is_refused_where_its_end_does_not_show(runner: SourceRunner, client: FlaskClient) -> None:
+    old = {"SERVER_PROTOCOL": "HTTP/1.0"}
+    refused = client.get("/data/export?format=csv", environ_overrides=old)
+    assert (refused.status_code, refused.get_json()["type"]) == (505, "urn:kasparro:problem:old_protocol")
+    assert runner.sql("SELECT count(*) FROM exports") == [0]
+    for path, accepted in (("", ""), ("?format=csv", "gzip"), ("?format=parquet", "")):
+        answer = client.get(f"/data/export{path}", environ_overrides=old, headers={"Accept-Encoding": accepted})
+        assert answer.status_code == 200
+
+
+def test_one_that_is_begun_twice_has_one_place(runner: SourceRunner) -> None:
+    """As when the answer to a commit was lost."""
+    wanted, export_id = exports.Wanted(Filters(), ("id",), exports.Format.CSV), uuid4()
+    for _ in range(3):
+        runner.database.transact(exports.begin_export, export_id, wanted)
+    runner.database.transact(exports.begin_export, uuid4(), wanted)
+    assert runner.sql("SELECT count(*) FROM exports") == [2]
+
+
+@pytest.mark.parametrize("kind", ["ndjson", "parquet"])
+def test_gaps_in_the_ids_are_passed_over(
+    runner: SourceRunner, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    for at in (5_000_000_000, 7_000_000_000_000):
+        runner.sql(f"SELECT setval(pg_get_serial_sequence('unified_items', 'id'), {at})")
+        runner.write("shop.csv", f"id,title,description,price\n{at},later,,1\n")
+        runner.run("shop")
+    read, calls = exports.read_range, list[int]()
+
+    def counting(*arguments: Any) -> exports.Range:
+        calls.append(1)
+        return read(*arguments)
+
+    monkeypatch.setattr("web.ranges.read_range", counting)
+    answer = client.get(f"/data/export?format={kind}&columns=id")
+    assert answer.data
+    assert client.get(f"/data/export/{answer.headers['Export-Id']}").get_json()["items"] == 7
+    assert len(calls) < 10
+
+
+def test_parquet_keeps_a_byte_order_mark_of_a_text(runner: SourceRunner, client: FlaskClient) -> None:
+    for title in ("\ufeffHello", "\ufeff"):
+        runner.sql(f"UPDATE unified_items SET title = '{title}'")
+        rows = parquet(client.get("/data/export?format=parquet&columns=title").data)
+        assert rows == [{"title": title}] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("search", ""), ("columns", ""), ("updated-since", ""), ("source-name", "x\0")],
+)
+def test_a_filter_of_the_command_is_not_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    """As that of a variable which is not set."""
+    assert command.main(["export", str(tmp_path / "items.csv"), f"--{name}", value]) != 0
+    assert f"--{name}: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def parquet(body: bytes) -> list[dict[str, Any]]:
@@ -366,6 +431,27 @@ def test_a_file_that_was_asked_for_otherwise_begins_anew(
     with pytest.raises(_EndedError):
         ExportFile(path, runner.database, Wanted(Filters(), ("id", "title"), Format.CSV), end).write()
     ExportFile(path, runner.database, Wanted(Filters(), ("external_id",), Format.CSV), lambda _: None).write()
+    assert path.read_text() == "external_id\n1\n2\n3\n4\n5\n"
+
+
+def test_a_file_of_a_database_that_was_restored_since_begins_anew(
+    client: FlaskClient, runner: SourceRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids may have been given otherwise since. A table that is written anew is another one."""
+    monkeypatch.setattr("web.ranges.FIRST", 1)
+    monkeypatch.setattr("web.ranges.MOST", 1)
+    path = runner.folder / "items.csv"
+    wanted = Wanted(Filters(), ("external_id",), Format.CSV)
+
+    def end(_: int) -> None:
+        raise _EndedError
+
+    with pytest.raises(_EndedError):
+        ExportFile(path, runner.database, wanted, end).write()
+    runner.sql("CLUSTER unified_items USING pk_unified_items")
+    told: list[int] = []
+    ExportFile(path, runner.database, wanted, told.append).write()
+    assert told[0] == 1
     assert path.read_text() == "external_id\n1\n2\n3\n4\n5\n"
 
 

@@ -18,6 +18,9 @@ OPEN_BATCH = "state IN ('extracted', 'normalized')"
 # Of a backfill that has not begun: others of them go on, as many as may.
 WAITS_FOR_ROOM = "(lane = 'backfill' AND status = 'queued' AND dispatched_at IS NULL)"
 
+# Of a source `s`.
+IS_PAUSED = "coalesce(s.paused_until > clock_timestamp(), false)"
+
 
 def gained(batch: str) -> str:
     """By how many more items are served since a batch has ended; releases before this one did not say, or delete."""

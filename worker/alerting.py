@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 LOOK_SECONDS = 15.0
 # A disk is nearly full with less of it free than this share, until more than the other is.
 LEAST_FREE, ENOUGH_FREE = 0.10, 0.15
+# How the disk of temporary files is called while there is no place for them on any.
+SCRATCH = "temporary files"
 NO_BROKER_FOR = timedelta(seconds=60)
 # No source can be called so.
 BREAKER = ":breaker"
@@ -111,9 +113,9 @@ class Alerting:
     def _tell(self, connection: Connection, notices: Sequence[Notice], now: datetime) -> list[str]:
         told = []
         for alert in compose(notices, now, uuid4):
-            destinations = chosen(self._settings.alert_urls, alert.tags, alert.told_tags)
+            destinations = chosen(self._settings.alert_urls, alert.audiences, alert.told)
             # Of what was told already, nobody may be left who has not heard of it.
-            if destinations or alert.told_tags is None:
+            if destinations or alert.told is None:
                 add_alert(connection, alert, destinations)
                 told.append(alert.title)
         return told
@@ -131,7 +133,7 @@ def disk_shares(folders: Sequence[Path | None], free: Callable[[Path], float]) -
     shares, seen = dict[str, float](), set[int]()
     for folder in folders:
         if folder is None:
-            shares["temporary files"] = 0.0
+            shares[SCRATCH] = 0.0
             continue
         try:
             device = _standing(folder).stat().st_dev
@@ -149,6 +151,8 @@ def _hold_disks(ledger: Ledger, shares: dict[str, float], now: datetime, alive: 
     for cause, _ in ledger.members:
         if cause.kind is Kind.DISK and cause.subject.partition(" ")[0] not in {mine, *alive}:
             ledger.hold({Kind.DISK}, [], cause.subject)
+    if SCRATCH not in shares:
+        ledger.hold({Kind.DISK}, [], f"{mine} {SCRATCH}")
     for folder, share in shares.items():
         subject = f"{mine} {folder}"
         is_known = any(cause.subject == subject for cause, _ in ledger.members if cause.kind is Kind.DISK)

@@ -14,9 +14,9 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import structlog
 
 from broker.messaging import broker_answers, make_producer
-from broker.trouble import claim_telling, forget_telling
+from broker.trouble import claim_telling, forget_telling, left_telling, note_reached
 from db.queries.heartbeat import claim_heartbeat
-from db.queries.outbox import Taken, add_alert
+from db.queries.outbox import Taken, add_alert, address_alert
 from etl.alerts.incident import Event
 from etl.alerts.message import Alert, outage_alert
 from etl.alerts.webhook import call
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
+    from broker.trouble import Telling
     from config.settings import Settings
     from db.session import Database
     from etl.alerts.destination import Destination
@@ -36,9 +37,8 @@ if TYPE_CHECKING:
 
 PAUSE = 5.0
 HEARTBEAT_SECONDS = 60.0
-# What is told of in Redis, and for how long nobody else tells of it: seconds.
+# What is told of in Redis.
 DATABASE = "database"
-TOLD_FOR = 86_400
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +56,8 @@ class Lookout(threading.Thread):
         self._rhythm = Rhythm()
         self._alert: Alert | None = None
         self._untold: list[Destination] = []
+        self._may_be_left = True
+        self._name = str(uuid4())
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -76,14 +78,23 @@ class Lookout(threading.Thread):
 
     def tell_outage(self) -> None:
         """Tell of a database that takes no writes; whom it did not reach is told at the next look."""
-        if message := self._outage.to_tell():
-            now, mine = datetime.now(UTC), str(uuid4())
-            teller = claim_telling(self._app, DATABASE, mine, TOLD_FOR)
-            # All processes have it under one id, whoever tells; where Redis is away too, each tells.
-            alert_id = UUID(teller) if teller else uuid5(NAMESPACE_URL, f"kasparro:{DATABASE}:{now:%Y-%m-%dT%H}")
-            self._alert = outage_alert(Event.FIRING, alert_id, message, now)
-            self._untold = list(self._settings.alert_urls) if teller in {None, mine} else []
-        self._untold = [one for one in self._untold if not self._told(one)]
+        message = self._outage.to_tell()
+        if message is None:
+            return
+        self._claim(message)
+        for one in list(self._untold):
+            # Anew for each: while one takes its time another process may go on.
+            if self._claim(message) and one in self._untold and self._told(one):
+                self._untold.remove(one)
+
+    def _claim(self, message: str) -> bool:
+        """Whether it is for this process to tell of it; where Redis is away too, each does."""
+        telling = claim_telling(self._app, DATABASE, str(uuid4()), self._name)
+        if self._alert is None:
+            self._alert, self._untold = _began(telling, message), list(self._settings.alert_urls)
+        if telling:
+            self._untold = [one for one in self._untold if one.name not in telling.reached]
+        return telling is None or telling.is_mine
 
     def _told(self, destination: Destination) -> bool:
         alert = self._alert
@@ -95,19 +106,30 @@ class Lookout(threading.Thread):
         except ETLError as error:
             log.warning("alert_not_sent", destination=destination.name, alerts=1, reason=error.message)
             return False
+        note_reached(self._app, DATABASE, destination.name)
         log.info("alert_sent", destination=destination.name, alerts=1)
         return True
 
     def tell_end(self) -> None:
         """Put into the outbox what was told from memory, and that it is over."""
+        if self._may_be_left:
+            self._adopt()
         began = self._alert
         if began is None or not self._outage.is_over:
             return
         over = outage_alert(Event.RECOVERED, uuid5(began.alert_id, "over"), "it takes writes again", datetime.now(UTC))
-        self._database.transact(_put_both, began, over, self._settings.alert_urls)
+        self._database.transact(_put_both, began, self._untold, over, self._settings.alert_urls)
         forget_telling(self._app, DATABASE)
         self._outage.forget()
         self._alert, self._untold = None, []
+
+    def _adopt(self) -> None:
+        """At first: who told of an outage may have been ended since, and its end is to be told."""
+        self._may_be_left, left = left_telling(self._app, DATABASE)
+        if left and self._alert is None:
+            self._alert = _began(left, "it took no writes")
+            self._untold = [one for one in self._settings.alert_urls if one.name not in left.reached]
+            self._outage.adopt()
 
     def say_well(self) -> None:
         """Call the heartbeat's address while all of the service is well: once a minute, by one of all processes."""
@@ -124,6 +146,18 @@ class Lookout(threading.Thread):
             log.warning("heartbeat_not_sent", reason=error.message)
 
 
-def _put_both(connection: Connection, began: Alert, over: Alert, destinations: Sequence[Destination]) -> None:
+def _began(telling: Telling | None, message: str) -> Alert:
+    """All processes have it under one id, whoever tells: that in Redis, or where that is away one of these minutes."""
+    now = datetime.now(UTC)
+    about = now.replace(minute=now.minute // 10 * 10)
+    alert_id = UUID(telling.name) if telling else uuid5(NAMESPACE_URL, f"kasparro:{DATABASE}:{about:%Y-%m-%dT%H:%M}")
+    return outage_alert(Event.FIRING, alert_id, message, now)
+
+
+def _put_both(
+    connection: Connection, began: Alert, untold: Sequence[Destination], over: Alert, every: Sequence[Destination]
+) -> None:
     add_alert(connection, began, [])
-    add_alert(connection, over, destinations)
+    # Only with its end: whoever has that already knows.
+    if add_alert(connection, over, every):
+        address_alert(connection, began.alert_id, untold)

@@ -38,12 +38,17 @@ class Outage:
             self._state = None
 
     def to_tell(self) -> str | None:
-        """What is to be told of now, None if nothing is. Who asks tells it."""
+        """What is to be told of by now, None if nothing is. Who asks tells it."""
         with self._lock:
-            if self._state is None or self._is_told or time.monotonic() - self._state.since < TOLD_AFTER:
+            if self._state is None or time.monotonic() - self._state.since < TOLD_AFTER:
                 return None
             self._is_told = True
             return self._state.message
+
+    def adopt(self) -> None:
+        """Another process has told of one, which may be over."""
+        with self._lock:
+            self._is_told = True
 
     @property
     def is_over(self) -> bool:

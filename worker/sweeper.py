@@ -108,7 +108,12 @@ class Sweeper(threading.Thread):
         # First the clock: a heartbeat would hide that it was set back.
         if seconds := database.transact(follow_clock):
             log.error("clock_set_back", seconds=round(seconds))
-        database.transact(processes.beat_heart, self._process, self._kind, self._processes)
+        try:
+            database.transact(processes.beat_heart, self._process, self._kind, self._processes)
+        except StorageError as error:
+            # Hardly anybody else writes there: it takes too long only where all does.
+            self._outage.note(error.message)
+            raise
         self._outage.end()
 
     def _take_over(self, database: Database) -> None:

@@ -102,6 +102,7 @@ class DeliveryRow(Base):
     taken_until: Mapped[datetime | None]
     sent_at: Mapped[datetime | None]
     error: Mapped[str | None]
+    refused: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class MuteRow(Base):

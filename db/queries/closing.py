@@ -194,12 +194,13 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
     if tally.counts.failed:
         close_replaced(connection, run_id)
     failure = _explained(connection, run_id, outcome.failure)
+    fails, group = tally.fails(outcome), fingerprint(failure, tally.config) if failure else None
     values = {
         "run_id": run_id,
         "status": outcome.status,
         "code": failure and failure.code,
         "message": failure and failure.message,
-        "fingerprint": fingerprint(failure, tally.config) if failure and outcome.status is Status.FAILED else None,
+        "fingerprint": group if outcome.status is Status.FAILED else None,
         "checkpoint": msgspec.json.encode(left).decode() if isinstance(left, Checkpoint) else None,
         **msgspec.structs.asdict(tally.counts),
     }
@@ -216,6 +217,6 @@ def _finish(connection: Connection, run_id: UUID, outcome: Outcome, tally: Tally
         look_at_fields(connection, run_id)
         odd = judge_size(connection, run_id, tally.config, tally.counts.extracted) if tally.is_whole else None
         # Of a run that went well nothing is written, unless something was wrong with its source before.
-        if odd or tally.is_watched or outcome.status is Status.FAILED:
-            note_sighting(connection, run_id)
+        if fails or (outcome.status is not Status.SKIPPED and (odd or tally.is_watched)):
+            note_sighting(connection, run_id, group if fails else None)
     record_event(connection, run_id, str(outcome.status), code=failure and failure.code)

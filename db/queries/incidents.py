@@ -155,7 +155,7 @@ def _of_incident(incident: Incident) -> dict[str, Any]:
         "incident_id": incident.incident_id,
         "affected": incident.affected,
         "names": incident.names,
-        "tags": incident.tags,
+        "tags": incident.audiences,
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from db.queries.source_list import IS_PAUSED
 from db.statement import text
+from db.states import IS_PAUSED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

@@ -28,6 +28,8 @@ LEASE = 90
 # A message that was not taken for so long is given up: hours.
 GIVEN_UP_AFTER = 24
 LONGEST_WAIT = 300.0
+# What was tried so often in vain, for more than half an hour, may be what is wrong: others are tried without it.
+IN_ORDER = 12
 SENDING_LOCK = 723615
 
 _ADD = text("""
@@ -35,7 +37,10 @@ _ADD = text("""
     VALUES (:alert_id, :event, :kind, :title, :body, CAST(:facts AS jsonb))
     ON CONFLICT (alert_id) DO NOTHING RETURNING alert_id
 """)
-_ADDRESS = text("INSERT INTO alert_deliveries (alert_id, destination) VALUES (:alert_id, :destination)")
+_ADDRESS = text("""
+    INSERT INTO alert_deliveries (alert_id, destination, created_at)
+    SELECT alert_id, :destination, created_at FROM alert_outbox WHERE alert_id = :alert_id ON CONFLICT DO NOTHING
+""")
 
 
 def add_alert(connection: Connection, alert: Alert, destinations: Iterable[Destination]) -> bool:
@@ -50,9 +55,14 @@ def add_alert(connection: Connection, alert: Alert, destinations: Iterable[Desti
     }
     if connection.execute(_ADD, values).first() is None:
         return False
-    for name in dict.fromkeys(one.name for one in destinations):
-        connection.execute(_ADDRESS, {"alert_id": alert.alert_id, "destination": name})
+    address_alert(connection, alert.alert_id, destinations)
     return True
+
+
+def address_alert(connection: Connection, alert_id: UUID, destinations: Iterable[Destination]) -> None:
+    """Send a message that is kept to each of these too, before all that was told later."""
+    for name in dict.fromkeys(one.name for one in destinations):
+        connection.execute(_ADDRESS, {"alert_id": alert_id, "destination": name})
 
 
 @dataclass(frozen=True)
@@ -73,11 +83,15 @@ _LOCK = text("SELECT pg_advisory_xact_lock(:lock, hashtext(:destination))")
 _TAKE = text(f"""
     UPDATE alert_deliveries d
     SET attempts = d.attempts + 1, taken_until = clock_timestamp() + interval '{LEASE} s'
-    FROM (SELECT alert_id FROM alert_deliveries
+    FROM (SELECT alert_id FROM alert_deliveries n
           WHERE destination = :destination AND state = 'pending' AND due_at <= clock_timestamp()
             AND NOT EXISTS (SELECT 1 FROM alert_deliveries t
                             WHERE t.destination = :destination AND t.state = 'pending'
                               AND t.taken_until > clock_timestamp())
+            AND NOT EXISTS (SELECT 1 FROM alert_deliveries o
+                            WHERE o.destination = :destination AND o.state = 'pending' AND NOT o.refused
+                              AND o.attempts < {IN_ORDER}
+                              AND o.due_at > clock_timestamp() AND o.created_at < n.created_at)
             AND NOT EXISTS (SELECT 1 FROM alert_deliveries s
                             WHERE s.destination = :destination AND s.sent_at <= clock_timestamp()
                               AND s.sent_at > clock_timestamp() - make_interval(secs => :digest))
@@ -104,7 +118,7 @@ _SENT = text("""
 """)
 _NOT_SENT = text(f"""
     UPDATE alert_deliveries
-    SET error = :error, due_at = clock_timestamp() + make_interval(secs => :wait), taken_until = NULL,
+    SET error = :error, refused = :alone, due_at = clock_timestamp() + make_interval(secs => :wait), taken_until = NULL,
         state = CASE WHEN created_at < clock_timestamp() - interval '{GIVEN_UP_AFTER} h' THEN 'failed' ELSE state END
     WHERE alert_id = ANY (:ids) AND destination = :destination AND state = 'pending'
     RETURNING state
@@ -129,7 +143,9 @@ def note_failed(
 
     `alone` says that the destination took no offence at others: they need not wait.
     """
-    values = {"ids": list(ids), "destination": destination, "error": error, "wait": wait}
+    # PostgreSQL keeps no NUL.
+    said = error.replace("\0", "")
+    values = {"ids": list(ids), "destination": destination, "error": said, "wait": wait, "alone": alone}
     states = connection.execute(_NOT_SENT, values).scalars().all()
     if not alone:
         connection.execute(_HOLD_BACK, {"destination": destination, "wait": wait})

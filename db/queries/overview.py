@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from db.queries.share import IS_SET_ASIDE
-from db.queries.source_list import IS_PAUSED
 from db.statement import text
-from db.states import ACTIVE_RUN
+from db.states import ACTIVE_RUN, IS_PAUSED
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Row

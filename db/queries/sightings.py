@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from db.statement import text
+from db.states import IS_PAUSED
 from etl.alerts.cause import Kind, Patience, cause_of_failure
 from etl.alerts.ledger import Sighting
 from etl.http.address import declared_host
@@ -24,29 +25,31 @@ IS_WATCHED = """(
     OR EXISTS (SELECT 1 FROM alert_sightings w WHERE w.source_name = r.source_name))"""
 _NOTE = text("""
     INSERT INTO alert_sightings (source_name, run_id, code, message, fingerprint, size_flag)
-    SELECT r.source_name, r.run_id, CASE WHEN failed THEN r.error_code END, CASE WHEN failed THEN r.error_message END,
-        r.error_fingerprint, c.size_flag
-    FROM etl_runs r
-    CROSS JOIN LATERAL (SELECT r.status = 'failed' AS failed) AS how
+    SELECT r.source_name, r.run_id, CASE WHEN f.alike IS NOT NULL THEN r.error_code END,
+        CASE WHEN f.alike IS NOT NULL THEN r.error_message END, f.alike, c.size_flag
+    FROM etl_runs r CROSS JOIN (SELECT CAST(:group AS text) AS alike) f
     LEFT JOIN etl_checkpoints c ON c.source_name = r.source_name
-    WHERE r.run_id = :run_id AND r.status IN ('success', 'partial', 'failed')
+    WHERE r.run_id = :run_id
 """)
-_TAKE = text("""
+_TAKE = text(f"""
     WITH taken AS (
         DELETE FROM alert_sightings WHERE sighting_id IN (
             SELECT sighting_id FROM alert_sightings ORDER BY sighting_id LIMIT :limit)
         RETURNING *
     )
     SELECT t.source_name, t.seen_at, t.code, t.message, t.fingerprint, t.size_flag,
-        s.config #>> '{request,url}' AS url, s.config -> 'alert_after' AS alert_after, s.config -> 'tags' AS tags
-    FROM taken t JOIN sources s ON s.name = t.source_name AND s.enabled
+        s.config -> 'request' ->> 'url' AS url, s.config -> 'alert_after' AS alert_after, s.config -> 'tags' AS tags
+    FROM taken t JOIN sources s ON s.name = t.source_name AND s.enabled AND NOT {IS_PAUSED}
     ORDER BY t.sighting_id
 """)
 
 
-def note_sighting(connection: Connection, run_id: UUID) -> None:
-    """Write down how a run of fetching ended, where somebody may have to be told of it."""
-    connection.execute(_NOTE, {"run_id": run_id})
+def note_sighting(connection: Connection, run_id: UUID, group: str | None) -> None:
+    """Write down how a run of fetching ended, where somebody may have to be told of it.
+
+    `group` is what all have in common that fail alike; None says that nothing was wrong.
+    """
+    connection.execute(_NOTE, {"run_id": run_id, "group": group})
 
 
 def take_sightings(connection: Connection, environment: Mapping[str, str]) -> list[Sighting]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from db.queries.share import IS_SET_ASIDE, TAKEN_BACK
 from db.statement import text
-from db.states import ACTIVE_RUN
+from db.states import ACTIVE_RUN, IS_PAUSED
 from etl.errors import UnknownSourceError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # A pause without an end, in SQL.
 FOR_EVER = "timestamptz '9999-12-31 00:00Z'"
-IS_PAUSED = "coalesce(s.paused_until > clock_timestamp(), false)"
 
 
 class State(StrEnum):

@@ -11,8 +11,8 @@ from db.queries.failures import failing_batches
 from db.queries.processes import count_alive
 from db.queries.share import IS_SET_ASIDE
 from db.queries.slots import overdue_slots
-from db.queries.source_list import IS_PAUSED
 from db.statement import text
+from db.states import IS_PAUSED
 from etl.alerts.cause import Cause, Kind, Member
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ NO_WORKER_FOR, NO_DATABASE_FOR = timedelta(seconds=60), timedelta(seconds=120)
 
 _OF_SOURCES = text(f"""
     SELECT '{Kind.LATE}' AS kind, name, config -> 'tags' AS tags, late_since AS since,
-        'nothing was read of it for longer than ' || round(late_after) || ' s' AS message
+        'nothing was read of it for longer than ' || coalesce(round(late_after) || ' s', 'it may be') AS message
     FROM sources s WHERE enabled AND late_since IS NOT NULL AND NOT {IS_PAUSED}
     UNION ALL
     SELECT '{Kind.SET_ASIDE}', name, config -> 'tags', NULL,

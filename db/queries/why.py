@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from db.queries.processes import count_alive, last_seen
 from db.queries.share import IS_SET_ASIDE
-from db.queries.source_list import FOR_EVER, IS_PAUSED
+from db.queries.source_list import FOR_EVER
 from db.statement import text
-from db.states import ACTIVE_RUN
+from db.states import ACTIVE_RUN, IS_PAUSED
 from etl.errors import UnknownSourceError
 from etl.runs.outcome import Stage, Status
 from etl.runs.why import ActiveRun, EndedRun, Situation, Skipped

@@ -79,6 +79,11 @@ class Member:
     source: str | None = None
     tags: tuple[str, ...] = ()
 
+    @property
+    def audience(self) -> str:
+        """Who hears of it: all of its tags."""
+        return ",".join(sorted(self.tags))
+
     def is_due(self, now: datetime) -> bool:
         """Whether it counts by now."""
         return self.due_at is not None and self.due_at <= now

@@ -69,13 +69,17 @@ def _is_plain(url: str) -> bool:
 
 
 def chosen(
-    destinations: Iterable[Destination], tags: Collection[str], told: Collection[str] | None = None
+    destinations: Iterable[Destination], audiences: Collection[str], told: Collection[str] | None = None
 ) -> list[Destination]:
-    """Who hears of something that concerns sources with these tags; all of them where nobody would.
+    """Who hears of something that concerns sources of these audiences: the tags of one, with commas between.
 
-    Where it was `told` to who hears of those, only the others.
+    Of one that nobody would hear of, as of the service, all of them do. Those who heard of it by `told` are left out.
     """
     every = list(destinations)
-    fitting = [one for one in every if not one.tags or not one.tags.isdisjoint(tags)] or every
+    heard = [one for audience in audiences or ("",) for one in _hearing(every, audience)]
     know = [] if told is None else chosen(every, told)
-    return [one for one in fitting if one not in know]
+    return [one for one in every if one in heard and one not in know]
+
+
+def _hearing(every: list[Destination], audience: str) -> list[Destination]:
+    return [one for one in every if not one.tags or not one.tags.isdisjoint(audience.split(","))] or every

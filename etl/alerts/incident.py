@@ -7,6 +7,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from etl.alerts.cause import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
@@ -55,7 +57,8 @@ class Incident:
     """What is known of a cause, and what was told of it.
 
     `told_times` are when it was told that it stands, flaps or is over, within the last hours; `told_members` is how
-    many it was said to affect. `affected` is how many sources it affected at most, and `names` are they, as far as 100.
+    many it was said to affect, and `audiences` are theirs. `affected` is how many sources it affected at most, and
+    `names` are they, as far as 100.
     """
 
     cause: Cause
@@ -68,7 +71,7 @@ class Incident:
     incident_id: UUID | None = None
     affected: int = 0
     names: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
+    audiences: tuple[str, ...] = ()
 
     def noticed(self, due: Sequence[Member], now: datetime) -> Incident:
         """What is known after a look, at which it affects these."""
@@ -95,18 +98,21 @@ class Incident:
             told_members=sources(loud),
             told_times=times + (now,) * turns,
             incident_id=new_id if begins else self.incident_id,
-            tags=tuple(sorted({tag for member in loud for tag in member.tags} | set(() if begins else self.tags))),
+            audiences=tuple(sorted(audiences(loud) | set(() if begins else self.audiences))),
         )
 
-    def untold_tags(self, loud: Sequence[Member]) -> set[str]:
-        """Tags of whom it affects, that nobody who hears of them alone was told of."""
-        if self.told is not Told.FIRING:
-            return set()
-        return {tag for member in loud for tag in member.tags}.difference(self.tags)
+    def untold_audiences(self, loud: Sequence[Member]) -> set[str]:
+        """Who was not told of it and hears of those whom it affects, if they are not told already."""
+        return audiences(loud).difference(self.audiences) if self.told is Told.FIRING else set()
 
     def is_over(self, now: datetime) -> bool:
         """Whether nothing is to be remembered of it."""
         return not self.stands and self.told is Told.NOTHING and now - self.changed_at >= WINDOW
+
+
+def audiences(members: Sequence[Member]) -> set[str]:
+    """Who hears of these: as the sources do, or of what is no source as of the service."""
+    return {member.audience for member in members if member.source} or ({""} if members else set())
 
 
 def sources(members: Sequence[Member]) -> int:
@@ -146,7 +152,12 @@ def _again(incident: Incident, loud: Sequence[Member], now: datetime, reminded: 
     if not loud or incident.told_at is None:
         return None
     silence = now - incident.told_at
-    is_grown = sources(loud) > incident.told_members and sources(loud) >= GROWTH * incident.told_members
+    # Of a host that is down ever more sources fail, as their turn comes.
+    is_grown = (
+        incident.cause.kind is not Kind.HOST
+        and sources(loud) > incident.told_members
+        and sources(loud) >= GROWTH * incident.told_members
+    )
     if silence >= GROWN_AFTER and is_grown:
         return Event.GROWN
     return Event.REMINDER if silence >= reminded else None

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from etl.alerts.cause import AT_ONCE, FOLLOWING, OF_RUNS, OF_SERVICE, TELLING, Cause, Kind, Member
-from etl.alerts.incident import Event, Incident, next_event, sources
+from etl.alerts.incident import Event, Incident, audiences, next_event, sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
-    from datetime import datetime, timedelta
+    from datetime import datetime
     from uuid import UUID
 
     from etl.alerts.cause import Patience
+
+
+# A clock that is set back by more is noticed, and times that lie ahead are moved with it.
+UNNOTICED = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)
@@ -34,13 +39,13 @@ class Sighting:
 class Notice:
     """One thing to tell: of an incident as it is after the telling, and whom it affects.
 
-    Those who hear of `told_tags` have heard of it already: it is for those alone who hear of others of its tags.
+    The audiences in `told` have heard of it already: it is for those alone who hear of others.
     """
 
     event: Event
     incident: Incident
     members: tuple[Member, ...]
-    told_tags: frozenset[str] | None = None
+    told: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Mutes:
     def covers_end(self, incident: Incident) -> bool:
         """Whether nobody wants to hear that it is over."""
         is_muted = bool(incident.names) and self.sources.issuperset(incident.names)
-        is_muted |= bool(incident.tags) and self.tags.issuperset(incident.tags)
+        heard = [self.tags.intersection(audience.split(",")) for audience in incident.audiences]
+        is_muted |= bool(heard) and all(heard)
         return self.covers_cause(incident.cause) or is_muted
 
 
@@ -98,12 +104,13 @@ class Ledger:
         if not sightings:
             return []
         touched, notices = set[Cause](), list[Notice]()
+        now = self._not_before(sightings[0].seen_at)
         for sighting in sightings:
+            now = max(now, sighting.seen_at)
             causes = self._see(sighting)
             touched |= causes
-            turned = {cause for cause in causes if self._turns(cause, sighting)}
-            notices += self._judge(turned, sighting.seen_at)
-        now = sightings[-1].seen_at
+            turned = {cause for cause in causes if self._turns(cause, now)}
+            notices += self._judge(turned, now)
         return self._settled(notices, now) + self._judge(touched, now)
 
     def see(self, sighting: Sighting) -> list[Notice]:
@@ -123,11 +130,21 @@ class Ledger:
             self._put(replace(odd, since=before.since, due_at=before.due_at) if before else odd)
         return {*known, *self._causes[sighting.source]}
 
-    def _turns(self, cause: Cause, sighting: Sighting) -> bool:
+    def _not_before(self, now: datetime) -> datetime:
+        """Nothing is judged as of before it was judged last: what was due then would not be any more.
+
+        Runs may end before a look, and be told of after it; and clocks are set back, but not by more unnoticed.
+        """
+        looked = (incident.changed_at for incident in self.incidents.values())
+        found = (member.since for named in self._members.values() for member in named.values())
+        last = max((*looked, *found), default=now)
+        return last if now < last < now + UNNOTICED else now
+
+    def _turns(self, cause: Cause, now: datetime) -> bool:
         """Whether a cause may have begun or ended by this; the others are looked at once, after all."""
         incident = self.incidents.get(cause)
         stood = incident is not None and incident.stands
-        return stood != any(member.is_due(sighting.seen_at) for member in self._members[cause].values())
+        return stood != any(member.is_due(now) for member in self._members[cause].values())
 
     def _settled(self, notices: Sequence[Notice], now: datetime) -> list[Notice]:
         """The last that is told of each cause says whom it affects when it is told, not when it was noticed."""
@@ -135,13 +152,13 @@ class Ledger:
         settled = list(notices)
         for cause, number in last.items():
             notice = notices[number]
-            if notice.event is Event.RECOVERED or notice.told_tags is not None:
+            if notice.event is Event.RECOVERED or notice.told is not None:
                 continue
             loud = self._loud(cause, now)
             incident = replace(
                 self.incidents[cause],
                 told_members=sources(loud),
-                tags=tuple(sorted({tag for member in loud for tag in member.tags} | set(notice.incident.tags))),
+                audiences=tuple(sorted(audiences(loud) | set(notice.incident.audiences))),
             )
             self.incidents[cause] = incident
             settled[number] = replace(notice, incident=incident, members=tuple(loud))
@@ -168,6 +185,7 @@ class Ledger:
 
     def judge(self, now: datetime) -> list[Notice]:
         """What is to be told by now of any cause."""
+        now = self._not_before(now)
         notices = self._judge({*self._members, *self.incidents}, now)
         self.incidents = {cause: one for cause, one in self.incidents.items() if not one.is_over(now)}
         return notices
@@ -195,16 +213,16 @@ class Ledger:
         event = next_event(incident, due, loud, now, self._reminded)
         if event is Event.RECOVERED and self._mutes.covers_end(incident):
             event = None
-        told_tags = None
+        told = None
         if event:
             incident = incident.after(event, loud, now, self._new_id())
-        elif fresh := incident.untold_tags(loud):
+        elif fresh := incident.untold_audiences(loud):
             # For whoever hears of those it is news.
-            event, told_tags = Event.FIRING, frozenset(incident.tags)
-            incident = replace(incident, tags=tuple(sorted({*incident.tags, *fresh})))
+            event, told = Event.FIRING, frozenset(incident.audiences)
+            incident = replace(incident, audiences=tuple(sorted({*incident.audiences, *fresh})))
         if known or incident.stands:
             self.incidents[cause] = incident
-        return Notice(event, incident, tuple(loud), told_tags) if event else None
+        return Notice(event, incident, tuple(loud), told) if event else None
 
     def _due(self, cause: Cause, now: datetime) -> list[Member]:
         """Whom it affects long enough. That a host is not asked counts when those that wait for it may wait no more."""

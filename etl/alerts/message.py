@@ -24,10 +24,7 @@ LONGEST_TITLE, LONGEST_LINE, LONGEST_BODY = 200, 300, 4000
 
 @dataclass(frozen=True)
 class Alert:
-    """A message as it is kept until it is sent. `facts` are the data of a webhook; without `tags` it concerns all.
-
-    Whoever hears of `told_tags` has heard of it.
-    """
+    """A message as it is kept until it is sent. `facts` are the data of a webhook; `told` have heard of it."""
 
     alert_id: UUID
     event: Event
@@ -35,8 +32,8 @@ class Alert:
     title: str
     body: str
     facts: dict[str, Any]
-    tags: tuple[str, ...] = ()
-    told_tags: frozenset[str] | None = None
+    audiences: tuple[str, ...] = ()
+    told: frozenset[str] | None = None
 
 
 def compose(notices: Sequence[Notice], now: datetime, new_id: Callable[[], UUID]) -> list[Alert]:
@@ -64,7 +61,7 @@ def _parts(notices: Sequence[Notice]) -> Iterable[list[Notice]]:
 
 
 def _group(notice: Notice) -> tuple[str, str, list[str]]:
-    told = [] if notice.told_tags is None else ["", *sorted(notice.told_tags)]
+    told = [] if notice.told is None else ["", *sorted(notice.told)]
     return notice.event, notice.incident.cause.kind, told
 
 
@@ -120,8 +117,8 @@ def _alert(notices: Sequence[Notice], now: datetime, alert_id: UUID) -> Alert:
         "sources": names[:MOST_NAMES] if kind in _SAYS else [],
         "sources_total": total if kind in _SAYS else 0,
     }
-    tags = {tag for one in notices for tag in one.incident.tags}
-    return Alert(alert_id, first.event, kind, title, body, facts, tuple(sorted(tags)), first.told_tags)
+    audiences = {audience for one in notices for audience in one.incident.audiences}
+    return Alert(alert_id, first.event, kind, title, body, facts, tuple(sorted(audiences)), first.told)
 
 
 def _whom(notices: Sequence[Notice]) -> tuple[list[str], int]:

@@ -51,6 +51,8 @@ def notify(project: Path, message: Message) -> None:
         )
     except subprocess.TimeoutExpired as error:
         raise FetchError(f"{scheme}: not taken within {SECONDS:.0f} s", code="timeout") from error
+    except OSError as error:
+        raise FetchError(f"{scheme}: no process could be begun: {error.strerror}", code="not_sent") from error
     if done.returncode:
         reason = done.stdout.decode(errors="replace").strip() or f"the process ended with {done.returncode}"
         raise FetchError(f"{scheme}: {reason}"[:LONGEST_REASON], code="not_sent")

@@ -165,6 +165,16 @@ class Tally:
         """Whether a run with this outcome has read its source to the end."""
         return self.lane is Lane.FETCH and outcome.status in {Status.SUCCESS, Status.PARTIAL} and not self.failure
 
+    def fails(self, outcome: Outcome) -> bool:
+        """Whether a run with this outcome says that something is wrong with its source: also one that broke off.
+
+        And one that got nothing since its host is not asked for now. That a server wants to be asked later is no fault.
+        """
+        if outcome.status in {Status.PARTIAL, Status.SKIPPED}:
+            failure = self.failure
+            return failure is not None and (failure.code not in NOT_NOW or failure.code == Postponed.BY_BREAKER)
+        return outcome.status is Status.FAILED
+
 
 def over_limit(counts: Counts, most: RejectLimits) -> bool:
     """True when more records were rejected than may be: so many, or so many percent of enough new ones to tell.

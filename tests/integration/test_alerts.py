@@ -8,6 +8,7 @@ import hmac
 import json
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,8 +17,10 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from celery import Celery
 from sqlalchemy.exc import ProgrammingError
 
+from broker.trouble import forget_telling
 from db.queries import outbox
 from db.queries.clock import follow_clock
 from etl.alerts.destination import parse_destinations
@@ -26,6 +29,7 @@ from etl.hosts.breaker import BreakerPolicy
 from etl.hosts.limiter import HostLimiter, LocalHostStates
 from testkit.fake_server import FakeServer, Request, Response
 from testkit.runner import SourceRunner
+from testkit.service import Servers
 from worker.alerting import Alerting
 from worker.courier import Courier
 from worker.lookout import Lookout
@@ -346,29 +350,18 @@ def test_a_paused_source_concerns_nobody(desk: Desk) -> None:
     assert [body["data"]["title"] for body in desk.taken] == ["rows fails", "Over: rows fails"]
 
 
-class Teller:
-    """What Redis keeps of who tells."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.name: str | None = None
-        monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
-        monkeypatch.setattr("worker.lookout.claim_telling", self.claim)
-        monkeypatch.setattr("worker.lookout.forget_telling", self.forget)
-
-    def claim(self, _: object, what: str, name: str, seconds: int) -> str:
-        self.name = self.name or name
-        return self.name
-
-    def forget(self, *_: object) -> None:
-        self.name = None
-
-
 @pytest.fixture
-def teller(monkeypatch: pytest.MonkeyPatch) -> Teller:
-    return Teller(monkeypatch)
+def teller(monkeypatch: pytest.MonkeyPatch, servers: Servers) -> Iterator[Celery]:
+    """Where Redis keeps who tells, of outages that are told of at once."""
+    monkeypatch.setattr("worker.outage.TOLD_AFTER", 0.0)
+    app = Celery(broker=servers.valkey.url)
+    monkeypatch.setattr("worker.lookout.make_producer", lambda: app)
+    forget_telling(app, "database")
+    yield app
+    forget_telling(app, "database")
 
 
-def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, teller: Teller) -> None:
+def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, teller: Celery) -> None:
     outages = [Outage(), Outage()]
     lookouts = [Lookout(desk.runner.settings, desk.runner.database, outage) for outage in outages]
     for turn in (1, 2):
@@ -391,7 +384,7 @@ def test_an_outage_is_told_of_from_memory_and_recorded_afterwards(desk: Desk, te
     ]
 
 
-def test_the_end_of_an_outage_that_cannot_be_written_yet_is_written_later(desk: Desk, teller: Teller) -> None:
+def test_the_end_of_an_outage_that_cannot_be_written_yet_is_written_later(desk: Desk, teller: Celery) -> None:
     outage = Outage()
     lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
     outage.note("full")
@@ -406,7 +399,7 @@ def test_the_end_of_an_outage_that_cannot_be_written_yet_is_written_later(desk: 
     assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
 
 
-def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, teller: Teller) -> None:
+def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, teller: Celery) -> None:
     outage = Outage()
     lookout = Lookout(desk.runner.settings, desk.runner.database, outage)
     desk.sink.on("/hook", Response(status=503))
@@ -416,6 +409,161 @@ def test_an_outage_is_told_of_to_who_was_away_at_first(desk: Desk, teller: Telle
     lookout.tell_outage()
     lookout.tell_outage()
     assert len(desk.taken) == 1
+
+
+def test_an_outage_is_told_of_by_another_when_who_should_have_is_gone(
+    desk: Desk, teller: Celery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages = [Outage(), Outage()]
+    gone, other = (Lookout(desk.runner.settings, desk.runner.database, outage) for outage in outages)
+    for outage in outages:
+        outage.note("full")
+    desk.sink.on("/hook", Response(status=503))
+    gone.tell_outage()
+    desk.sink.on("/hook", desk.take)
+    other.tell_outage()
+    assert desk.taken == []
+    with teller.connection_for_write() as connection:
+        redis = connection.default_channel.client
+        assert 0 < redis.ttl("kasparro:teller:database") <= 60
+        redis.delete("kasparro:teller:database")
+    other.tell_outage()
+    other.tell_outage()
+    assert len(desk.taken) == 1
+    # Whom it has reached nobody tells it again, whoever is gone.
+    with teller.connection_for_write() as connection:
+        connection.default_channel.client.delete("kasparro:teller:database")
+    gone.tell_outage()
+    assert len(desk.taken) == 1
+
+
+def test_an_outage_that_nobody_remembers_is_over_and_the_next_is_told_of(desk: Desk, teller: Celery) -> None:
+    """All processes were started anew when the disk had room again."""
+    outage = Outage()
+    outage.note("full")
+    Lookout(desk.runner.settings, desk.runner.database, outage).tell_outage()
+    # While that one goes on to tell, nobody else says that it is over.
+    early = Lookout(desk.runner.settings, desk.runner.database, Outage())
+    early.tell_end()
+    desk.send()
+    assert [body["type"] for body in desk.taken] == ["alert.firing"]
+    with teller.connection_for_write() as connection:
+        connection.default_channel.client.delete("kasparro:teller:database")
+    fresh = [Outage(), Outage()]
+    lookouts = [Lookout(desk.runner.settings, desk.runner.database, one) for one in fresh]
+    for lookout in lookouts:
+        lookout.tell_outage()
+        lookout.tell_end()
+        desk.send()
+    assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
+    fresh[1].note("full again")
+    lookouts[1].tell_outage()
+    assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered", "alert.firing"]
+    assert len({body["data"]["id"] for body in desk.taken}) == 3
+
+
+def test_whom_an_outage_did_not_reach_gets_its_beginning_too(desk: Desk, teller: Celery) -> None:
+    outages = [Outage(), Outage()]
+    lookouts = [Lookout(desk.runner.settings, desk.runner.database, outage) for outage in outages]
+    desk.sink.on("/hook", Response(status=503))
+    for outage, lookout in zip(outages, lookouts, strict=True):
+        outage.note("full")
+        lookout.tell_outage()
+    desk.sink.on("/hook", desk.take)
+    # The other one puts it first.
+    for outage, lookout in reversed(list(zip(outages, lookouts, strict=True))):
+        outage.end()
+        lookout.tell_end()
+        desk.send()
+    assert [body["type"] for body in desk.taken] == ["alert.firing", "alert.recovered"]
+
+
+def test_what_is_told_later_waits_for_what_an_address_did_not_take(desk: Desk) -> None:
+    desk.sink.on("/hook", Response(status=503))
+    desk.runner.run("rows")
+    assert desk.pass_by() == []
+    desk.sink.on("/hook", desk.take)
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == []
+    desk.runner.sql("UPDATE alert_deliveries SET due_at = now()")
+    assert desk.pass_by() == ["rows fails", "Over: rows fails"]
+
+
+def test_what_is_never_taken_keeps_the_others_waiting_for_half_an_hour(desk: Desk) -> None:
+    desk.sink.on("/hook", Response(status=503))
+    desk.runner.run("rows")
+    desk.pass_by()
+    desk.runner.sql("UPDATE alert_deliveries SET attempts = 12")
+    desk.sink.on("/hook", desk.take)
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["Over: rows fails"]
+
+
+def test_what_is_refused_by_itself_keeps_nothing_waiting(desk: Desk) -> None:
+    desk.sink.on("/hook", Response(status=400))
+    desk.runner.run("rows")
+    assert desk.pass_by() == []
+    desk.sink.on("/hook", desk.take)
+    desk.runner.write("rows.csv", ROWS)
+    desk.runner.run("rows")
+    assert desk.pass_by() == ["Over: rows fails"]
+
+
+def test_sources_whose_host_is_not_asked_are_told_of_with_it_and_not_as_late(
+    runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_server.on("/items", Response(status=503))
+    names = [f"s{n}" for n in range(8)]
+    api = {"type": "api", "request": {"url": f"{fake_server.url}/items"}}
+    host = fake_server.url.removeprefix("http://")
+    runner.declare(*({"name": name, **api} for name in names))
+    sink = FakeServer()
+    with sink:
+        desk = Desk(runner, sink)
+        statuses = [runner.run(name)["status"] for name in names]
+        assert statuses[0] == "failed"
+        assert statuses[-1] == "skipped"
+        assert desk.pass_by() == [f"8 sources cannot be read from {host}"]
+        runner.sql("UPDATE sources SET late_since = now() - interval '1 h', late_after = 60")
+        runner.sql("UPDATE alert_members SET since = since - interval '1 h', due_at = due_at - interval '1 h'")
+        desk.look()
+        assert desk.pass_by() == []
+
+
+def test_a_run_that_breaks_off_in_the_middle_ends_nothing(desk: Desk, fake_server: FakeServer) -> None:
+    whole, host = [False], fake_server.url.removeprefix("http://")
+
+    def answer(request: Request) -> Response:
+        if request.query.get("page", "1") == "1":
+            return Response(b'[{"id": 1}]', headers={"Content-Type": "application/json"})
+        return Response(b"[]", headers={"Content-Type": "application/json"}) if whole[0] else Response(status=503)
+
+    fake_server.on("/items", answer)
+    api = {"name": "api", "type": "api", "request": {"url": f"{fake_server.url}/items"}}
+    desk.runner.declare({**api, "paginate": {"style": "page"}})
+    assert desk.runner.run("api")["status"] == "partial"
+    assert desk.pass_by() == [f"api cannot be read from {host}"]
+    desk.runner.run("api")
+    assert desk.pass_by() == []
+    whole[0] = True
+    assert desk.runner.run("api")["status"] == "success"
+    assert desk.pass_by() == [f"Over: api cannot be read from {host}"]
+
+
+def test_a_paused_source_whose_run_goes_on_is_told_of_no_more(desk: Desk) -> None:
+    desk.runner.run("rows")
+    desk.runner.sql("UPDATE sources SET paused_until = 'infinity', paused_at = now()")
+    assert desk.pass_by() == []
+
+
+def test_a_late_source_that_is_declared_anew_keeps_nothing_else_from_being_seen(desk: Desk) -> None:
+    desk.runner.sql("UPDATE sources SET late_since = now() - interval '1 h', late_after = NULL")
+    desk.runner.sql("INSERT INTO etl_alarms (code, message) VALUES ('raw_ids_repeated', 'twice')")
+    desk.look()
+    desk.send()
+    assert "alarm" in [body["data"]["kind"] for body in desk.taken]
 
 
 def test_two_processes_send_to_an_address_in_order(desk: Desk) -> None:
@@ -462,6 +610,12 @@ def test_a_disk_that_cannot_be_looked_at_keeps_nothing_else_from_being_seen(
     desk.look()
     desk.send()
     assert sorted(body["data"]["kind"] for body in desk.taken) == ["disk_full", "set_aside"]
+    # Once there is room again, there is no disk of that name.
+    monkeypatch.undo()
+    desk.alerting = Alerting(desk.runner.settings, free=lambda _: 0.5)
+    desk.look()
+    desk.send()
+    assert [body["data"]["title"] for body in desk.taken[2:]] == ["Over: a disk is nearly full"]
 
 
 def test_the_disk_of_a_machine_that_is_gone_is_over(desk: Desk) -> None:

@@ -285,6 +285,8 @@ def test_ids_that_a_crash_has_emptied_delete_nothing_more(
         at = (claim.position.cursor or {}).get("phase", "loaded")
         if at == phase and not crashed:
             crashed = True
+            # Else what all tests before have written is written again, for longer than the patience of this one.
+            runner.sql("CHECKPOINT")
             servers.crash("postgres", signal.SIGKILL)
             servers.start("postgres")
         return delete_some(connection, claim, lease)

@@ -108,6 +108,7 @@ class DataExport(MethodView):
 
     @blueprint.arguments(ExportQuerySchema, location="query", unknown=ma.RAISE)
     @blueprint.problem(429, "Two exports go on (`too_many_exports`).")
+    @blueprint.problem(505, "CSV that is not packed, over HTTP/1.0 (`old_protocol`).")
     @blueprint.problem(501, "Parquet needs pyarrow, which is not installed here.")
     @blueprint.problem(503, "The database is away.")
     @blueprint.doc(operationId="start_export", responses=_EXPORTED)

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from etl.alerts.cause import Cause, Kind, Member, Patience, cause_of_failure
-from etl.alerts.destination import chosen, parse_destinations
+from etl.alerts.destination import Destination, chosen, parse_destinations
 from etl.alerts.incident import Event
 from etl.alerts.ledger import Ledger, Mutes, Notice, Sighting
 from etl.alerts.message import compose, digest
@@ -166,18 +166,72 @@ def test_what_stands_is_told_of_once_a_day() -> None:
 
 def test_a_cause_that_grows_later_is_told_of_again() -> None:
     story = Story()
-    story.ends(0, "a", failed_of=HOST)
-    story.ends(59, "b", failed_of=HOST)
+    story.ends(0, "a", failed_of=WRONG)
+    story.ends(59, "b", failed_of=WRONG)
     assert len(story.told) == 1
     story.passes(60)
-    story.ends(119, "c", failed_of=HOST)
+    story.ends(119, "c", failed_of=WRONG)
     story.passes(125)
-    story.ends(126, "d", failed_of=HOST)
+    story.ends(126, "d", failed_of=WRONG)
     assert [(minute, event) for minute, event, _ in story.told] == [
         (0, Event.FIRING),
         (60, Event.GROWN),
         (125, Event.GROWN),
     ]
+
+
+def test_a_host_that_is_down_does_not_grow() -> None:
+    """Ever more of its sources fail, as their turn comes."""
+    story = Story()
+    for minute in range(200):
+        story.ends(minute, str(minute), failed_of=HOST)
+    for minute in range(200):
+        story.ends(200 + minute, str(minute))
+    assert [(minute, event) for minute, event, _ in story.told] == [(0, Event.FIRING), (399, Event.RECOVERED)]
+
+
+def test_what_is_told_of_after_a_look_is_not_judged_as_before_it() -> None:
+    """A run that ended before: by then the breaker had not been seen open."""
+    story = Story()
+    story.ends(0, failed_of=HOST)
+    breaker = Member(HOST, ":breaker", NOON + timedelta(minutes=2), NOON + timedelta(minutes=2), "not asked")
+    story.stands(2, breaker, kinds=(Kind.HOST,))
+    story.ends(1.5)
+    story.stands(3, breaker, kinds=(Kind.HOST,))
+    assert [event for _, event, _ in story.told] == [Event.FIRING]
+
+
+def test_a_clock_that_is_set_back_a_little_ends_nothing() -> None:
+    story = Story()
+    story.ends(10, failed_of=WRONG)
+    story.passes(9.2)
+    story.passes(9.4)
+    assert [event for _, event, _ in story.told] == [Event.FIRING]
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_who_heard_of_a_beginning_hears_of_its_end(together: bool) -> None:
+    """What one source would tell to all, since nobody takes its tags, goes to all though another has some."""
+    money, ops = (Destination(f"json://{name}", "json", frozenset({name})) for name in ("money", "ops"))
+    story = Story()
+    for minute, (source, tags) in enumerate((("a", ()), ("b", ("money",)), ("c", ("money", "art")))):
+        story.ends(0 if together else minute, source, failed_of=HOST, tags=tags)
+    for minute, source in enumerate("abc", 10):
+        story.ends(minute, source)
+    heard = [
+        (alert.event, chosen((money, ops), alert.audiences, alert.told))
+        for notice in story.notices
+        for alert in compose([notice], NOON, lambda: UUID(int=1))
+    ]
+    assert [one for one in heard if one[1]] == [(Event.FIRING, [money, ops]), (Event.RECOVERED, [money, ops])]
+
+
+def test_many_at_once_are_told_to_all_who_hear_of_one() -> None:
+    money, ops = (Destination(f"json://{name}", "json", frozenset({name})) for name in ("money", "ops"))
+    story = Story()
+    story.stands(0, *(late(f"s{n}", tags=("money",) if n == 3 else ()) for n in range(7)))
+    (alert,) = compose(story.notices, NOON, lambda: UUID(int=1))
+    assert chosen((money, ops), alert.audiences, alert.told) == [money, ops]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +315,7 @@ def test_many_of_a_kind_are_one_message() -> None:
     story = Story()
     story.stands(0, *(late(f"s{number}", tags=("t",)) for number in range(6)))
     alerts = compose(story.notices, NOON, lambda: UUID(int=9))
-    assert [(alert.title, alert.tags) for alert in alerts] == [("6 sources are late", ("t",))]
+    assert [(alert.title, alert.audiences) for alert in alerts] == [("6 sources are late", ("t",))]
     assert alerts[0].facts["sources"] == [f"s{number}" for number in range(6)]
     story.stands(5)
     assert [alert.title for alert in compose(story.notices[6:], NOON, lambda: UUID(int=9))] == [
@@ -423,7 +477,7 @@ def test_what_is_noticed_together_is_told_as_it_is_after_the_last_of_it() -> Non
     )
     [alert] = compose(notices, NOON, lambda: UUID(int=1))
     assert alert.title == "200 sources cannot be read from api.example.com"
-    assert (alert.facts["sources_total"], alert.tags) == (200, ("money",))
+    assert (alert.facts["sources_total"], alert.audiences) == (200, ("", "money"))
     assert story.ledger.incidents[HOST].told_members == 200
 
 
@@ -445,13 +499,13 @@ def test_who_hears_of_another_tag_alone_is_told_when_a_source_of_it_joins() -> N
     story = Story()
     story.ends(0, "a", failed_of=HOST, tags=("ops",))
     [notice] = story.ledger.see_all([seen(1, "b", HOST, tags=("money",))])
-    assert (notice.event, notice.told_tags) == (Event.FIRING, frozenset({"ops"}))
-    assert notice.incident.tags == ("money", "ops")
+    assert (notice.event, notice.told) == (Event.FIRING, frozenset({"ops"}))
+    assert notice.incident.audiences == ("money", "ops")
     assert story.ledger.see_all([seen(2, "c", HOST, tags=("money",))]) == []
     every, money = parse_destinations("https://ops/ money=https://m/", ())
     [alert] = compose([notice], NOON, lambda: UUID(int=1))
-    assert chosen((every, money), alert.tags, alert.told_tags) == [money]
-    assert chosen((every,), alert.tags, alert.told_tags) == []
+    assert chosen((every, money), alert.audiences, alert.told) == [money]
+    assert chosen((every,), alert.audiences, alert.told) == []
 
 
 def test_an_end_that_was_muted_hides_no_other_beginning() -> None:

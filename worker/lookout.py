@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 import structlog
 
 from broker.messaging import broker_answers, make_producer
-from broker.trouble import claim_telling, forget_telling, left_telling, note_reached
+from broker.telling import claim_telling, forget_telling, left_telling, note_reached
 from db.queries.heartbeat import claim_heartbeat
 from db.queries.outbox import Taken, add_alert, address_alert
 from etl.alerts.incident import Event
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection
 
-    from broker.trouble import Telling
+    from broker.telling import Telling
     from config.settings import Settings
     from db.session import Database
     from etl.alerts.destination import Destination

@@ -82,8 +82,7 @@ _IS_BELOW_FLOOR = text(f"""
 """)
 _PAGE = text(f"""
     WITH near AS MATERIALIZED (
-        SELECT id, change_xid,
-            500 + {ESTIMATE} AS size
+        SELECT id, change_xid, 500 + {ESTIMATE} AS size
         FROM unified_items
         WHERE (change_xid, id) > (CAST(:xid AS xid8), :item_id) AND change_xid < CAST(:horizon AS xid8)
         ORDER BY change_xid, id LIMIT :limit + 1

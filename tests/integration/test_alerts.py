@@ -20,7 +20,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.exc import ProgrammingError
 
-from broker.trouble import forget_telling
+from broker.telling import forget_telling
 from db.queries import outbox
 from db.queries.clock import follow_clock
 from etl.alerts.destination import parse_destinations
@@ -86,6 +86,19 @@ class Desk:
         self.judge()
         self.send()
         return [body["data"]["title"] for body in self.taken[before:]]
+
+    def fail_unheard(self, status: int) -> None:
+        """A run fails, and the sink answers with this; after that it takes what comes."""
+        self.sink.on("/hook", Response(status=status))
+        self.runner.run("rows")
+        assert self.pass_by() == []
+        self.sink.on("/hook", self.take)
+
+    def recover(self) -> list[str]:
+        """A run succeeds; the titles that the sink took of that."""
+        self.runner.write("rows.csv", ROWS)
+        self.runner.run("rows")
+        return self.pass_by()
 
     def deliveries(self) -> list[Any]:
         return self.runner.sql("SELECT state, attempts, error FROM alert_deliveries ORDER BY created_at")
@@ -479,40 +492,25 @@ def test_whom_an_outage_did_not_reach_gets_its_beginning_too(desk: Desk, teller:
 
 
 def test_what_is_told_later_waits_for_what_an_address_did_not_take(desk: Desk) -> None:
-    desk.sink.on("/hook", Response(status=503))
-    desk.runner.run("rows")
-    assert desk.pass_by() == []
-    desk.sink.on("/hook", desk.take)
-    desk.runner.write("rows.csv", ROWS)
-    desk.runner.run("rows")
-    assert desk.pass_by() == []
+    desk.fail_unheard(503)
+    assert desk.recover() == []
     desk.runner.sql("UPDATE alert_deliveries SET due_at = now()")
     assert desk.pass_by() == ["rows fails", "Over: rows fails"]
 
 
 def test_what_is_never_taken_keeps_the_others_waiting_for_half_an_hour(desk: Desk) -> None:
-    desk.sink.on("/hook", Response(status=503))
-    desk.runner.run("rows")
-    desk.pass_by()
+    desk.fail_unheard(503)
     desk.runner.sql("UPDATE alert_deliveries SET attempts = 12")
-    desk.sink.on("/hook", desk.take)
-    desk.runner.write("rows.csv", ROWS)
-    desk.runner.run("rows")
-    assert desk.pass_by() == ["Over: rows fails"]
+    assert desk.recover() == ["Over: rows fails"]
 
 
 def test_what_is_refused_by_itself_keeps_nothing_waiting(desk: Desk) -> None:
-    desk.sink.on("/hook", Response(status=400))
-    desk.runner.run("rows")
-    assert desk.pass_by() == []
-    desk.sink.on("/hook", desk.take)
-    desk.runner.write("rows.csv", ROWS)
-    desk.runner.run("rows")
-    assert desk.pass_by() == ["Over: rows fails"]
+    desk.fail_unheard(400)
+    assert desk.recover() == ["Over: rows fails"]
 
 
 def test_sources_whose_host_is_not_asked_are_told_of_with_it_and_not_as_late(
-    runner: SourceRunner, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    runner: SourceRunner, fake_server: FakeServer
 ) -> None:
     fake_server.on("/items", Response(status=503))
     names = [f"s{n}" for n in range(8)]

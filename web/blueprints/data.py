@@ -139,8 +139,9 @@ class ExportState(MethodView):
 
 
 def _bookmark(cursor: ChangeCursor) -> Bookmark:
-    c = cursor
-    return Bookmark(Position(c.cluster, c.xid, c.item_id, c.is_whole, c.begun, c.floor), str(c.mark))
+    position = msgspec.structs.asdict(cursor)
+    mark = position.pop("mark")
+    return Bookmark(Position(**position), str(mark))
 
 
 @blueprint.route("/data/<int:item_id>")
